@@ -1,0 +1,343 @@
+//! Tasks to workers: dealing, prefetching, recalling.
+//!
+//! A wake-up of another core costs more than a short task, so a worker that runs short ones holds a window of them.
+//! The window is what it will finish in about a millisecond; when another worker has nothing to do, or a task in front
+//! turns out to be long, what has not begun is taken back, youngest first.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Action, Bug, Dispatcher};
+use crate::ids::{Lease, TaskId, Time, WorkerId};
+use crate::message::ToWorker;
+use crate::task::{Outcome, Place, Task};
+use crate::timer::Timer;
+use crate::worker::{HELD_MAX, Held, Link, Recall, Stage};
+
+/// How much work, in nanoseconds, a worker may hold; a task that takes longer is not short and is never prefetched.
+const WINDOW: u64 = 1_000_000;
+/// Estimate for a task of which nothing is known, or that must run alone: nothing is dealt behind it.
+const LONG: u64 = u64::MAX / 4;
+/// A worker that says nothing for so long, while tasks wait behind another, is not running short tasks.
+const STALL: Duration = Duration::from_millis(5);
+
+impl Dispatcher {
+    /// Deals while there is a free worker and a waiting task; else takes back tasks for free workers.
+    pub(super) fn deal(&mut self, now: Time) {
+        while self.waiting > 0 {
+            let Some(&(_, worker)) = self.idle.last() else { return };
+            let Some(task) = self.take_waiting() else { return };
+            self.assign(now, worker, task);
+            self.top_up(now, worker);
+        }
+        if !self.loaded.is_empty() && (self.idle.len() as u64) > self.recalls {
+            self.recall_for_idle();
+        }
+    }
+
+    /// The oldest waiting task, taken from the queue; its place has to be changed by the caller.
+    pub(super) fn take_waiting(&mut self) -> Option<TaskId> {
+        let task = self.peek_waiting()?;
+        self.queue.pop();
+        Some(task)
+    }
+
+    fn peek_waiting(&mut self) -> Option<TaskId> {
+        loop {
+            let id = self.queue.front()?;
+            if self.tasks.get(id).is_some_and(|task| matches!(task.place, Place::Waiting)) {
+                return Some(id);
+            }
+            self.queue.pop();
+            self.queue.popped_dead();
+        }
+    }
+
+    /// Known to be short and allowed to wait behind another task: its estimate.
+    fn short_nanos(&self, task: &Task) -> Option<u64> {
+        if task.once || task.suspect || task.run_limit().is_some() {
+            return None;
+        }
+        self.functions.get(task.function)?.nanos.filter(|nanos| *nanos <= WINDOW)
+    }
+
+    fn assign(&mut self, now: Time, id: WorkerId, task_id: TaskId) {
+        let Some(task) = self.tasks.get(task_id) else { return };
+        let short = self.short_nanos(task);
+        let nanos = short.unwrap_or(LONG);
+        let (function, run_limit) = (task.function, task.run_limit());
+        let payload = Arc::clone(&task.payload);
+        let definition = self.functions.get(function).map(|function| Arc::clone(&function.payload));
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        // `top_up` and `deal` keep to HELD_MAX, which is the number of slots.
+        let Some(slot) = worker.slots.pop() else { return };
+        let lease = Lease(self.next_lease);
+        self.next_lease += 1;
+        if worker.held.is_empty() {
+            self.idle.remove(&(worker.idle_since, id));
+        }
+        worker.held.push_back(Held { lease, task: task_id, slot, nanos, recall: Recall::No });
+        worker.held_nanos = worker.held_nanos.saturating_add(nanos);
+        worker.dealt += 1;
+        let full = self.policy.tasks_max.is_some_and(|most| worker.dealt >= most);
+        if worker.held.len() > 1 {
+            self.loaded.insert(id);
+            if !worker.stall_timer {
+                worker.stall_timer = true;
+                self.timers.set(now.after(STALL), Timer::Stall(id));
+            }
+        }
+        if worker.defined.insert(function)
+            && let Some(payload) = definition
+        {
+            let message = ToWorker::Define { function, payload };
+            self.actions.push_back(Action::Send { worker: id, message });
+        }
+        let short = short.is_some();
+        let message = ToWorker::Run { task: task_id, lease, slot, function, short, payload };
+        self.actions.push_back(Action::Send { worker: id, message });
+        if let Some(limit) = run_limit {
+            self.timers.set(now.after(limit), Timer::Run(task_id, lease));
+        }
+        if let Some(task) = self.tasks.get_mut(task_id) {
+            task.place = Place::Held(id);
+            self.waiting -= 1;
+            self.dealt += 1;
+        }
+        #[cfg(feature = "planted-bugs")]
+        self.planted.leases.insert(lease, task_id);
+        if full {
+            self.drain(now, id, crate::message::Leave::Tasks);
+        }
+    }
+
+    /// Gives a worker that runs short tasks more of them, but not more than its share of those that wait.
+    pub(super) fn top_up(&mut self, now: Time, id: WorkerId) {
+        let mut share = (self.waiting / self.active.max(1)).max(1);
+        if self.workers.get(id).is_none_or(|worker| worker.held_nanos > WINDOW / 2) {
+            return;
+        }
+        while share > 0
+            && let Some(task_id) = self.peek_waiting()
+            && let Some(nanos) = self.tasks.get(task_id).and_then(|task| self.short_nanos(task))
+            && let Some(worker) = self.workers.get(id)
+        {
+            let fits = worker.held_nanos.saturating_add(nanos) <= WINDOW && worker.held.len() < usize::from(HELD_MAX);
+            if worker.stage != Stage::Active || !fits {
+                return;
+            }
+            self.queue.pop();
+            self.assign(now, id, task_id);
+            share -= 1;
+        }
+    }
+
+    pub(super) fn finished(&mut self, now: Time, id: WorkerId, lease: Lease, outcome: Outcome, run: (u64, u64)) {
+        let known = self.workers.get_mut(id).and_then(|worker| {
+            let held = worker.let_go(lease)?;
+            worker.finished += 1;
+            Some((held, Arc::clone(&worker.face)))
+        });
+        let Some((held, face)) = known else { return self.finished_late(now, lease, outcome, run) };
+        self.failures = 0;
+        if held.recall == Recall::Requeue {
+            self.recalls -= 1;
+        }
+        if let Some(task) = self.tasks.get_mut(held.task)
+            && matches!(task.place, Place::Held(_))
+        {
+            task.attempts += 1;
+            if let Some(function) = self.functions.get_mut(task.function) {
+                let old = function.nanos.unwrap_or(run.1);
+                function.nanos = Some(if run.1 > old { run.1 } else { old - old / 4 + run.1 / 4 });
+            }
+            self.resolve(now, held.task, outcome, Some(run), Some(face));
+        }
+        self.lightened(now, id);
+    }
+
+    /// A result under a lease that is over: the task went back to the queue, or was resolved otherwise, long ago.
+    fn finished_late(&mut self, now: Time, lease: Lease, outcome: Outcome, run: (u64, u64)) {
+        #[cfg(feature = "planted-bugs")]
+        if self.planted(Bug::StaleResult)
+            && let Some(task) = self.planted.leases.get(&lease).copied()
+            && self.tasks.get(task).is_some_and(|task| matches!(task.place, Place::Held(_)))
+        {
+            self.resolve(now, task, outcome, Some(run), None);
+        }
+        #[cfg(not(feature = "planted-bugs"))]
+        let _ = (now, lease, outcome, run);
+    }
+
+    /// A worker holds less than before: it may be free, leave, or take more.
+    fn lightened(&mut self, now: Time, id: WorkerId) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        if worker.held.len() < 2 {
+            self.loaded.remove(&id);
+        }
+        if !worker.held.is_empty() {
+            return self.top_up(now, id);
+        }
+        match worker.stage {
+            Stage::Active => {
+                worker.idle_since = now;
+                if !self.planted(Bug::FreedWorkerForgotten) {
+                    self.idle.insert((now, id));
+                }
+                self.watch_idle(now, id);
+            }
+            Stage::Draining(leave) => self.send_home(now, id, leave),
+            Stage::Leaving(_) | Stage::Killed => {}
+        }
+    }
+
+    /// Takes half of what some loaded worker has not begun, for the workers that have nothing to do.
+    fn recall_for_idle(&mut self) {
+        let Some(&id) = self.loaded.iter().next_back() else { return };
+        let Some(worker) = self.workers.get(id) else { return };
+        let count = worker.held.len() / 2;
+        let leases = recallable(&worker.held, count);
+        if leases.is_empty() {
+            // All behind the first are asked for already; they come, or the worker reports.
+            self.loaded.remove(&id);
+        }
+        for lease in leases {
+            self.ask_back(id, lease, Recall::Requeue);
+        }
+    }
+
+    /// Takes back everything a worker has not begun.
+    pub(super) fn recall_all(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get(id) else { return };
+        for lease in recallable(&worker.held, worker.held.len()) {
+            self.ask_back(id, lease, Recall::Requeue);
+        }
+    }
+
+    pub(super) fn ask_back_of(&mut self, id: WorkerId, task: TaskId, why: Recall) {
+        let held = self.workers.get(id).and_then(|worker| worker.held.iter().find(|held| held.task == task));
+        if let Some(lease) = held.map(|held| held.lease) {
+            self.ask_back(id, lease, why);
+        }
+    }
+
+    fn ask_back(&mut self, id: WorkerId, lease: Lease, why: Recall) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        let link = worker.link;
+        let Some(held) = worker.held(lease) else { return };
+        let (slot, before) = (held.slot, held.recall);
+        if before != Recall::Begun {
+            held.recall = why;
+        }
+        match before {
+            Recall::No => {}
+            Recall::Requeue => self.recalls -= 1,
+            Recall::CancelIfWaiting | Recall::Discard | Recall::Begun => return,
+        }
+        if why == Recall::Requeue {
+            self.recalls += 1;
+        }
+        if before == Recall::No {
+            self.actions.push_back(match link {
+                Link::Local => Action::Recall { worker: id, lease, slot },
+                Link::Remote => Action::Send { worker: id, message: ToWorker::Recall { lease } },
+            });
+        }
+    }
+
+    /// A worker's answer to a recall.
+    pub(super) fn recalled(&mut self, now: Time, id: WorkerId, lease: Lease, back: bool) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        let Some(held) = worker.held(lease) else { return };
+        let (why, task) = (held.recall, held.task);
+        match why {
+            Recall::No | Recall::Begun => return,
+            Recall::Requeue => self.recalls -= 1,
+            Recall::CancelIfWaiting | Recall::Discard => {}
+        }
+        if !back {
+            held.recall = Recall::Begun;
+            if why == Recall::Discard {
+                self.interrupt(now, id, lease);
+            }
+            return;
+        }
+        worker.let_go(lease);
+        worker.dealt -= 1;
+        match why {
+            Recall::Requeue => self.requeue(task),
+            Recall::CancelIfWaiting => self.resolve(now, task, Outcome::Cancel, None, None),
+            Recall::Discard | Recall::No | Recall::Begun => {}
+        }
+        self.lightened(now, id);
+    }
+
+    /// Back into the queue, at the place of its number.
+    pub(super) fn requeue(&mut self, id: TaskId) {
+        if let Some(task) = self.tasks.get_mut(id)
+            && matches!(task.place, Place::Held(_))
+        {
+            task.place = Place::Waiting;
+            self.dealt -= 1;
+            self.waiting += 1;
+            self.queue.put_back(task.number, id);
+        }
+    }
+
+    /// The worker need not answer this task any more, which is resolved already.
+    pub(super) fn discard(&mut self, now: Time, id: WorkerId, task: TaskId) {
+        let held = self.workers.get(id).and_then(|worker| worker.held.iter().find(|held| held.task == task)).copied();
+        let Some(held) = held else { return };
+        if held.recall == Recall::Begun {
+            self.interrupt(now, id, held.lease);
+        } else if held.recall == Recall::CancelIfWaiting {
+            // Asked already; the answer decides whether there is something to interrupt.
+            if let Some(held) = self.workers.get_mut(id).and_then(|worker| worker.held(held.lease)) {
+                held.recall = Recall::Discard;
+            }
+        } else {
+            self.ask_back(id, held.lease, Recall::Discard);
+        }
+    }
+
+    fn interrupt(&mut self, now: Time, id: WorkerId, lease: Lease) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        if let Some(held) = worker.held(lease) {
+            held.nanos = LONG;
+            worker.held_nanos = LONG;
+        }
+        self.actions.push_back(Action::Send { worker: id, message: ToWorker::Interrupt { lease } });
+        self.timers.set(now.after(self.policy.kill), Timer::Kill(id, lease));
+        self.recall_all(id);
+    }
+
+    /// A worker may have got stuck in what was thought a short task.
+    pub(super) fn stall_due(&mut self, now: Time, id: WorkerId) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        worker.stall_timer = false;
+        if worker.held.len() < 2 {
+            return;
+        }
+        let quiet = now.since(worker.heard);
+        if quiet < STALL {
+            worker.stall_timer = true;
+            let again = worker.heard.after(STALL);
+            return self.timers.set(again, Timer::Stall(id));
+        }
+        let first = worker.held.front().map(|held| held.task);
+        worker.held_nanos = worker.held_nanos.max(LONG);
+        if let Some(function) = first.and_then(|task| self.tasks.get(task)).map(|task| task.function)
+            && let Some(function) = self.functions.get_mut(function)
+        {
+            let quiet = u64::try_from(quiet.as_nanos()).unwrap_or(LONG);
+            function.nanos = function.nanos.map(|nanos| nanos.max(quiet));
+        }
+        self.recall_all(id);
+    }
+}
+
+/// The youngest `count` tasks behind the first that were not asked back yet.
+fn recallable(held: &std::collections::VecDeque<Held>, count: usize) -> Vec<Lease> {
+    let behind = held.iter().skip(1).rev().filter(|held| held.recall == Recall::No);
+    behind.take(count).map(|held| held.lease).collect()
+}

@@ -1,0 +1,324 @@
+//! Workers and launches: how they come, leave and die, and who is to blame.
+
+use std::sync::Arc;
+
+use super::{Action, Begun, Bug, Dispatcher, LaunchNote};
+use crate::ids::{LaunchId, Lease, TaskId, Time, WorkerId};
+use crate::message::{Leave, ToWorker};
+use crate::scaling::Launch;
+use crate::task::{Certificate, Outcome, Place};
+use crate::timer::Timer;
+use crate::worker::{Face, Held, Link, Recall, Stage, Worker};
+
+/// Stands for "leave" where a [`Timer::Kill`] names what a worker was asked for.
+const LEAVE: Lease = Lease(0);
+
+impl Dispatcher {
+    pub(super) fn launch(&mut self, now: Time, count: u64) {
+        let deadline = now.after(self.policy.launch);
+        let mut launches = Vec::new();
+        for _ in 0..count {
+            let id = self.launches.insert(LaunchNote { number: self.next_launch, state: Launch::Requested });
+            self.next_launch += 1;
+            self.expected += 1;
+            self.timers.set(deadline, Timer::Launch(id));
+            launches.push(id);
+        }
+        self.actions.push_back(Action::Launch { launches });
+    }
+
+    pub(super) fn launch_started(&mut self, id: LaunchId) {
+        if let Some(note) = self.launches.get_mut(id)
+            && note.state == Launch::Requested
+        {
+            note.state = Launch::Starting;
+        }
+    }
+
+    pub(super) fn launch_failed(&mut self, now: Time, id: LaunchId, text: Arc<str>) {
+        match self.launches.get(id).map(|note| note.state) {
+            Some(Launch::Requested | Launch::Starting) => {
+                self.expected -= 1;
+                self.launches.remove(id);
+                self.note_failure(now, text);
+            }
+            Some(Launch::Abandoned) => {
+                self.launches.remove(id);
+            }
+            // Its worker is alive, whatever the launcher says; the worker's own end will be told.
+            Some(Launch::Joined(_)) | None => {}
+        }
+    }
+
+    fn note_failure(&mut self, now: Time, text: Arc<str>) {
+        self.failures = self.failures.saturating_add(1);
+        self.failed = now;
+        self.failure = text;
+    }
+
+    pub(super) fn launch_due(&mut self, now: Time, id: LaunchId) {
+        let Some(note) = self.launches.get(id) else { return };
+        match note.state {
+            Launch::Requested | Launch::Starting => {
+                let seconds = self.policy.launch.as_secs_f64();
+                self.abandon(id);
+                self.note_failure(now, Arc::from(format!("no worker came within {seconds} s (seconds_launch)")));
+            }
+            Launch::Joined(_) | Launch::Abandoned => {}
+        }
+    }
+
+    fn abandon(&mut self, id: LaunchId) {
+        if let Some(note) = self.launches.get_mut(id) {
+            note.state = Launch::Abandoned;
+            self.expected -= 1;
+            self.actions.push_back(Action::Abandon { launch: id });
+        }
+    }
+
+    /// A worker proved that it belongs to this launch. `None`: it may not join, because the launch was given up, has a
+    /// worker already, or never was.
+    pub fn join(&mut self, now: Time, launch: LaunchId, face: Face, link: Link) -> Option<WorkerId> {
+        let note = self.launches.get_mut(launch)?;
+        match note.state {
+            Launch::Requested | Launch::Starting => {}
+            Launch::Joined(_) | Launch::Abandoned => return None,
+        }
+        let name = face.name.clone();
+        let id = self.workers.insert(Worker::new(launch, face, link, now));
+        note.state = Launch::Joined(id);
+        self.expected -= 1;
+        self.active += 1;
+        self.counts.launched += 1;
+        self.idle.insert((now, id));
+        self.actions.push_back(Action::Send { worker: id, message: ToWorker::Welcome { name } });
+        if let Some(wall) = self.policy.wall {
+            self.timers.set(now.after(wall), Timer::Wall(id));
+        }
+        if link == Link::Remote {
+            self.timers.set(now.after(self.policy.silence), Timer::Silence(id));
+        }
+        self.watch_idle(now, id);
+        self.settle(now);
+        Some(id)
+    }
+
+    pub(super) fn watch_idle(&mut self, now: Time, id: WorkerId) {
+        let Some(idle) = self.policy.idle else { return };
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        if !worker.idle_timer {
+            worker.idle_timer = true;
+            self.timers.set(now.after(idle), Timer::Idle(id));
+        }
+    }
+
+    pub(super) fn idle_due(&mut self, now: Time, id: WorkerId) {
+        let Some(idle) = self.policy.idle else { return };
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        worker.idle_timer = false;
+        let since = worker.idle_since;
+        if worker.stage != Stage::Active || !worker.held.is_empty() {
+            return;
+        }
+        if now.since(since) >= idle && self.active > self.policy.workers_min {
+            self.drain(now, id, Leave::Idle);
+        } else {
+            worker.idle_timer = true;
+            let again = if now.since(since) >= idle { now } else { since };
+            self.timers.set(again.after(idle), Timer::Idle(id));
+        }
+    }
+
+    /// The worker takes no more tasks and leaves when it holds none.
+    pub(super) fn drain(&mut self, now: Time, id: WorkerId, why: Leave) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        if worker.stage != Stage::Active {
+            return;
+        }
+        worker.stage = Stage::Draining(why);
+        self.active -= 1;
+        if worker.held.is_empty() {
+            self.idle.remove(&(worker.idle_since, id));
+            self.send_home(now, id, why);
+        } else if why != Leave::Tasks {
+            self.recall_all(id);
+        }
+    }
+
+    pub(super) fn send_home(&mut self, now: Time, id: WorkerId, leave: Leave) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        worker.stage = Stage::Leaving(leave);
+        self.actions.push_back(Action::Send { worker: id, message: ToWorker::Stop { leave } });
+        self.timers.set(now.after(self.policy.kill), Timer::Kill(id, LEAVE));
+    }
+
+    pub(super) fn send_all_home(&mut self, now: Time) {
+        let active: Vec<_> = self.workers.iter().filter(|(_, worker)| worker.stage == Stage::Active).collect();
+        let active: Vec<_> = active.into_iter().map(|(id, _)| id).collect();
+        for id in active {
+            self.drain(now, id, Leave::Closing);
+        }
+        self.abandon_all();
+    }
+
+    fn abandon_all(&mut self) {
+        let expected: Vec<_> = self
+            .launches
+            .iter()
+            .filter(|(_, note)| matches!(note.state, Launch::Requested | Launch::Starting))
+            .map(|(id, _)| id)
+            .collect();
+        for id in expected {
+            self.abandon(id);
+        }
+    }
+
+    pub(super) fn kill_all(&mut self) {
+        let all: Vec<_> = self.workers.iter().map(|(id, _)| id).collect();
+        for id in all {
+            self.kill(id);
+        }
+        self.abandon_all();
+    }
+
+    fn kill(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        match worker.stage {
+            Stage::Active => {
+                self.active -= 1;
+                self.idle.remove(&(worker.idle_since, id));
+            }
+            Stage::Draining(_) | Stage::Leaving(_) => {}
+            Stage::Killed => return,
+        }
+        worker.stage = Stage::Killed;
+        self.actions.push_back(Action::Kill { worker: id });
+    }
+
+    pub(super) fn kill_due(&mut self, id: WorkerId, lease: Lease) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        let leaving = matches!(worker.stage, Stage::Leaving(_));
+        if (lease == LEAVE && leaving) || worker.held(lease).is_some() {
+            self.kill(id);
+        }
+    }
+
+    pub(super) fn silence_due(&mut self, now: Time, id: WorkerId) {
+        let Some(worker) = self.workers.get(id) else { return };
+        let quiet = now.since(worker.heard);
+        if quiet >= self.policy.silence {
+            let seconds = quiet.as_secs_f64();
+            let certificate = Certificate {
+                cause: format!("gave no sign of life for {seconds:.0} s"),
+                pid: Some(worker.face.pid),
+                host: Some(worker.face.host.clone()),
+                ..Certificate::default()
+            };
+            self.actions.push_back(Action::Kill { worker: id });
+            self.gone(now, id, Begun::Unknown, certificate);
+            return;
+        }
+        if quiet >= self.policy.silence / 2 {
+            self.actions.push_back(Action::Send { worker: id, message: ToWorker::Ping });
+        }
+        self.timers.set(now.after(self.policy.silence / 2), Timer::Silence(id));
+    }
+
+    pub(super) fn gone(&mut self, now: Time, id: WorkerId, begun: Begun, certificate: Certificate) {
+        let Some(worker) = self.workers.remove(id) else { return };
+        self.launches.remove(worker.launch);
+        self.loaded.remove(&id);
+        let recalls = worker.held.iter().filter(|held| held.recall == Recall::Requeue).count();
+        self.recalls -= recalls as u64;
+        match worker.stage {
+            Stage::Active => {
+                self.active -= 1;
+                self.idle.remove(&(worker.idle_since, id));
+                self.counts.lost += 1;
+            }
+            Stage::Draining(_) => self.counts.lost += 1,
+            Stage::Leaving(Leave::Idle) => self.counts.left_idle += 1,
+            Stage::Leaving(Leave::Wall | Leave::Tasks) => self.counts.left_limit += 1,
+            Stage::Leaving(Leave::Closing) | Stage::Killed => self.counts.left_stopped += 1,
+        }
+        // Whoever we ended ourselves did not crash.
+        let crashed = matches!(worker.stage, Stage::Active | Stage::Draining(_));
+        let certificate = Arc::new(certificate);
+        let guilt = Guilt { begun, crashed, alone: worker.held.len() == 1, certificate: &certificate };
+        let mut blamed = false;
+        for held in &worker.held {
+            blamed |= self.widow(now, id, held, &worker, &guilt);
+        }
+        let useless = worker.finished == 0 && !matches!(begun, Begun::One(_));
+        if crashed && !blamed && useless {
+            self.note_failure(now, Arc::from(format!("a worker died before its first task: {}", certificate.cause)));
+        }
+    }
+
+    /// What becomes of one task of a dead worker. True: it is blamed.
+    fn widow(&mut self, now: Time, id: WorkerId, held: &Held, worker: &Worker, guilt: &Guilt<'_>) -> bool {
+        let blame_all = self.planted(Bug::BlameUnstarted);
+        let no_requeue = self.planted(Bug::NoRequeue);
+        let Some(task) = self.tasks.get_mut(held.task) else { return false };
+        // Cancelled or timed out before: nobody waits for it.
+        if !matches!(task.place, Place::Held(holder) if holder == id) {
+            return false;
+        }
+        if held.recall == Recall::CancelIfWaiting && guilt.begun == Begun::Nothing {
+            self.resolve(now, held.task, Outcome::Cancel, None, Some(Arc::clone(&worker.face)));
+            return false;
+        }
+        let verdict = match guilt.begun {
+            Begun::Nothing => Verdict::Innocent,
+            Begun::One(lease) if lease == held.lease => Verdict::Guilty,
+            Begun::One(_) => Verdict::Innocent,
+            Begun::Unknown if guilt.alone => Verdict::Guilty,
+            Begun::Unknown => Verdict::Suspect,
+        };
+        let verdict = if blame_all { Verdict::Guilty } else { verdict };
+        match verdict {
+            Verdict::Guilty if guilt.crashed => {
+                self.crashed(now, held.task, guilt.certificate, &worker.face);
+                return true;
+            }
+            Verdict::Suspect if task.once => {
+                self.crashed(now, held.task, guilt.certificate, &worker.face);
+                return true;
+            }
+            Verdict::Suspect => task.suspect = true,
+            Verdict::Guilty | Verdict::Innocent => {}
+        }
+        if !no_requeue {
+            self.requeue(held.task);
+        }
+        false
+    }
+
+    fn crashed(&mut self, now: Time, id: TaskId, certificate: &Arc<Certificate>, face: &Arc<Face>) {
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        task.attempts += 1;
+        task.crashes += 1;
+        task.certificate = Some(Arc::clone(certificate));
+        if task.once || task.crashes > task.crashes_max {
+            let outcome = Outcome::Crash(Arc::clone(certificate));
+            self.resolve(now, id, outcome, None, Some(Arc::clone(face)));
+        } else {
+            self.requeue(id);
+        }
+    }
+}
+
+/// What is known about the death of a worker.
+struct Guilt<'a> {
+    begun: Begun,
+    crashed: bool,
+    alone: bool,
+    certificate: &'a Arc<Certificate>,
+}
+
+/// What is known about the part of one task in it.
+enum Verdict {
+    Guilty,
+    Suspect,
+    Innocent,
+}

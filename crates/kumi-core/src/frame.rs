@@ -1,0 +1,368 @@
+//! Frames: bytes on a stream and back.
+//!
+//! A frame is `length: u32` (of what follows) `kind: u8` `fields`; numbers are little-endian, a text is `u16` + UTF-8.
+//! A message with a payload ends in `total: u64` and the payload's first MiB; the rest follows in frames of kind
+//! [`PART`], so that no payload delays a heartbeat or a cancel by more than a MiB. One payload at a time per direction.
+//!
+//! The decoder's input is untrusted: it never panics, and it takes memory only for bytes that have really come.
+
+use std::sync::Arc;
+
+use crate::error::FrameError;
+use crate::ids::{FunctionId, Lease, TaskId};
+use crate::message::{FromWorker, Leave, Payload, ToWorker};
+
+/// Payload bytes in one frame at most: 1 MiB takes about a millisecond on a 10 Gbit/s line.
+pub const CHUNK: usize = 1 << 20;
+/// Longest frame: a chunk and the longest header (a text of 64 KiB and fixed fields).
+pub const FRAME_MAX: usize = CHUNK + (1 << 17);
+/// Kind of a frame that continues a payload.
+pub const PART: u8 = 255;
+/// Bytes read from a socket at a time: large enough for a batch of some thousand short results.
+const READ: usize = 1 << 16;
+
+/// A message that can be a frame.
+pub trait Wire: Sized {
+    /// Appends the frame, or frames, of this message.
+    fn encode(&self, out: &mut Vec<u8>);
+    /// The message of a frame's body, and how many payload bytes are still to come.
+    fn decode(kind: u8, body: &mut Reader<'_>) -> Result<Self, FrameError>;
+    /// Where a message that came in parts takes its whole payload.
+    fn payload_mut(&mut self) -> Option<&mut Payload>;
+}
+
+/// Turns a stream of bytes into messages.
+#[derive(Debug)]
+pub struct Decoder<M> {
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+    partial: Option<Partial<M>>,
+}
+
+#[derive(Debug)]
+struct Partial<M> {
+    message: M,
+    payload: Vec<u8>,
+    missing: u64,
+}
+
+impl<M> Default for Decoder<M> {
+    fn default() -> Self {
+        Self { bytes: Vec::new(), start: 0, end: 0, partial: None }
+    }
+}
+
+impl<M: Wire> Decoder<M> {
+    /// Room to read into; say how much was used with [`Decoder::filled`].
+    pub fn space(&mut self) -> &mut [u8] {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+        if self.bytes.len() - self.end < READ {
+            self.bytes.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+            if self.bytes.len() - self.end < READ {
+                self.bytes.resize(self.end + READ, 0);
+            }
+        }
+        self.bytes.get_mut(self.end..).unwrap_or_default()
+    }
+
+    /// `count` bytes of [`Decoder::space`] now hold input.
+    pub fn filled(&mut self, count: usize) {
+        self.end = self.bytes.len().min(self.end + count);
+    }
+
+    /// Takes in bytes that are already somewhere else.
+    pub fn feed(&mut self, mut input: &[u8]) {
+        while !input.is_empty() {
+            let space = self.space();
+            let count = space.len().min(input.len());
+            let (now, later) = input.split_at(count);
+            space.iter_mut().zip(now).for_each(|(to, from)| *to = *from);
+            self.filled(count);
+            input = later;
+        }
+    }
+
+    /// The next whole message; `None`: more bytes are needed. After an error the stream is lost.
+    #[allow(clippy::should_implement_trait)] // An iterator ends; a decoder only pauses.
+    pub fn next(&mut self) -> Result<Option<M>, FrameError> {
+        loop {
+            let Some(input) = self.bytes.get(self.start..self.end) else { return Err(FrameError::Malformed) };
+            let Some((length, rest)) = input.split_first_chunk::<4>() else { return Ok(None) };
+            let length = u32::from_le_bytes(*length) as usize;
+            if length == 0 || length > FRAME_MAX {
+                return Err(FrameError::TooLong { length: length as u64 });
+            }
+            let Some(body) = rest.get(..length) else { return Ok(None) };
+            let Some((kind, body)) = body.split_first() else { return Err(FrameError::Malformed) };
+            self.start += 4 + length;
+            let mut reader = Reader { bytes: body, missing: 0 };
+            if *kind == PART {
+                if let Some(message) = continue_payload(&mut self.partial, body)? {
+                    return Ok(Some(message));
+                }
+                continue;
+            }
+            let mut message = M::decode(*kind, &mut reader)?;
+            if !reader.bytes.is_empty() {
+                return Err(FrameError::Malformed);
+            }
+            if reader.missing == 0 {
+                return Ok(Some(message));
+            }
+            if self.partial.is_some() {
+                return Err(FrameError::Misplaced);
+            }
+            let payload = message.payload_mut().map(|payload| payload.to_vec()).unwrap_or_default();
+            self.partial = Some(Partial { message, payload, missing: reader.missing });
+        }
+    }
+}
+
+fn continue_payload<M: Wire>(partial: &mut Option<Partial<M>>, body: &[u8]) -> Result<Option<M>, FrameError> {
+    let Some(current) = partial.as_mut() else { return Err(FrameError::Misplaced) };
+    let Some(missing) = current.missing.checked_sub(body.len() as u64) else { return Err(FrameError::Malformed) };
+    if body.is_empty() {
+        return Err(FrameError::Malformed);
+    }
+    current.payload.extend_from_slice(body);
+    current.missing = missing;
+    if missing > 0 {
+        return Ok(None);
+    }
+    let Some(Partial { mut message, payload, .. }) = partial.take() else { return Ok(None) };
+    if let Some(place) = message.payload_mut() {
+        *place = Arc::from(payload);
+    }
+    Ok(Some(message))
+}
+
+/// Reads a frame's fields.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    bytes: &'a [u8],
+    missing: u64,
+}
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], FrameError> {
+        let (field, rest) = self.bytes.split_first_chunk::<N>().ok_or(FrameError::Malformed)?;
+        self.bytes = rest;
+        Ok(*field)
+    }
+
+    fn u8(&mut self) -> Result<u8, FrameError> {
+        Ok(u8::from_le_bytes(self.take()?))
+    }
+
+    fn u16(&mut self) -> Result<u16, FrameError> {
+        Ok(u16::from_le_bytes(self.take()?))
+    }
+
+    fn u32(&mut self) -> Result<u32, FrameError> {
+        Ok(u32::from_le_bytes(self.take()?))
+    }
+
+    fn u64(&mut self) -> Result<u64, FrameError> {
+        Ok(u64::from_le_bytes(self.take()?))
+    }
+
+    fn bool(&mut self) -> Result<bool, FrameError> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(FrameError::Malformed),
+        }
+    }
+
+    fn text(&mut self) -> Result<String, FrameError> {
+        let length = usize::from(self.u16()?);
+        let (text, rest) = self.bytes.split_at_checked(length).ok_or(FrameError::Malformed)?;
+        self.bytes = rest;
+        String::from_utf8(text.to_vec()).map_err(|_| FrameError::Malformed)
+    }
+
+    fn payload(&mut self) -> Result<Payload, FrameError> {
+        let total = self.u64()?;
+        let here = std::mem::take(&mut self.bytes);
+        self.missing = total.checked_sub(here.len() as u64).ok_or(FrameError::Malformed)?;
+        // Only a payload of more than a chunk may go on in parts, and then its first chunk is full.
+        if self.missing > 0 && here.len() != CHUNK {
+            return Err(FrameError::Malformed);
+        }
+        Ok(Arc::from(here))
+    }
+}
+
+/// Appends one frame; the length is filled in at the end.
+fn frame(out: &mut Vec<u8>, kind: u8, fields: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(&[0, 0, 0, 0, kind]);
+    fields(out);
+    let length = (out.len() - start - 4) as u32;
+    if let Some(place) = out.get_mut(start..start + 4) {
+        place.copy_from_slice(&length.to_le_bytes());
+    }
+}
+
+/// Appends a frame whose last field is a payload, and the parts it needs.
+fn frames(out: &mut Vec<u8>, kind: u8, payload: &[u8], fields: impl FnOnce(&mut Vec<u8>)) {
+    let mut chunks = payload.chunks(CHUNK);
+    frame(out, kind, |out| {
+        fields(out);
+        out.extend_from_slice(&(payload.len() as u64).to_le_bytes());
+        out.extend_from_slice(chunks.next().unwrap_or_default());
+    });
+    for chunk in chunks {
+        frame(out, PART, |out| out.extend_from_slice(chunk));
+    }
+}
+
+fn text(out: &mut Vec<u8>, text: &str) {
+    // A text is for people; what does not fit is cut at a character.
+    let mut end = text.len().min(usize::from(u16::MAX));
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    out.extend_from_slice(&(end as u16).to_le_bytes());
+    out.extend_from_slice(text.as_bytes().get(..end).unwrap_or_default());
+}
+
+impl Leave {
+    fn code(self) -> u8 {
+        match self {
+            Leave::Idle => 0,
+            Leave::Wall => 1,
+            Leave::Tasks => 2,
+            Leave::Closing => 3,
+        }
+    }
+
+    fn from_code(code: u8) -> Result<Leave, FrameError> {
+        match code {
+            0 => Ok(Leave::Idle),
+            1 => Ok(Leave::Wall),
+            2 => Ok(Leave::Tasks),
+            3 => Ok(Leave::Closing),
+            _ => Err(FrameError::Malformed),
+        }
+    }
+}
+
+impl Wire for ToWorker {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            ToWorker::Welcome { name } => frame(out, 1, |out| text(out, name)),
+            ToWorker::Refuse { reason } => frame(out, 2, |out| text(out, reason)),
+            ToWorker::Define { function, payload } => {
+                frames(out, 3, payload, |out| out.extend_from_slice(&function.number().to_le_bytes()));
+            }
+            ToWorker::Forget { function } => {
+                frame(out, 4, |out| out.extend_from_slice(&function.number().to_le_bytes()));
+            }
+            ToWorker::Run { task, lease, slot, function, short, payload } => frames(out, 5, payload, |out| {
+                out.extend_from_slice(&task.number().to_le_bytes());
+                out.extend_from_slice(&lease.0.to_le_bytes());
+                out.extend_from_slice(&slot.to_le_bytes());
+                out.extend_from_slice(&function.number().to_le_bytes());
+                out.push(u8::from(*short));
+            }),
+            ToWorker::Recall { lease } => frame(out, 6, |out| out.extend_from_slice(&lease.0.to_le_bytes())),
+            ToWorker::Interrupt { lease } => frame(out, 7, |out| out.extend_from_slice(&lease.0.to_le_bytes())),
+            ToWorker::Ping => frame(out, 8, |_| ()),
+            ToWorker::Stop { leave } => frame(out, 9, |out| out.push(leave.code())),
+        }
+    }
+
+    fn decode(kind: u8, body: &mut Reader<'_>) -> Result<Self, FrameError> {
+        Ok(match kind {
+            1 => ToWorker::Welcome { name: body.text()? },
+            2 => ToWorker::Refuse { reason: body.text()? },
+            3 => ToWorker::Define { function: FunctionId::from_number(body.u64()?), payload: body.payload()? },
+            4 => ToWorker::Forget { function: FunctionId::from_number(body.u64()?) },
+            5 => ToWorker::Run {
+                task: TaskId::from_number(body.u64()?),
+                lease: Lease(body.u64()?),
+                slot: body.u16()?,
+                function: FunctionId::from_number(body.u64()?),
+                short: body.bool()?,
+                payload: body.payload()?,
+            },
+            6 => ToWorker::Recall { lease: Lease(body.u64()?) },
+            7 => ToWorker::Interrupt { lease: Lease(body.u64()?) },
+            8 => ToWorker::Ping,
+            9 => ToWorker::Stop { leave: Leave::from_code(body.u8()?)? },
+            kind => return Err(FrameError::UnknownKind(kind)),
+        })
+    }
+
+    fn payload_mut(&mut self) -> Option<&mut Payload> {
+        match self {
+            ToWorker::Define { payload, .. } | ToWorker::Run { payload, .. } => Some(payload),
+            ToWorker::Welcome { .. }
+            | ToWorker::Refuse { .. }
+            | ToWorker::Forget { .. }
+            | ToWorker::Recall { .. }
+            | ToWorker::Interrupt { .. }
+            | ToWorker::Ping
+            | ToWorker::Stop { .. } => None,
+        }
+    }
+}
+
+impl Wire for FromWorker {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            FromWorker::Hello { version, python, pid, host } => frame(out, 129, |out| {
+                out.extend_from_slice(&version.to_le_bytes());
+                out.extend_from_slice(&[python.0, python.1]);
+                out.extend_from_slice(&pid.to_le_bytes());
+                text(out, host);
+            }),
+            FromWorker::Finished { lease, success, started, nanoseconds, payload } => {
+                frames(out, 130, payload, |out| {
+                    out.extend_from_slice(&lease.0.to_le_bytes());
+                    out.push(u8::from(*success));
+                    out.extend_from_slice(&started.to_le_bytes());
+                    out.extend_from_slice(&nanoseconds.to_le_bytes());
+                });
+            }
+            FromWorker::Recalled { lease, back } => frame(out, 131, |out| {
+                out.extend_from_slice(&lease.0.to_le_bytes());
+                out.push(u8::from(*back));
+            }),
+            FromWorker::Heartbeat => frame(out, 132, |_| ()),
+        }
+    }
+
+    fn decode(kind: u8, body: &mut Reader<'_>) -> Result<Self, FrameError> {
+        Ok(match kind {
+            129 => FromWorker::Hello {
+                version: body.u32()?,
+                python: (body.u8()?, body.u8()?),
+                pid: body.u32()?,
+                host: body.text()?,
+            },
+            130 => FromWorker::Finished {
+                lease: Lease(body.u64()?),
+                success: body.bool()?,
+                started: body.u64()?,
+                nanoseconds: body.u64()?,
+                payload: body.payload()?,
+            },
+            131 => FromWorker::Recalled { lease: Lease(body.u64()?), back: body.bool()? },
+            132 => FromWorker::Heartbeat,
+            kind => return Err(FrameError::UnknownKind(kind)),
+        })
+    }
+
+    fn payload_mut(&mut self) -> Option<&mut Payload> {
+        match self {
+            FromWorker::Finished { payload, .. } => Some(payload),
+            FromWorker::Hello { .. } | FromWorker::Recalled { .. } | FromWorker::Heartbeat => None,
+        }
+    }
+}

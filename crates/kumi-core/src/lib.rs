@@ -1,0 +1,36 @@
+//! The brain of kumi: which task runs where, how many workers there are, and when to give up.
+//!
+//! May not know: sockets, clocks, threads, randomness, the environment, Python. It is told what happened and when,
+//! and answers with actions:
+//!
+//! ```text
+//! submit / handle(now, event) ──▶ Dispatcher ──▶ actions()          (carried out by kumi-net)
+//!                                     │
+//!                                     └──▶ next_timeout()           (when to call handle(now, Event::Tick) again)
+//! ```
+//!
+//! A newcomer reads [`message`] (what crosses a socket), [`frame`] (as which bytes), [`task`] and [`dispatcher`]
+//! (the life of a task), [`scaling`] (the number of workers), [`worker`] (both halves of a worker).
+//! `tests/sim.rs` runs all of it in virtual time over links and launchers that fail.
+
+pub mod dispatcher;
+pub mod error;
+pub mod frame;
+pub mod ids;
+pub mod message;
+pub mod queue;
+pub mod scaling;
+pub mod task;
+pub mod timer;
+pub mod worker;
+
+pub use dispatcher::{Action, Begun, Bug, Counts, Dispatcher, Event, Policy};
+pub use error::{FrameError, SubmitError};
+pub use frame::Decoder;
+pub use ids::{FunctionId, LaunchId, Lease, TaskId, Time, WorkerId};
+pub use message::{FromWorker, Leave, Payload, ToWorker};
+pub use task::{Certificate, Limit, NewTask, Outcome, TaskView};
+pub use worker::{Face, HELD_MAX, Job, Link, WorkerHalf};
+
+/// Version of the wire protocol (`docs/protocol.md`). Host and worker must speak the same one.
+pub const PROTOCOL: u32 = 1;

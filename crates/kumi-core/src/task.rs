@@ -1,0 +1,170 @@
+//! A task: what was asked, where it is, how it ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::ids::{FunctionId, Time, WorkerId};
+use crate::message::Payload;
+use crate::worker::Face;
+
+/// What is asked when a task is submitted.
+#[derive(Clone, Debug)]
+pub struct NewTask {
+    /// What to call.
+    pub function: FunctionId,
+    /// Pickled arguments.
+    pub payload: Payload,
+    /// How many crashes it may cause and still be run again; `None`: the policy's number.
+    pub crashes_max: Option<u32>,
+    /// Never run it again once it may have begun.
+    pub once: bool,
+    /// The owner will pop it: it counts as uncollected until then.
+    pub kept: bool,
+    /// How long it may run.
+    pub seconds_run: Option<Duration>,
+    /// How long it may take from now on, waiting included.
+    pub seconds_total: Option<Duration>,
+}
+
+/// How a task ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The function returned this (pickled).
+    Success(Payload),
+    /// The function raised this (pickled).
+    Error(Payload),
+    /// Its workers died of it, the last one like this.
+    Crash(Arc<Certificate>),
+    /// Somebody cancelled it.
+    Cancel,
+    /// It took longer than it was allowed.
+    Timeout(Limit),
+    /// No worker can be started; the text says why.
+    Unlaunchable(Arc<str>),
+}
+
+/// Which limit was exceeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// `seconds_run`.
+    Run,
+    /// `seconds_total`.
+    Total,
+}
+
+/// Death certificate of a worker. What nobody could find out is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Certificate {
+    /// In words.
+    pub cause: String,
+    /// Process id.
+    pub pid: Option<u32>,
+    /// Machine.
+    pub host: Option<String>,
+    /// If the process exited.
+    pub exit_code: Option<i32>,
+    /// If a signal killed it.
+    pub signal: Option<i32>,
+    /// The last lines it wrote to stderr.
+    pub stderr: String,
+}
+
+/// Where a task is: in exactly one place.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// In the queue.
+    Waiting,
+    /// Dealt to a worker, which may have begun it.
+    Held(WorkerId),
+    /// Run by the host process itself.
+    Here,
+    /// Done; kept until nobody wants the result any more.
+    Done(Box<Done>),
+}
+
+/// A finished task's result and story.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub outcome: Outcome,
+    pub finished: Time,
+    /// Unix nanoseconds by the worker's clock, and nanoseconds of running; of tasks that a worker finished.
+    pub run: Option<(u64, u64)>,
+    pub face: Option<Arc<Face>>,
+}
+
+/// The brain's note of one task.
+#[derive(Debug)]
+pub(crate) struct Task {
+    /// Order of submission; after a loss a task goes back to the place this number gives it.
+    pub number: u64,
+    pub function: FunctionId,
+    pub payload: Payload,
+    pub submitted: Time,
+    pub place: Place,
+    pub crashes: u32,
+    pub crashes_max: u32,
+    pub attempts: u32,
+    pub once: bool,
+    pub kept: bool,
+    /// May have killed a worker: it runs alone from now on, so that guilt is certain.
+    pub suspect: bool,
+    /// Somebody holds a handle on it and may ask for the result.
+    pub wanted: bool,
+    /// Somebody waits to be told that it is done.
+    pub watched: bool,
+    pub limits: Option<Box<Limits>>,
+    pub certificate: Option<Arc<Certificate>>,
+}
+
+/// The limits of the few tasks that have some.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    pub run: Option<Duration>,
+    pub deadline: Option<Time>,
+}
+
+/// What the owner may see of a task.
+#[derive(Clone, Debug)]
+pub struct TaskView {
+    /// The function's label.
+    pub function: Arc<str>,
+    /// When it was submitted.
+    pub submitted: Time,
+    /// When it was done.
+    pub finished: Time,
+    /// Unix nanoseconds when it began, and nanoseconds it ran, by the worker's clock.
+    pub run: Option<(u64, u64)>,
+    /// Who ran it.
+    pub face: Option<Arc<Face>>,
+    /// How often a worker began it, or may have.
+    pub attempts: u32,
+    /// Of the last worker that died of it.
+    pub certificate: Option<Arc<Certificate>>,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+impl Task {
+    pub fn is_done(&self) -> bool {
+        match self.place {
+            Place::Done(_) => true,
+            Place::Waiting | Place::Held(_) | Place::Here => false,
+        }
+    }
+
+    pub fn run_limit(&self) -> Option<Duration> {
+        self.limits.as_ref().and_then(|limits| limits.run)
+    }
+
+    pub fn deadline(&self) -> Option<Time> {
+        self.limits.as_ref().and_then(|limits| limits.deadline)
+    }
+
+    /// What it counts for against the queue's bound.
+    pub fn bytes(&self) -> u64 {
+        self.payload.len() as u64 + TASK_BYTES
+    }
+}
+
+/// What a task costs beside its payload: this note, its place in the queue and its handle in Python.
+pub const TASK_BYTES: u64 = 400;
