@@ -93,7 +93,7 @@ impl<M: Wire> Decoder<M> {
             let Some(input) = self.bytes.get(self.start..self.end) else { return Err(FrameError::Malformed) };
             let Some((length, rest)) = input.split_first_chunk::<4>() else { return Ok(None) };
             let length = u32::from_le_bytes(*length) as usize;
-            if length == 0 || length > FRAME_MAX {
+            if length > FRAME_MAX {
                 return Err(FrameError::TooLong { length: length as u64 });
             }
             let Some(body) = rest.get(..length) else { return Ok(None) };
@@ -124,13 +124,12 @@ impl<M: Wire> Decoder<M> {
 
 fn continue_payload<M: Wire>(partial: &mut Option<Partial<M>>, body: &[u8]) -> Result<Option<M>, FrameError> {
     let Some(current) = partial.as_mut() else { return Err(FrameError::Misplaced) };
-    let Some(missing) = current.missing.checked_sub(body.len() as u64) else { return Err(FrameError::Malformed) };
-    if body.is_empty() {
+    if body.len() as u64 != chunk_of(current.missing) {
         return Err(FrameError::Malformed);
     }
     current.payload.extend_from_slice(body);
-    current.missing = missing;
-    if missing > 0 {
+    current.missing -= body.len() as u64;
+    if current.missing > 0 {
         return Ok(None);
     }
     let Some(Partial { mut message, payload, .. }) = partial.take() else { return Ok(None) };
@@ -188,13 +187,17 @@ impl Reader<'_> {
     fn payload(&mut self) -> Result<Payload, FrameError> {
         let total = self.u64()?;
         let here = std::mem::take(&mut self.bytes);
-        self.missing = total.checked_sub(here.len() as u64).ok_or(FrameError::Malformed)?;
-        // Only a payload of more than a chunk may go on in parts, and then its first chunk is full.
-        if self.missing > 0 && here.len() != CHUNK {
+        if here.len() as u64 != chunk_of(total) {
             return Err(FrameError::Malformed);
         }
+        self.missing = total - here.len() as u64;
         Ok(Arc::from(here))
     }
+}
+
+/// How much of a payload the next frame holds: a message has one form only, so a peer cannot drip a payload in tiny parts.
+fn chunk_of(missing: u64) -> u64 {
+    missing.min(CHUNK as u64)
 }
 
 /// Appends one frame; the length is filled in at the end.

@@ -65,6 +65,15 @@ impl Queue {
         self.dead = self.dead.saturating_sub(1);
     }
 
+    /// All entries that `live` says still count, in order.
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) fn live(&self, live: impl Fn(TaskId) -> bool) -> Vec<(u64, TaskId)> {
+        let back = self.back.iter().map(|(number, task)| (*number, *task));
+        let mut all: Vec<_> = self.new.iter().copied().chain(back).filter(|(_, task)| live(*task)).collect();
+        all.sort_unstable();
+        all
+    }
+
     /// Entries, dead ones included.
     pub fn entries(&self) -> usize {
         self.new.len() + self.back.len()

@@ -42,6 +42,12 @@ impl Timers {
         self.0.remove(&(at, timer));
     }
 
+    /// Whether it will fire then.
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) fn contains(&self, at: Time, timer: Timer) -> bool {
+        self.0.contains(&(at, timer))
+    }
+
     /// When the next one fires.
     pub fn next(&self) -> Option<Time> {
         self.0.first().map(|(at, _)| *at)

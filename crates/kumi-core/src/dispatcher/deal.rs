@@ -114,7 +114,7 @@ impl Dispatcher {
     /// Gives a worker that runs short tasks more of them, but not more than its share of those that wait.
     pub(super) fn top_up(&mut self, now: Time, id: WorkerId) {
         let mut share = (self.waiting / self.active.max(1)).max(1);
-        if self.workers.get(id).is_none_or(|worker| worker.held_nanos > WINDOW / 2) {
+        if self.workers.get(id).is_none_or(|worker| worker.held.is_empty() || worker.held_nanos > WINDOW / 2) {
             return;
         }
         while share > 0
@@ -154,6 +154,8 @@ impl Dispatcher {
             self.resolve(now, held.task, outcome, Some(run), Some(face));
         }
         self.lightened(now, id);
+        // Only now, not after a recall: what was just taken from a worker must not go back to it.
+        self.top_up(now, id);
     }
 
     /// A result under a lease that is over: the task went back to the queue, or was resolved otherwise, long ago.
@@ -169,14 +171,14 @@ impl Dispatcher {
         let _ = (now, lease, outcome, run);
     }
 
-    /// A worker holds less than before: it may be free, leave, or take more.
+    /// A worker holds less than before: it may be free, or leave.
     fn lightened(&mut self, now: Time, id: WorkerId) {
         let Some(worker) = self.workers.get_mut(id) else { return };
         if worker.held.len() < 2 {
             self.loaded.remove(&id);
         }
         if !worker.held.is_empty() {
-            return self.top_up(now, id);
+            return;
         }
         match worker.stage {
             Stage::Active => {

@@ -7,6 +7,8 @@
 //!
 //! Given up: priorities and fairness between submitters. Tasks are dealt in the order of submission.
 
+#[cfg(feature = "planted-bugs")]
+mod check;
 mod deal;
 mod staff;
 
@@ -19,7 +21,7 @@ use crate::ids::{Arena, FunctionId, LaunchId, Lease, TaskId, Time, WorkerId};
 use crate::message::{FromWorker, Leave, Payload, ToWorker};
 use crate::queue::Queue;
 use crate::scaling::{self, Launch};
-use crate::task::{Certificate, Done, Limit, Limits, NewTask, Outcome, Place, Task, TaskView};
+use crate::task::{Certificate, Done, Limit, Limits, NewTask, Outcome, Place, TASK_BYTES, Task, TaskView};
 use crate::timer::{Timer, Timers};
 use crate::worker::{Face, Recall, Worker};
 
@@ -333,7 +335,7 @@ impl Dispatcher {
             certificate: None,
         };
         // A task larger than the bound is taken when it is alone, else it could never run.
-        if self.bytes > 0 && self.bytes + task.bytes() > self.policy.queue_bytes {
+        if !self.has_room(task.payload.len() as u64) {
             return Err(SubmitError::Full);
         }
         let Some(function) = self.functions.get_mut(new.function) else { return Err(SubmitError::NoFunction) };
@@ -711,6 +713,16 @@ impl Dispatcher {
             queued_bytes: self.bytes,
             ..self.counts
         }
+    }
+
+    /// How far a launch has come; `None`: it failed, or its worker is gone.
+    pub fn launch_state(&self, launch: LaunchId) -> Option<Launch> {
+        self.launches.get(launch).map(|note| note.state)
+    }
+
+    /// Whether a task with so much payload would be taken now.
+    pub fn has_room(&self, payload: u64) -> bool {
+        self.bytes == 0 || self.bytes + payload + TASK_BYTES <= self.policy.queue_bytes
     }
 
     /// The launch's number, which its worker is named after.

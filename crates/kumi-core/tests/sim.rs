@@ -1,0 +1,95 @@
+//! The simulation: the brain, workers, links and launchers that fail, in virtual time, with rules checked after every
+//! step. `KUMI_SEEDS=10000` runs that many seeds, `KUMI_SEED=17` replays one and prints its history.
+//!
+//! `world.rs` is the world, `process.rs` and `user.rs` who lives in it, `profile.rs` what goes wrong; `ledger.rs` keeps
+//! the world's own books, and `rules.rs` compares them with the brain.
+
+mod sim {
+    pub mod ledger;
+    pub mod process;
+    pub mod profile;
+    pub mod rng;
+    pub mod rules;
+    pub mod task;
+    pub mod user;
+    pub mod world;
+}
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use kumi_core::Bug;
+use sim::world::World;
+
+/// Lines of history that a failing seed prints.
+const LINES: usize = 60;
+
+/// Runs a seed; the error is the rule it broke.
+fn run(seed: u64, bug: Option<Bug>) -> Result<(), String> {
+    World::new(seed, bug, false).run()
+}
+
+/// Everything that happened in a seed, and how it ended.
+fn replay(seed: u64) -> (Vec<String>, Result<(), String>) {
+    let mut world = World::new(seed, None, true);
+    let mut history = vec![format!("{:?}", world.profile())];
+    let end = world.run();
+    history.append(world.history.as_mut().unwrap());
+    (history, end)
+}
+
+#[allow(clippy::disallowed_methods)] // The one place where the environment comes in.
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+/// The lowest failing seed; both cores take the next seed that is not taken.
+fn first_failure(seeds: u64) -> Option<u64> {
+    let (next, worst) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.min(worst.load(Ordering::Relaxed)) {
+                        return;
+                    }
+                    if run(seed, None).is_err() {
+                        worst.fetch_min(seed, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    Some(worst.into_inner()).filter(|seed| *seed < u64::MAX)
+}
+
+#[test]
+fn no_seed_breaks_a_rule() {
+    if let Some(seed) = setting("KUMI_SEED") {
+        let (history, end) = replay(seed);
+        println!("{}", history.join("\n"));
+        return end.unwrap();
+    }
+    let Some(seed) = first_failure(setting("KUMI_SEEDS").unwrap_or(500)) else { return };
+    let (history, end) = replay(seed);
+    let tail = &history[history.len().saturating_sub(LINES).max(1)..];
+    panic!("seed {seed}: {}\n{}\n...\n{}", end.unwrap_err(), history[0], tail.join("\n"));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_history() {
+    for seed in [1, 2, 3, 17, 400] {
+        let (first, second) = (replay(seed), replay(seed));
+        assert!(first.0.len() > 20, "seed {seed} is too quiet to prove anything");
+        assert_eq!(first, second, "seed {seed}");
+    }
+}
+
+#[test]
+fn planted_bugs_are_found() {
+    for bug in [Bug::NoRequeue, Bug::StaleResult, Bug::BlameUnstarted, Bug::FreedWorkerForgotten, Bug::OverCap] {
+        let found = (0..200).find_map(|seed| run(seed, Some(bug)).err().map(|rule| (seed, rule)));
+        let (seed, rule) = found.unwrap_or_else(|| panic!("{bug:?} is not found within 200 seeds"));
+        println!("{bug:?}: found after {} seeds: {rule}", seed + 1);
+    }
+}

@@ -1,0 +1,387 @@
+//! The world's own books: where every task, worker and launch must be, by what went into the brain and came out.
+//! `rules.rs` compares them with the brain after every step.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use kumi_core::message::{Leave, ToWorker};
+use kumi_core::{Action, Begun, LaunchId, Lease, Limit, Link, Outcome, Payload, Policy, TaskId, TaskView, Time, WorkerId};
+
+use super::task::{Note, Spot, Wish};
+
+/// Ok, or which rule was broken.
+pub type Check<T = ()> = Result<T, String>;
+
+/// Breaks a rule if the condition does not hold.
+macro_rules! rule {
+    ($holds:expr, $($text:tt)+) => {
+        if !$holds {
+            return Err(format!($($text)+));
+        }
+    };
+}
+pub(crate) use rule;
+
+/// A worker that has joined and is not gone.
+#[derive(Debug)]
+pub struct WorkerNote {
+    pub link: Link,
+    pub launch: LaunchId,
+    pub joined: Time,
+    pub heard: Time,
+    pub idle_since: Time,
+    /// Tasks dealt to it and not answered, oldest first.
+    pub held: Vec<Held>,
+    pub told_to_leave: Option<Time>,
+    pub killed: bool,
+}
+
+/// A task in a worker's hands, in the world's books.
+#[derive(Debug)]
+pub struct Held {
+    pub lease: Lease,
+    pub task: usize,
+    pub asked_back: bool,
+    pub answered: bool,
+    pub interrupted: Option<Time>,
+}
+
+/// How far a launch has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Launch {
+    Expected(Time),
+    Joined,
+    Abandoned,
+}
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct Ledger {
+    pub policy: Policy,
+    pub tasks: Vec<Note>,
+    pub by_id: BTreeMap<TaskId, usize>,
+    /// Tasks that are not done, and those of them that wait.
+    pub open: BTreeSet<usize>,
+    pub waiting: BTreeSet<usize>,
+    pub bytes: u64,
+    pub workers: BTreeMap<WorkerId, WorkerNote>,
+    pub launches: BTreeMap<LaunchId, Launch>,
+    /// Kept tasks in the order of finishing.
+    pub kept: VecDeque<usize>,
+    pub closing: bool,
+    /// When a launch failed, and nothing gave hope since.
+    pub failed: Option<Time>,
+    /// Under this lease, this result has just come in and must be accepted.
+    expected: Option<(usize, Payload)>,
+}
+
+impl WorkerNote {
+    /// Takes tasks and holds none.
+    pub fn idle(&self) -> bool {
+        self.held.is_empty() && self.told_to_leave.is_none() && !self.killed
+    }
+
+    fn take(&mut self, now: Time, lease: Lease) -> Option<Held> {
+        let at = self.held.iter().position(|held| held.lease == lease)?;
+        let held = self.held.remove(at);
+        if self.held.is_empty() {
+            self.idle_since = now;
+        }
+        Some(held)
+    }
+}
+
+impl Ledger {
+    pub fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            tasks: Vec::new(),
+            by_id: BTreeMap::new(),
+            open: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            bytes: 0,
+            workers: BTreeMap::new(),
+            launches: BTreeMap::new(),
+            kept: VecDeque::new(),
+            closing: false,
+            failed: None,
+            expected: None,
+        }
+    }
+
+    pub fn submitted(&mut self, note: Note) -> usize {
+        let number = self.tasks.len();
+        if self.open.is_empty() {
+            self.failed = None;
+        }
+        self.by_id.insert(note.id, number);
+        self.open.insert(number);
+        self.waiting.insert(number);
+        self.bytes += note.spec.bytes();
+        self.tasks.push(note);
+        number
+    }
+
+    /// The brain let a worker join, or refused it.
+    pub fn joined(&mut self, now: Time, launch: LaunchId, link: Link, worker: Option<WorkerId>) -> Check {
+        let expected = matches!(self.launches.get(&launch), Some(Launch::Expected(_)));
+        rule!(worker.is_some() == expected, "{launch:?} was {:?}, joined as {worker:?}", self.launches.get(&launch));
+        let Some(worker) = worker else { return Ok(()) };
+        self.launches.insert(launch, Launch::Joined);
+        let note = WorkerNote {
+            link,
+            launch,
+            joined: now,
+            heard: now,
+            idle_since: now,
+            held: Vec::new(),
+            told_to_leave: None,
+            killed: false,
+        };
+        rule!(self.workers.insert(worker, note).is_none(), "{worker:?} joined twice");
+        Ok(())
+    }
+
+    /// Is about to be told: this launch failed.
+    pub fn launch_failed(&mut self, now: Time, launch: LaunchId) {
+        match self.launches.get(&launch) {
+            Some(Launch::Expected(_)) => {
+                self.failed = Some(now);
+                self.launches.remove(&launch);
+            }
+            Some(Launch::Abandoned) => {
+                self.launches.remove(&launch);
+            }
+            Some(Launch::Joined) | None => {}
+        }
+    }
+
+    /// Is about to be told: this result.
+    pub fn finished(&mut self, now: Time, worker: WorkerId, lease: Lease, payload: &Payload) {
+        let Some(note) = self.workers.get_mut(&worker) else { return };
+        let Some(held) = note.take(now, lease) else { return };
+        self.failed = None;
+        if self.open.contains(&held.task) {
+            self.expected = Some((held.task, payload.clone()));
+        }
+    }
+
+    /// Is about to be told: this answer to a recall.
+    pub fn recalled(&mut self, now: Time, worker: WorkerId, lease: Lease, back: bool) {
+        let Some(note) = self.workers.get_mut(&worker) else { return };
+        let Some(held) = note.held.iter_mut().find(|held| held.lease == lease) else { return };
+        if !held.asked_back || held.answered {
+            return;
+        }
+        held.answered = true;
+        if back && let Some(held) = note.take(now, lease) {
+            self.wait_again(held.task);
+        }
+    }
+
+    /// The worker is gone: it is about to be told, or the brain concluded it from its silence.
+    pub fn gone(&mut self, worker: WorkerId, begun: Begun) -> Check {
+        let Some(note) = self.workers.remove(&worker) else { return Ok(()) };
+        self.launches.remove(&note.launch);
+        let crashed = note.told_to_leave.is_none() && !note.killed;
+        for held in &note.held {
+            if !self.open.contains(&held.task) {
+                continue;
+            }
+            let Some(task) = self.tasks.get_mut(held.task) else { continue };
+            let blamed = match begun {
+                Begun::Nothing => false,
+                Begun::One(lease) => lease == held.lease,
+                Begun::Unknown => note.held.len() == 1 || task.spec.once,
+            };
+            task.suspect |= begun == Begun::Unknown;
+            task.crashes += u32::from(blamed && crashed);
+            let most = task.spec.crashes_max + 1;
+            rule!(task.crashes <= most, "task {} crashed {} times of {most}", held.task, task.crashes);
+            self.wait_again(held.task);
+        }
+        Ok(())
+    }
+
+    fn wait_again(&mut self, number: usize) {
+        if self.open.contains(&number)
+            && let Some(task) = self.tasks.get_mut(number)
+        {
+            task.spot = Spot::Waiting;
+            self.waiting.insert(number);
+        }
+    }
+
+    /// What the brain decided, in its order.
+    pub fn note(&mut self, now: Time, action: &Action, view: impl FnOnce(TaskId) -> Option<TaskView>) -> Check {
+        match action {
+            Action::Send { worker, message } => self.sent(now, *worker, message),
+            Action::Recall { worker, lease, .. } => self.asked_back(*worker, *lease),
+            Action::Launch { launches } => self.launch(now, launches),
+            Action::Abandon { launch } => {
+                if !self.open.is_empty() {
+                    self.failed = Some(now);
+                }
+                let before = self.launches.insert(*launch, Launch::Abandoned);
+                rule!(matches!(before, Some(Launch::Expected(_))), "{launch:?} abandoned when {before:?}");
+                Ok(())
+            }
+            Action::Kill { worker } => {
+                if let Some(note) = self.workers.get_mut(worker) {
+                    rule!(!note.killed, "{worker:?} killed twice");
+                    note.killed = true;
+                }
+                Ok(())
+            }
+            Action::Resolved { task } => self.resolved(now, *task, view(*task)),
+        }
+    }
+
+    fn sent(&mut self, now: Time, worker: WorkerId, message: &ToWorker) -> Check {
+        match message {
+            ToWorker::Run { task, lease, .. } => self.dealt(now, worker, *task, *lease),
+            ToWorker::Recall { lease } => self.asked_back(worker, *lease),
+            ToWorker::Interrupt { lease } => {
+                if let Some(held) = self.held(worker, *lease) {
+                    held.interrupted = Some(now);
+                    let task = held.task;
+                    rule!(!self.open.contains(&task), "task {task} is interrupted, though its result is wanted");
+                }
+                Ok(())
+            }
+            ToWorker::Stop { leave } => self.told_to_leave(now, worker, *leave),
+            ToWorker::Welcome { .. }
+            | ToWorker::Refuse { .. }
+            | ToWorker::Define { .. }
+            | ToWorker::Forget { .. }
+            | ToWorker::Ping => Ok(()),
+        }
+    }
+
+    fn held(&mut self, worker: WorkerId, lease: Lease) -> Option<&mut Held> {
+        self.workers.get_mut(&worker)?.held.iter_mut().find(|held| held.lease == lease)
+    }
+
+    fn dealt(&mut self, now: Time, id: WorkerId, task: TaskId, lease: Lease) -> Check {
+        let Some(&number) = self.by_id.get(&task) else { return Err(format!("{task:?} is dealt, but unknown")) };
+        let oldest = self.waiting.first().copied();
+        rule!(oldest == Some(number), "task {number} is dealt before {oldest:?}");
+        let Some(worker) = self.workers.get_mut(&id) else { return Err(format!("task {number} goes to nobody, {id:?}")) };
+        rule!(worker.told_to_leave.is_none() && !worker.killed, "task {number} goes to {id:?}, which is leaving");
+        let ends = self.policy.wall.map(|wall| worker.joined.after(wall));
+        rule!(ends.is_none_or(|ends| now <= ends), "task {number} goes to {id:?} after its wall time");
+        let tasks = &mut self.tasks;
+        let lonely = |number: usize| {
+            let task = &tasks[number];
+            task.suspect || task.spec.once || task.spec.run_limit.is_some()
+        };
+        let alone = lonely(number) || worker.held.iter().any(|held| lonely(held.task));
+        rule!(worker.held.is_empty() || !alone, "task {number} is not alone on {id:?}, or not behind one that must be");
+        worker.held.push(Held { lease, task: number, asked_back: false, answered: false, interrupted: None });
+        let note = &mut tasks[number];
+        (note.spot, note.dealt) = (Spot::Held(id, lease), now);
+        self.waiting.remove(&number);
+        Ok(())
+    }
+
+    fn asked_back(&mut self, worker: WorkerId, lease: Lease) -> Check {
+        let held = self.held(worker, lease);
+        rule!(held.is_some(), "{lease:?} is asked back from {worker:?}, who does not hold it");
+        if let Some(held) = held {
+            rule!(!held.asked_back, "{lease:?} is asked back twice");
+            held.asked_back = true;
+        }
+        Ok(())
+    }
+
+    fn told_to_leave(&mut self, now: Time, id: WorkerId, leave: Leave) -> Check {
+        let active = self.workers.values().filter(|worker| worker.told_to_leave.is_none() && !worker.killed).count();
+        let Some(worker) = self.workers.get_mut(&id) else { return Err(format!("{id:?} is told to leave, but gone")) };
+        rule!(worker.held.is_empty(), "{id:?} is told to leave with {} tasks", worker.held.len());
+        rule!(worker.told_to_leave.is_none(), "{id:?} is told to leave twice");
+        worker.told_to_leave = Some(now);
+        match leave {
+            Leave::Idle => {
+                let due = self.policy.idle.map(|idle| worker.idle_since.after(idle));
+                rule!(due.is_some_and(|due| now >= due), "{id:?} leaves as idle at {now:?}, due {due:?}");
+                let least = self.policy.workers_min;
+                rule!(active as u64 > least, "{id:?} leaves as idle, though {active} workers of at least {least} are here");
+            }
+            Leave::Wall => rule!(self.policy.wall.is_some(), "{id:?} leaves by wall time without one"),
+            Leave::Tasks => rule!(self.policy.tasks_max.is_some(), "{id:?} leaves by tasks_max without one"),
+            Leave::Closing => rule!(self.closing, "{id:?} leaves as if closing"),
+        }
+        Ok(())
+    }
+
+    fn launch(&mut self, now: Time, launches: &[LaunchId]) -> Check {
+        for launch in launches {
+            self.launches.insert(*launch, Launch::Expected(now));
+        }
+        // A joined worker's launch stands for it.
+        let (living, most) = (self.launches.len() as u64, self.policy.workers);
+        rule!(living <= most, "{living} workers and launches, of {most} allowed");
+        let expected = self.launches.values().filter(|launch| matches!(launch, Launch::Expected(_))).count();
+        let active = self.workers.values().filter(|worker| worker.told_to_leave.is_none() && !worker.killed);
+        let idle = active.filter(|worker| worker.idle()).count();
+        let need = self.open.len().max(if self.closing { 0 } else { self.policy.workers_min as usize });
+        rule!(expected + idle <= need, "{expected} launches and {idle} idle workers for {need} tasks");
+        if let Some(failed) = self.failed {
+            let pause = kumi_core::scaling::PAUSE_MIN;
+            rule!(launches.len() == 1, "{} launches at once after a failure", launches.len());
+            rule!(now >= failed.after(pause), "launched at {now:?}, right after the failure at {failed:?}");
+        }
+        Ok(())
+    }
+
+    /// A task is done, rightly so?
+    pub fn resolved(&mut self, now: Time, id: TaskId, view: Option<TaskView>) -> Check {
+        let Some(&number) = self.by_id.get(&id) else { return Err(format!("{id:?} is resolved, but unknown")) };
+        rule!(self.open.remove(&number), "task {number} is resolved twice");
+        self.waiting.remove(&number);
+        let result = self.expected.take_if(|(expected, _)| *expected == number);
+        let task = &mut self.tasks[number];
+        task.spot = Spot::Done;
+        self.bytes -= task.spec.bytes();
+        if task.spec.kept {
+            self.kept.push_back(number);
+        }
+        task.accepted = result.is_some();
+        let Some(view) = view else {
+            rule!(task.released, "task {number} is done without a trace");
+            return Ok(());
+        };
+        justified(now, number, task, &view, result.map(|(_, payload)| payload))
+    }
+
+    /// After each step: nothing that had to be accepted is left over.
+    pub fn nothing_lost(&mut self) -> Check {
+        let lost = self.expected.take();
+        rule!(lost.is_none(), "a valid result was not accepted: task {:?}", lost.map(|(number, _)| number));
+        Ok(())
+    }
+}
+
+/// Whether a task may end like this.
+fn justified(now: Time, number: usize, task: &Note, view: &TaskView, result: Option<Payload>) -> Check {
+    let attempts = task.crashes + u32::from(task.accepted);
+    rule!(view.attempts == attempts, "task {number} is said to have begun {} times, not {attempts}", view.attempts);
+    match &view.outcome {
+        Outcome::Success(payload) | Outcome::Error(payload) => {
+            rule!(result.as_ref() == Some(payload), "task {number} takes a result that is not, or no more, its own");
+        }
+        Outcome::Crash(_) => {
+            let enough = task.crashes > task.spec.crashes_max || task.spec.once && task.crashes > 0;
+            rule!(enough, "task {number} ends as crash after {} of its own", task.crashes);
+        }
+        Outcome::Cancel => rule!(task.wish != Wish::Result, "task {number} is cancelled, but nobody asked for it"),
+        Outcome::Timeout(limit) => {
+            let due = match limit {
+                Limit::Run => task.spec.run_limit.map(|limit| task.dealt.after(limit)),
+                Limit::Total => task.spec.total_limit.map(|limit| task.submitted.after(limit)),
+            };
+            rule!(due == Some(now), "task {number} is timed out at {now:?}, due {due:?}");
+        }
+        Outcome::Unlaunchable(text) => rule!(!text.is_empty(), "task {number} cannot be launched, and nobody says why"),
+    }
+    Ok(())
+}

@@ -1,0 +1,338 @@
+//! A worker's process: the real half of a worker, a main thread that runs tasks, and its end of the link.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use kumi_core::frame::Wire;
+use kumi_core::{Begun, Decoder, FromWorker, FunctionId, Job, LaunchId, Lease, Link, Time, ToWorker, WorkerHalf, WorkerId};
+
+use super::ledger::{Check, rule};
+use super::profile::{MICRO, MILLI, SECOND};
+use super::task::{self, Spot};
+use super::world::{Letter, World};
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct Process {
+    pub launch: LaunchId,
+    pub link: Link,
+    pub alive: bool,
+    /// Its name on the host, once it has joined.
+    pub worker: Option<WorkerId>,
+    pub half: WorkerHalf,
+    pub from_host: Decoder<ToWorker>,
+    pub to_host: Decoder<FromWorker>,
+    functions: BTreeSet<FunctionId>,
+    running: Option<Running>,
+    begun: u64,
+    /// The shared page: each slot's lease and state (local workers).
+    page: BTreeMap<u16, (Lease, Slot)>,
+    /// Results that are not written out yet; in the shared page too, so that they survive.
+    composed: Vec<FromWorker>,
+    flushes: bool,
+    pub lines: Lines,
+}
+
+/// The two directions of a link; each delivers in order.
+#[derive(Debug, Default)]
+pub struct Lines {
+    pub down: Time,
+    pub up: Time,
+    /// Nothing is delivered before.
+    pub parted: Time,
+    /// Nothing is delivered any more.
+    pub cut: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Slot {
+    Waiting,
+    Started,
+    Finished,
+    Recalled,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    task: usize,
+    lease: Lease,
+    slot: u16,
+    since: Time,
+    interrupted: bool,
+}
+
+impl Process {
+    pub fn new(launch: LaunchId, link: Link) -> Self {
+        Self {
+            launch,
+            link,
+            alive: true,
+            worker: None,
+            half: WorkerHalf::default(),
+            from_host: Decoder::default(),
+            to_host: Decoder::default(),
+            functions: BTreeSet::new(),
+            running: None,
+            begun: 0,
+            page: BTreeMap::new(),
+            composed: Vec::new(),
+            flushes: false,
+            lines: Lines::default(),
+        }
+    }
+
+    /// Host: hands a task over through the page.
+    pub fn offer(&mut self, slot: u16, lease: Lease) {
+        self.page.insert(slot, (lease, Slot::Waiting));
+    }
+
+    /// Host: takes a task back through the page.
+    pub fn recall(&mut self, slot: u16, lease: Lease) -> bool {
+        self.turn(slot, lease, Slot::Waiting, Slot::Recalled)
+    }
+
+    fn turn(&mut self, slot: u16, lease: Lease, from: Slot, to: Slot) -> bool {
+        let found = self.page.get_mut(&slot).filter(|place| **place == (lease, from));
+        found.map(|place| place.1 = to).is_some()
+    }
+
+    /// Host, after its death: what it was at.
+    pub fn begun(&self) -> Begun {
+        match self.link {
+            Link::Remote => Begun::Unknown,
+            Link::Local => {
+                let started = self.page.values().find(|(_, slot)| *slot == Slot::Started);
+                started.map_or(Begun::Nothing, |(lease, _)| Begun::One(*lease))
+            }
+        }
+    }
+
+    /// Host, after its death: results in the page that were not written out.
+    pub fn unsent(&mut self) -> Vec<FromWorker> {
+        match self.link {
+            Link::Remote => Vec::new(),
+            Link::Local => std::mem::take(&mut self.composed),
+        }
+    }
+}
+
+impl World {
+    /// Bytes from the host have come to the worker.
+    pub(super) fn worker_hears(&mut self, id: usize, bytes: &[u8]) -> Check {
+        if !self.processes[id].alive {
+            return Ok(());
+        }
+        // In two pieces, as a socket may give them.
+        let (head, tail) = bytes.split_at(bytes.len() / 3);
+        for piece in [head, tail] {
+            let process = &mut self.processes[id];
+            process.from_host.feed(piece);
+            while let Some(message) = process.from_host.next().map_err(|error| error.to_string())? {
+                if process.half.handle(message).is_err() {
+                    self.die(id);
+                    return Ok(());
+                }
+            }
+        }
+        while let Some(answer) = self.processes[id].half.answer() {
+            self.send_up(id, &[answer]);
+        }
+        self.heed_interrupt(id)?;
+        self.work(id)
+    }
+
+    fn heed_interrupt(&mut self, id: usize) -> Check {
+        let Some(lease) = self.processes[id].half.interrupted() else { return Ok(()) };
+        let running = self.processes[id].running.as_mut().filter(|running| running.lease == lease);
+        rule!(running.is_some(), "process {id} is interrupted in {lease:?}, which it does not run");
+        let Some(running) = running.filter(|running| !running.interrupted) else { return Ok(()) };
+        running.interrupted = true;
+        let (task, lease) = (running.task, running.lease);
+        if !self.ledger.tasks[task].spec.deaf {
+            self.post(100 * MICRO, Letter::Done { process: id, lease });
+        }
+        Ok(())
+    }
+
+    /// The main thread: begins the next job if it is free.
+    fn work(&mut self, id: usize) -> Check {
+        loop {
+            let process = &mut self.processes[id];
+            if process.running.is_some() || !process.alive {
+                return Ok(());
+            }
+            match process.half.next_job() {
+                Some(Job::Define { function, .. }) => {
+                    process.functions.insert(function);
+                }
+                Some(Job::Forget { function }) => {
+                    process.functions.remove(&function);
+                }
+                Some(Job::Run { lease, slot, function, payload, short, .. }) => {
+                    rule!(process.functions.contains(&function), "process {id} does not know {function:?}");
+                    if process.link == Link::Local && !process.turn(slot, lease, Slot::Waiting, Slot::Started) {
+                        process.half.finished();
+                        continue;
+                    }
+                    if !short {
+                        self.flush(id);
+                    }
+                    return self.begin(id, task::number_in(&payload), lease, slot);
+                }
+                None => {
+                    self.flush(id);
+                    if self.processes[id].half.leaving().is_some() {
+                        self.die(id);
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, id: usize, task: usize, lease: Lease, slot: u16) -> Check {
+        let process = &mut self.processes[id];
+        process.begun += 1;
+        let most = self.ledger.policy.tasks_max;
+        rule!(most.is_none_or(|most| process.begun <= most), "process {id} runs more than {most:?} tasks");
+        process.running = Some(Running { task, lease, slot, since: self.now, interrupted: false });
+        let held = process.worker.map(|worker| Spot::Held(worker, lease));
+        let local = process.link == Link::Local;
+        let note = &mut self.ledger.tasks[task];
+        note.begun += 1;
+        rule!(!note.spec.once || note.begun == 1, "task {task}, once, begins again");
+        rule!(!local || Some(note.spot) == held || note.spot == Spot::Done, "task {task} begins, but is {:?}", note.spot);
+        let (runs, crashes) = (note.spec.runs, note.spec.crashes);
+        if self.rng.chance(crashes) {
+            self.post(runs, Letter::Dies { process: id, of: Some(lease) });
+        } else {
+            self.post(runs, Letter::Done { process: id, lease });
+        }
+        self.say(|| format!("process {id} begins task {task} under {lease:?}"));
+        Ok(())
+    }
+
+    /// The running task is done, if it is this one.
+    pub(super) fn done(&mut self, id: usize, lease: Lease) -> Check {
+        let now = self.now;
+        let process = &mut self.processes[id];
+        let Some(running) = process.running.filter(|running| running.lease == lease && process.alive) else { return Ok(()) };
+        process.running = None;
+        process.turn(running.slot, lease, Slot::Started, Slot::Finished);
+        process.half.finished();
+        process.composed.push(FromWorker::Finished {
+            lease,
+            success: !running.interrupted && !self.ledger.tasks[running.task].spec.raises,
+            started: running.since.0,
+            nanoseconds: now.since(running.since).as_nanos() as u64,
+            payload: task::result(running.task, lease),
+        });
+        if !process.half.short_next() {
+            self.flush(id);
+        } else if !process.flushes {
+            process.flushes = true;
+            self.post(200 * MICRO, Letter::Flush { process: id });
+        }
+        self.work(id)
+    }
+
+    /// The running task of a worker that is to die of it, or the worker by itself.
+    pub(super) fn dies(&mut self, id: usize, of: Option<Lease>) {
+        let running = self.processes[id].running.map(|running| running.lease);
+        if of.is_none() || running == of {
+            self.die(id);
+        }
+    }
+
+    pub(super) fn flush_due(&mut self, id: usize) {
+        self.processes[id].flushes = false;
+        self.flush(id);
+    }
+
+    fn flush(&mut self, id: usize) {
+        if self.processes[id].alive {
+            let composed = std::mem::take(&mut self.processes[id].composed);
+            self.send_up(id, &composed);
+        }
+    }
+
+    /// The process ends, by whatever cause. Silently: only its silence tells of it.
+    pub(super) fn die(&mut self, id: usize) {
+        let process = &mut self.processes[id];
+        if !process.alive {
+            return;
+        }
+        process.alive = false;
+        let (link, last, cut) = (process.link, process.lines.up, process.lines.cut);
+        self.say(|| format!("process {id} ends"));
+        match link {
+            // The host empties the socket before it looks at the page.
+            Link::Local => self.post_at(last.max(self.now).after(50 * MICRO), Letter::Gone { process: id }),
+            Link::Remote if cut || self.rng.chance(self.profile.silent) => {}
+            Link::Remote => {
+                // A reset connection may overtake what was under way.
+                let delay = self.rng.span(10 * MICRO, self.profile.delay);
+                let at = if self.rng.chance(500) { self.now } else { last.max(self.now) };
+                self.post_at(at.after(delay), Letter::Gone { process: id });
+            }
+        }
+    }
+
+    /// The link of this process breaks: for good, or for a while. Both sides live on.
+    pub(super) fn breaks(&mut self, id: usize, for_good: bool) {
+        if !self.processes[id].alive {
+            return;
+        }
+        self.say(|| format!("the link of process {id} breaks, for good: {for_good}"));
+        if for_good {
+            self.processes[id].lines.cut = true;
+            if !self.rng.chance(self.profile.silent) {
+                self.post(MILLI, Letter::Gone { process: id });
+            }
+            let lives_on = self.rng.span(MILLI, 60 * SECOND);
+            self.post(lives_on, Letter::Dies { process: id, of: None });
+        } else {
+            let span = self.rng.span(100 * MILLI, 3 * self.ledger.policy.silence);
+            self.processes[id].lines.parted = self.now.after(span);
+        }
+    }
+
+    pub(super) fn send_up(&mut self, id: usize, messages: &[FromWorker]) {
+        let bytes = self.encode(self.processes[id].link, messages);
+        let at = self.arrival(id, self.processes[id].lines.up);
+        self.processes[id].lines.up = at;
+        if !bytes.is_empty() {
+            self.post_at(at, Letter::Up { process: id, bytes });
+        }
+    }
+
+    pub(super) fn send_down(&mut self, id: usize, message: &ToWorker) {
+        let bytes = self.encode(self.processes[id].link, std::slice::from_ref(message));
+        let at = self.arrival(id, self.processes[id].lines.down);
+        self.processes[id].lines.down = at;
+        self.post_at(at, Letter::Down { process: id, bytes });
+    }
+
+    /// As bytes; on a remote link some twice, as after a resumed session.
+    fn encode<M: Wire>(&mut self, link: Link, messages: &[M]) -> Arc<[u8]> {
+        let mut bytes = Vec::new();
+        for message in messages {
+            message.encode(&mut bytes);
+            if link == Link::Remote && self.rng.chance(self.profile.doubled) {
+                message.encode(&mut bytes);
+            }
+        }
+        Arc::from(bytes)
+    }
+
+    fn arrival(&mut self, id: usize, last: Time) -> Time {
+        let process = &self.processes[id];
+        let delay = match process.link {
+            Link::Local => self.rng.span(5 * MICRO, 40 * MICRO),
+            Link::Remote if self.rng.chance(self.profile.slow) => self.rng.span(MILLI, 2 * SECOND),
+            Link::Remote => self.rng.span(20 * MICRO, self.profile.delay),
+        };
+        // One after the other: no two at the same instant.
+        self.now.after(delay).max(last).max(process.lines.parted).after(std::time::Duration::from_nanos(1))
+    }
+}

@@ -1,0 +1,108 @@
+//! What goes wrong in a seed, and what its user wants.
+
+use std::time::Duration;
+
+use kumi_core::{Link, Policy};
+
+use super::rng::Rng;
+
+pub const MICRO: Duration = Duration::from_micros(1);
+pub const MILLI: Duration = Duration::from_millis(1);
+pub const SECOND: Duration = Duration::from_secs(1);
+
+/// Faults are in thousandths of what they may befall. Each is absent in most seeds, so that every one also acts alone.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    pub policy: Policy,
+    /// Thousandths of the launches that lead to remote workers.
+    pub remote: u64,
+    /// Longest usual delay of a remote link.
+    pub delay: Duration,
+    /// Messages that take much longer.
+    pub slow: u64,
+    /// Messages that come twice.
+    pub doubled: u64,
+    /// Remote workers whose link is cut for good.
+    pub cut: u64,
+    /// Remote workers whose link stands still for a while.
+    pub parted: u64,
+    /// Deaths and cuts that nobody tells.
+    pub silent: u64,
+    /// Workers that die by themselves.
+    pub dies: u64,
+    /// Launches that fail, say nothing, come after `seconds_launch`, come twice, or die before they said hello.
+    pub launch: LaunchFaults,
+    /// No launch ever works.
+    pub hopeless: bool,
+    /// How much the user does.
+    pub deeds: u64,
+    /// Tasks that crash their worker each time, or sometimes.
+    pub killers: u64,
+    /// Whether the user may end it all in the middle.
+    pub ends_early: bool,
+}
+
+/// Thousandths of launches.
+#[derive(Debug, Clone, Default)]
+pub struct LaunchFaults {
+    pub fails: u64,
+    pub mute: u64,
+    pub late: u64,
+    pub twice: u64,
+    pub dies: u64,
+}
+
+impl Profile {
+    /// The profile of a seed.
+    pub fn draw(rng: &mut Rng) -> Self {
+        let mut fault = |most: u64| if rng.chance(400) { rng.between(most / 10, most) } else { 0 };
+        let (slow, doubled, cut, parted) = (fault(100), fault(200), fault(300), fault(400));
+        let (silent, dies, killers) = (fault(1000), fault(400), fault(150));
+        let launch = LaunchFaults { fails: fault(400), mute: fault(200), late: fault(300), twice: fault(400), dies: fault(300) };
+        Self {
+            policy: policy(rng),
+            remote: rng.pick(&[0, 0, 500, 1000, 1000]),
+            delay: rng.span(50 * MICRO, 50 * MILLI),
+            slow,
+            doubled,
+            cut,
+            parted,
+            silent,
+            dies,
+            launch,
+            hopeless: rng.chance(30),
+            deeds: rng.between(5, 50),
+            killers,
+            ends_early: rng.chance(150),
+        }
+    }
+
+    /// The link of a new worker.
+    pub fn link(&self, rng: &mut Rng) -> Link {
+        if rng.chance(self.remote) { Link::Remote } else { Link::Local }
+    }
+
+    /// The same without faults: what is left to do must now come to an end.
+    pub fn calm(&mut self) {
+        let none = LaunchFaults::default();
+        (self.slow, self.doubled, self.cut, self.parted, self.dies, self.launch) = (0, 0, 0, 0, 0, none);
+    }
+}
+
+fn policy(rng: &mut Rng) -> Policy {
+    let workers = rng.between(1, 6);
+    Policy {
+        name: "sim".into(),
+        workers,
+        workers_min: if rng.chance(200) { rng.between(1, workers) } else { 0 },
+        idle: if rng.chance(700) { Some(rng.span(MILLI, 10 * SECOND)) } else { None },
+        wall: if rng.chance(250) { Some(rng.span(200 * MILLI, 20 * SECOND)) } else { None },
+        launch: rng.span(2 * SECOND, 20 * SECOND),
+        kill: rng.span(100 * MILLI, 5 * SECOND),
+        silence: rng.span(SECOND, 10 * SECOND),
+        tasks_max: if rng.chance(250) { Some(rng.between(1, 30)) } else { None },
+        crashes_max: rng.below(4) as u32,
+        queue_bytes: if rng.chance(300) { rng.between(500, 20_000) } else { u64::MAX },
+        in_process: false,
+    }
+}

@@ -1,0 +1,150 @@
+//! Tasks of the simulation: what they do when they run, and the truth about what became of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kumi_core::{Lease, NewTask, Payload, TaskId, Time, WorkerId};
+
+use super::profile::{MICRO, MILLI, SECOND};
+use super::rng::Rng;
+
+/// How long the tasks of a function take.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// Microseconds: they are prefetched.
+    Short,
+    /// Mostly so; but some take long, and others wait behind them.
+    Mixed,
+    /// About as long as the window.
+    Middle,
+    /// Never prefetched.
+    Long,
+}
+
+/// What a task is and does.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    pub runs: Duration,
+    /// How often, of a thousand, it crashes its worker.
+    pub crashes: u64,
+    /// Ignores interrupts.
+    pub deaf: bool,
+    pub raises: bool,
+    pub once: bool,
+    pub kept: bool,
+    pub crashes_max: u32,
+    pub run_limit: Option<Duration>,
+    pub total_limit: Option<Duration>,
+    pub payload: usize,
+}
+
+/// Where the world believes a task to be, by what went in and came out of the brain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spot {
+    Waiting,
+    Held(WorkerId, Lease),
+    Done,
+}
+
+/// What the user asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    Result,
+    CancelIfWaiting,
+    Cancel,
+}
+
+/// The world's note of a task.
+#[derive(Clone, Debug)]
+pub struct Note {
+    pub id: TaskId,
+    pub spec: Spec,
+    pub spot: Spot,
+    pub wish: Wish,
+    pub submitted: Time,
+    pub dealt: Time,
+    /// Workers that really began it.
+    pub begun: u32,
+    /// Workers that died while they, as far as anybody can know, worked on it.
+    pub crashes: u32,
+    /// Held by such a worker, but among others.
+    pub suspect: bool,
+    /// Its result was accepted.
+    pub accepted: bool,
+    pub released: bool,
+}
+
+impl Spec {
+    /// A task of a function of this kind.
+    pub fn draw(rng: &mut Rng, kind: Kind, killers: u64, crashes_max: u32) -> Self {
+        let runs = match kind {
+            Kind::Short => rng.span(MICRO, 30 * MICRO),
+            Kind::Mixed if rng.chance(50) => rng.span(10 * MILLI, 300 * MILLI),
+            Kind::Mixed => rng.span(MICRO, 30 * MICRO),
+            Kind::Middle => rng.span(300 * MICRO, 3 * MILLI),
+            Kind::Long => rng.span(10 * MILLI, 3 * SECOND),
+        };
+        Self {
+            runs,
+            crashes: if rng.chance(killers) { rng.pick(&[1000, 300]) } else { 0 },
+            deaf: rng.chance(150),
+            raises: rng.chance(100),
+            once: rng.chance(80),
+            kept: rng.chance(300),
+            crashes_max: if rng.chance(200) { rng.below(3) as u32 } else { crashes_max },
+            run_limit: if rng.chance(60) { Some(rng.span(MILLI, SECOND)) } else { None },
+            total_limit: if rng.chance(60) { Some(rng.span(MILLI, 3 * SECOND)) } else { None },
+            payload: if rng.chance(30) { 5_000 } else { 8 + rng.below(200) as usize },
+        }
+    }
+
+    /// As the brain is asked, with the task's number as payload.
+    pub fn ask(&self, function: kumi_core::FunctionId, number: usize, policy_max: u32) -> NewTask {
+        let mut payload = vec![0; self.payload];
+        payload[..8].copy_from_slice(&(number as u64).to_le_bytes());
+        NewTask {
+            function,
+            payload: Arc::from(payload),
+            crashes_max: (self.crashes_max != policy_max).then_some(self.crashes_max),
+            once: self.once,
+            kept: self.kept,
+            seconds_run: self.run_limit,
+            seconds_total: self.total_limit,
+        }
+    }
+
+    /// What it counts for against the queue's bound.
+    pub fn bytes(&self) -> u64 {
+        self.payload as u64 + kumi_core::task::TASK_BYTES
+    }
+}
+
+impl Note {
+    pub fn new(id: TaskId, spec: Spec, now: Time) -> Self {
+        Self {
+            id,
+            spec,
+            spot: Spot::Waiting,
+            wish: Wish::Result,
+            submitted: now,
+            dealt: now,
+            begun: 0,
+            crashes: 0,
+            suspect: false,
+            accepted: false,
+            released: false,
+        }
+    }
+}
+
+/// The number in a task's payload.
+pub fn number_in(payload: &Payload) -> usize {
+    let number: [u8; 8] = payload[..8].try_into().unwrap();
+    u64::from_le_bytes(number) as usize
+}
+
+/// A result that says whose it is and under which lease it was made.
+pub fn result(number: usize, lease: Lease) -> Payload {
+    let bytes = [(number as u64).to_le_bytes(), lease.0.to_le_bytes()];
+    Arc::from(bytes.concat())
+}

@@ -1,0 +1,145 @@
+//! The user: submits, cancels, forgets, resizes, closes, at random moments.
+
+use kumi_core::SubmitError;
+
+use super::ledger::{Check, rule};
+use super::profile::{MICRO, SECOND};
+use super::task::{Note, Spec, Wish};
+use super::world::{Letter, World};
+
+impl World {
+    /// The next thing the user does.
+    pub(super) fn deed(&mut self) -> Check {
+        self.deeds_left -= 1;
+        match self.rng.below(100) {
+            0..25 => self.submit_some(1)?,
+            25..40 => {
+                let count = self.rng.between(2, 40);
+                self.submit_some(count)?;
+            }
+            40..55 => self.cancel(false)?,
+            55..70 => self.cancel(true)?,
+            70..80 => self.release(),
+            80..90 => self.collect()?,
+            90..96 => self.resize()?,
+            _ if self.profile.ends_early && self.rng.chance(500) => self.close()?,
+            _ if self.profile.ends_early => self.terminate()?,
+            _ => self.submit_some(1)?,
+        }
+        let pause = self.rng.span(MICRO, SECOND);
+        if self.deeds_left > 0 {
+            self.post(pause, Letter::Deed);
+        }
+        Ok(())
+    }
+
+    fn submit_some(&mut self, count: u64) -> Check {
+        let function = self.rng.pick(&self.functions);
+        for _ in 0..count {
+            self.submit(function)?;
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self, (function, kind): (kumi_core::FunctionId, super::task::Kind)) -> Check {
+        let policy_max = self.ledger.policy.crashes_max;
+        let spec = Spec::draw(&mut self.rng, kind, self.profile.killers, policy_max);
+        let fits = self.ledger.bytes == 0 || self.ledger.bytes + spec.bytes() <= self.ledger.policy.queue_bytes;
+        let number = self.ledger.tasks.len();
+        let answer = self.brain.submit(self.now, spec.ask(function, number, policy_max));
+        self.say(|| format!("submit {number}: {answer:?} {spec:?}"));
+        let id = match answer {
+            Ok(id) => id,
+            Err(error) => {
+                let right = if self.ledger.closing { SubmitError::Closed } else { SubmitError::Full };
+                rule!(error == right && (self.ledger.closing || !fits), "task {number} is refused: {error:?}");
+                return self.absorb();
+            }
+        };
+        rule!(fits && !self.ledger.closing, "task {number} is taken, though there is no room");
+        self.ledger.submitted(Note::new(id, spec, self.now));
+        if !self.brain.watch(id) && !self.ledger.tasks[number].spec.kept {
+            let view = self.brain.view(id);
+            self.ledger.resolved(self.now, id, view)?;
+        }
+        self.absorb()
+    }
+
+    /// Any task, mostly one that is not done.
+    fn some_task(&mut self) -> Option<usize> {
+        let open = self.ledger.open.len() as u64;
+        if open > 0 && self.rng.chance(900) {
+            let at = self.rng.below(open) as usize;
+            return self.ledger.open.iter().nth(at).copied();
+        }
+        let all = self.ledger.tasks.len() as u64;
+        (all > 0).then(|| self.rng.below(all) as usize)
+    }
+
+    fn cancel(&mut self, running_too: bool) -> Check {
+        let Some(number) = self.some_task() else { return Ok(()) };
+        let note = &mut self.ledger.tasks[number];
+        let id = note.id;
+        if running_too {
+            note.wish = Wish::Cancel;
+            self.brain.cancel(self.now, id);
+        } else {
+            note.wish = if note.wish == Wish::Cancel { Wish::Cancel } else { Wish::CancelIfWaiting };
+            self.brain.cancel_waiting(self.now, id);
+        }
+        self.say(|| format!("cancel {number}, running too: {running_too}"));
+        self.absorb()?;
+        rule!(!running_too || !self.ledger.open.contains(&number), "task {number} is cancelled, but not done");
+        self.carry_out()
+    }
+
+    /// The user forgets a task's handle; kept ones belong to the controller until they are collected.
+    fn release(&mut self) {
+        let Some(number) = self.some_task() else { return };
+        let note = &mut self.ledger.tasks[number];
+        if !note.spec.kept && !note.released {
+            note.released = true;
+            self.brain.release(note.id);
+        }
+    }
+
+    /// Pops kept tasks: in the order of finishing.
+    pub(super) fn collect(&mut self) -> Check {
+        while let Some(id) = self.brain.kept_pop() {
+            let kept = self.ledger.kept.pop_front();
+            let right = kept.map(|number| self.ledger.tasks[number].id);
+            rule!(right == Some(id), "{id:?} is popped before {right:?}");
+            rule!(self.brain.view(id).is_some(), "{id:?} is popped without a record");
+            self.brain.release(id);
+        }
+        rule!(self.ledger.kept.is_empty(), "tasks {:?} are kept, but not to be had", self.ledger.kept);
+        self.absorb()
+    }
+
+    fn resize(&mut self) -> Check {
+        let workers = self.rng.between(self.ledger.policy.workers_min.max(1), 8);
+        self.say(|| format!("resize {workers}"));
+        self.ledger.policy.workers = workers;
+        self.brain.resize(self.now, workers);
+        self.absorb()
+    }
+
+    pub(super) fn close(&mut self) -> Check {
+        self.say(|| "close".into());
+        self.ledger.closing = true;
+        self.brain.close(self.now);
+        self.absorb()
+    }
+
+    fn terminate(&mut self) -> Check {
+        self.say(|| "terminate".into());
+        self.ledger.closing = true;
+        for number in &self.ledger.open {
+            self.ledger.tasks[*number].wish = Wish::Cancel;
+        }
+        self.brain.terminate(self.now);
+        self.absorb()?;
+        rule!(self.ledger.open.is_empty(), "tasks {:?} survive the end", self.ledger.open);
+        Ok(())
+    }
+}

@@ -1,0 +1,394 @@
+//! The world: virtual time, a heap of letters, the brain, and the hands that carry out what it decides.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kumi_core::message::ToWorker;
+use kumi_core::{
+    Action, Bug, Certificate, Dispatcher, Event, Face, FromWorker, FunctionId, LaunchId, Lease, Link, Time, WorkerId,
+};
+
+use super::ledger::{Check, Ledger, rule};
+use super::process::Process;
+use super::profile::{MICRO, MILLI, Profile, SECOND};
+use super::rng::Rng;
+use super::rules;
+use super::task::Kind;
+
+/// A seed takes some thousand steps; this many mean that it goes round in circles.
+const STEPS_MAX: u64 = 300_000;
+
+/// Something that will happen.
+#[derive(Debug)]
+pub enum Letter {
+    /// The user does the next thing.
+    Deed,
+    /// The launcher reports.
+    Launched(LaunchId),
+    LaunchFailed(LaunchId),
+    /// A process of this launch starts and says hello.
+    Starts(LaunchId, Link),
+    /// Bytes to a worker, bytes to the host.
+    Down { process: usize, bytes: Arc<[u8]> },
+    Up { process: usize, bytes: Arc<[u8]> },
+    /// The running task returns.
+    Done { process: usize, lease: Lease },
+    Flush { process: usize },
+    Beat { process: usize },
+    /// It dies: of this task, if it still runs it, or by itself.
+    Dies { process: usize, of: Option<Lease> },
+    /// Its link breaks.
+    Breaks { process: usize, for_good: bool },
+    /// The host was told to end it.
+    Killed { process: usize },
+    /// The host notices that it is gone.
+    Gone { process: usize },
+}
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct World {
+    pub(super) now: Time,
+    letters: BTreeMap<(Time, u64), Letter>,
+    posted: u64,
+    pub(super) rng: Rng,
+    pub(super) profile: Profile,
+    pub(super) brain: Dispatcher,
+    pub(super) ledger: Ledger,
+    pub(super) functions: Vec<(FunctionId, Kind)>,
+    pub(super) processes: Vec<Process>,
+    hosts: BTreeMap<WorkerId, usize>,
+    orders: VecDeque<Action>,
+    pub(super) deeds_left: u64,
+    steps: u64,
+    /// Lines of what happened, if wanted.
+    pub history: Option<Vec<String>>,
+}
+
+impl World {
+    pub fn new(seed: u64, bug: Option<Bug>, with_history: bool) -> Self {
+        let mut rng = Rng::new(seed);
+        let profile = Profile::draw(&mut rng);
+        let mut brain = Dispatcher::new(profile.policy.clone());
+        if let Some(bug) = bug {
+            brain.plant(bug);
+        }
+        let kinds = [Kind::Short, Kind::Short, Kind::Mixed, Kind::Middle, Kind::Long];
+        let functions = kinds.map(|kind| (brain.define(Arc::from([]), Arc::from("function")), kind)).to_vec();
+        Self {
+            now: Time(0),
+            letters: BTreeMap::new(),
+            posted: 0,
+            rng,
+            deeds_left: profile.deeds,
+            ledger: Ledger::new(profile.policy.clone()),
+            profile,
+            brain,
+            functions,
+            processes: Vec::new(),
+            hosts: BTreeMap::new(),
+            orders: VecDeque::new(),
+            steps: 0,
+            history: with_history.then(Vec::new),
+        }
+    }
+
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// From the first deed to the end of everything.
+    pub fn run(&mut self) -> Check {
+        self.brain.start(self.now);
+        self.absorb()?;
+        self.post(MICRO, Letter::Deed);
+        self.run_until("the user's last deed", |world| world.deeds_left == 0)?;
+        self.profile.calm();
+        self.run_until("the last task", |world| world.ledger.open.is_empty())?;
+        self.collect()?;
+        self.close()?;
+        self.run_until("the end", |world| world.brain.ended())?;
+        self.leave_alone()
+    }
+
+    fn run_until(&mut self, what: &str, reached: impl Fn(&World) -> bool) -> Check {
+        self.carry_out()?;
+        while !reached(self) {
+            rule!(self.step()?, "nothing will happen any more, but {what} has not come");
+            self.steps += 1;
+            rule!(self.steps < STEPS_MAX, "{what} has not come in {STEPS_MAX} steps");
+        }
+        Ok(())
+    }
+
+    /// The next timeout or letter, whichever is earlier. False: there is none.
+    fn step(&mut self) -> Check<bool> {
+        let letter = self.letters.first_key_value().map(|((at, _), _)| *at);
+        match (self.brain.next_timeout(), letter) {
+            (Some(timeout), letter) if letter.is_none_or(|letter| timeout <= letter) => {
+                self.now = self.now.max(timeout);
+                self.tell(Event::Tick)?;
+            }
+            _ => {
+                let Some(((at, _), letter)) = self.letters.pop_first() else { return Ok(false) };
+                self.now = at;
+                self.deliver(letter)?;
+            }
+        }
+        self.carry_out()?;
+        Ok(true)
+    }
+
+    /// After the end: what is left in the brain's timers must not do anything, nor go on for ever.
+    fn leave_alone(&mut self) -> Check {
+        let left = self.brain.next_timeout().is_some() as u64 * 10_000;
+        for _ in 0..left {
+            let Some(timeout) = self.brain.next_timeout() else { return Ok(()) };
+            self.now = self.now.max(timeout);
+            self.brain.handle(self.now, Event::Tick);
+            let action = self.brain.next_action();
+            rule!(action.is_none(), "after the end: {action:?}");
+        }
+        rule!(self.brain.next_timeout().is_none(), "timers go on after the end");
+        Ok(())
+    }
+
+    fn deliver(&mut self, letter: Letter) -> Check {
+        match letter {
+            Letter::Deed => self.deed(),
+            Letter::Launched(launch) => self.tell(Event::Launched { launch }),
+            Letter::LaunchFailed(launch) => {
+                self.ledger.launch_failed(self.now, launch);
+                self.tell(Event::LaunchFailed { launch, text: Arc::from("the launcher fails") })
+            }
+            Letter::Starts(launch, link) => {
+                self.starts(launch, link);
+                Ok(())
+            }
+            Letter::Down { process, bytes } if !self.processes[process].lines.cut => self.worker_hears(process, &bytes),
+            Letter::Up { process, bytes } if !self.processes[process].lines.cut => self.host_hears(process, &bytes),
+            Letter::Down { .. } | Letter::Up { .. } => Ok(()),
+            Letter::Done { process, lease } => self.done(process, lease),
+            Letter::Flush { process } => {
+                self.flush_due(process);
+                Ok(())
+            }
+            Letter::Beat { process } => {
+                self.beat(process);
+                Ok(())
+            }
+            Letter::Dies { process, of } => {
+                self.dies(process, of);
+                Ok(())
+            }
+            Letter::Breaks { process, for_good } => {
+                self.breaks(process, for_good);
+                Ok(())
+            }
+            Letter::Killed { process } => {
+                self.die(process);
+                // Whoever ends a worker knows that it is gone, whatever the link says.
+                self.post(50 * MICRO, Letter::Gone { process });
+                Ok(())
+            }
+            Letter::Gone { process } => self.gone(process),
+        }
+    }
+
+    fn starts(&mut self, launch: LaunchId, link: Link) {
+        let id = self.processes.len();
+        self.processes.push(Process::new(launch, link));
+        self.say(|| format!("process {id} of {launch:?} starts, {link:?}"));
+        let hello = FromWorker::Hello { version: 1, python: (3, 11), pid: id as u32, host: "host".into() };
+        self.send_up(id, &[hello]);
+        if self.rng.chance(self.profile.launch.dies) {
+            self.processes[id].lines.cut = link == Link::Remote;
+            self.die(id);
+        }
+        if self.rng.chance(self.profile.dies) {
+            let life = self.rng.span(100 * MICRO, 10 * SECOND);
+            self.post(life, Letter::Dies { process: id, of: None });
+        }
+        if link == Link::Remote {
+            self.post(MILLI, Letter::Beat { process: id });
+            for (permille, for_good) in [(self.profile.cut, true), (self.profile.parted, false)] {
+                if self.rng.chance(permille) {
+                    let after = self.rng.span(100 * MICRO, 10 * SECOND);
+                    self.post(after, Letter::Breaks { process: id, for_good });
+                }
+            }
+        }
+    }
+
+    fn beat(&mut self, id: usize) {
+        if self.processes[id].alive {
+            self.send_up(id, &[FromWorker::Heartbeat]);
+            self.post(self.ledger.policy.silence / 4, Letter::Beat { process: id });
+        }
+    }
+
+    fn host_hears(&mut self, id: usize, bytes: &[u8]) -> Check {
+        self.processes[id].to_host.feed(bytes);
+        while let Some(message) = self.processes[id].to_host.next().map_err(|error| error.to_string())? {
+            match (message, self.processes[id].worker) {
+                (FromWorker::Hello { pid, host, .. }, None) => self.join(id, pid, host)?,
+                (message, Some(worker)) => self.said(worker, message)?,
+                (_, None) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn join(&mut self, id: usize, pid: u32, host: String) -> Check {
+        let (launch, link) = (self.processes[id].launch, self.processes[id].link);
+        let face = Face { name: format!("sim-{id}"), pid, host };
+        let worker = self.brain.join(self.now, launch, face, link);
+        self.say(|| format!("process {id} of {launch:?} joins as {worker:?}"));
+        self.ledger.joined(self.now, launch, link, worker)?;
+        match worker {
+            Some(worker) => {
+                self.processes[id].worker = Some(worker);
+                self.hosts.insert(worker, id);
+            }
+            None => self.send_down(id, &ToWorker::Refuse { reason: "not expected".into() }),
+        }
+        self.absorb()
+    }
+
+    fn said(&mut self, worker: WorkerId, message: FromWorker) -> Check {
+        match &message {
+            FromWorker::Finished { lease, payload, .. } => self.ledger.finished(self.now, worker, *lease, payload),
+            FromWorker::Recalled { lease, back } => self.ledger.recalled(self.now, worker, *lease, *back),
+            FromWorker::Hello { .. } | FromWorker::Heartbeat => {}
+        }
+        if let Some(note) = self.ledger.workers.get_mut(&worker) {
+            note.heard = self.now;
+        }
+        self.tell(Event::Said { worker, message })
+    }
+
+    /// The host notices the end of a process: what its page still holds counts, then it is gone.
+    fn gone(&mut self, id: usize) -> Check {
+        let Some(worker) = self.processes[id].worker else {
+            let launch = self.processes[id].launch;
+            self.ledger.launch_failed(self.now, launch);
+            return self.tell(Event::LaunchFailed { launch, text: Arc::from("the process ended at once") });
+        };
+        for message in self.processes[id].unsent() {
+            self.said(worker, message)?;
+        }
+        let begun = self.processes[id].begun();
+        self.ledger.gone(worker, begun)?;
+        let certificate = Certificate { cause: "exit code 3".into(), ..Certificate::default() };
+        self.tell(Event::Gone { worker, begun, certificate })
+    }
+
+    fn tell(&mut self, event: Event) -> Check {
+        self.say(|| format!("{event:?}"));
+        self.brain.handle(self.now, event);
+        self.absorb()
+    }
+
+    /// Takes in what the brain has decided, and checks everything.
+    pub(super) fn absorb(&mut self) -> Check {
+        let actions: Vec<_> = std::iter::from_fn(|| self.brain.next_action()).collect();
+        for action in &actions {
+            if let Action::Kill { worker } = action
+                && !self.brain.knows(*worker)
+            {
+                self.ledger.gone(*worker, kumi_core::Begun::Unknown)?;
+            }
+        }
+        for action in actions {
+            self.say(|| format!("  -> {action:?}"));
+            self.ledger.note(self.now, &action, |task| self.brain.view(task))?;
+            self.orders.push_back(action);
+        }
+        rules::check(&mut self.ledger, &self.brain, self.now)
+    }
+
+    /// Carries out what was decided, in order. A recall from a page is answered on the spot.
+    pub(super) fn carry_out(&mut self) -> Check {
+        while let Some(action) = self.orders.pop_front() {
+            match action {
+                Action::Send { worker, message } => {
+                    let Some(&id) = self.hosts.get(&worker) else { continue };
+                    if let ToWorker::Run { slot, lease, .. } = &message {
+                        self.processes[id].offer(*slot, *lease);
+                    }
+                    self.send_down(id, &message);
+                }
+                Action::Recall { worker, lease, slot } => {
+                    let Some(&id) = self.hosts.get(&worker) else { continue };
+                    let back = self.processes[id].recall(slot, lease);
+                    self.said(worker, FromWorker::Recalled { lease, back })?;
+                }
+                Action::Launch { launches } => launches.into_iter().for_each(|launch| self.launch(launch)),
+                Action::Abandon { launch } => self.abandon(launch),
+                Action::Kill { worker } => {
+                    let Some(&process) = self.hosts.get(&worker) else { continue };
+                    let delay = self.kill_delay(process);
+                    self.post(delay, Letter::Killed { process });
+                }
+                Action::Resolved { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A remote worker may live on for a while; a local one is killed at once.
+    fn kill_delay(&mut self, process: usize) -> Duration {
+        match self.processes[process].link {
+            Link::Local => 20 * MICRO,
+            Link::Remote => self.rng.span(MILLI, 10 * SECOND),
+        }
+    }
+
+    /// The launcher starts a worker, or fails to.
+    fn launch(&mut self, launch: LaunchId) {
+        let (faults, link) = (self.profile.launch.clone(), self.profile.link(&mut self.rng));
+        let soon = self.rng.span(MILLI, 300 * MILLI);
+        if self.profile.hopeless || self.rng.chance(faults.fails) {
+            return self.post(soon, Letter::LaunchFailed(launch));
+        }
+        self.post(soon / 2, Letter::Launched(launch));
+        if self.rng.chance(faults.mute) {
+            return;
+        }
+        let late = if self.rng.chance(faults.late) { self.ledger.policy.launch } else { Duration::ZERO };
+        self.post(soon + late, Letter::Starts(launch, link));
+        if self.rng.chance(faults.twice) {
+            let again = self.rng.span(MILLI, SECOND);
+            self.post(soon + again, Letter::Starts(launch, link));
+        }
+    }
+
+    /// Ends what exists of a launch. What starts later, or is not found, will say hello in vain.
+    fn abandon(&mut self, launch: LaunchId) {
+        let ids = 0..self.processes.len();
+        for id in ids.filter(|id| self.processes[*id].launch == launch).collect::<Vec<_>>() {
+            if self.rng.chance(700) {
+                self.die(id);
+            }
+        }
+        let delay = self.rng.span(MILLI, SECOND);
+        self.post(delay, Letter::LaunchFailed(launch));
+    }
+
+    pub(super) fn post(&mut self, delay: Duration, letter: Letter) {
+        self.post_at(self.now.after(delay), letter);
+    }
+
+    pub(super) fn post_at(&mut self, at: Time, letter: Letter) {
+        self.posted += 1;
+        self.letters.insert((at, self.posted), letter);
+    }
+
+    pub(super) fn say(&mut self, line: impl FnOnce() -> String) {
+        let now = self.now.0;
+        if let Some(history) = &mut self.history {
+            history.push(format!("{:>15.6} ms  {}", now as f64 / 1e6, line()));
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! News for Python: one queue for the whole process, emptied by the one thread that may call Python back.
+//!
+//! Resolved tasks are a few bytes each and bounded by the number of tasks; workers' output is bounded here: above
+//! [`OUTPUT_MAX`] the pools stop reading it, so a worker that prints faster than the host shows it waits in `print`.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Output that waits to be shown, in bytes, before pools stop reading more: some thousand lines.
+const OUTPUT_MAX: usize = 1 << 20;
+
+/// One piece of news.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// The task that was watched with this token is done.
+    Resolved(u64),
+    /// A worker wrote something.
+    Output {
+        /// The worker's name.
+        worker: String,
+        /// To stderr; otherwise to stdout.
+        stderr: bool,
+        /// What.
+        bytes: Vec<u8>,
+    },
+}
+
+#[derive(Debug)]
+struct Board {
+    news: VecDeque<Delivery>,
+    output: usize,
+    next_token: u64,
+    over: bool,
+}
+
+static BOARD: Mutex<Board> = Mutex::new(Board { news: VecDeque::new(), output: 0, next_token: 1, over: false });
+static ARRIVED: Condvar = Condvar::new();
+
+fn board() -> MutexGuard<'static, Board> {
+    BOARD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A token never used before in this process.
+pub(crate) fn token() -> u64 {
+    let mut board = board();
+    board.next_token += 1;
+    board.next_token
+}
+
+/// Puts news up. True: there is so much output now that no more should be read for a while.
+pub(crate) fn put(delivery: Delivery) -> bool {
+    let mut board = board();
+    if let Delivery::Output { bytes, .. } = &delivery {
+        board.output += bytes.len();
+    }
+    board.news.push_back(delivery);
+    ARRIVED.notify_one();
+    board.output > OUTPUT_MAX
+}
+
+/// Waits for news and takes all there is. `None`: there will be none any more.
+pub fn take() -> Option<Vec<Delivery>> {
+    let mut board = board();
+    while board.news.is_empty() && !board.over {
+        board = ARRIVED.wait(board).unwrap_or_else(PoisonError::into_inner);
+    }
+    if board.news.is_empty() {
+        return None;
+    }
+    board.output = 0;
+    let news = board.news.drain(..).collect();
+    drop(board);
+    crate::pool::resume_output();
+    Some(news)
+}
+
+/// What is there is still delivered, then [`take`] ends.
+pub fn end() {
+    board().over = true;
+    ARRIVED.notify_all();
+}

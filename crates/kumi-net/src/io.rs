@@ -1,0 +1,236 @@
+//! The I/O thread: starts and buries worker processes, keeps the time, reads output, and the sockets when nobody waits.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
+
+use kumi_core::{Certificate, Event, LaunchId};
+
+use crate::deliver::{self, Delivery};
+use crate::epoll::{OFF, READ, Ready};
+use crate::link::{Heard, Link, read_pipe};
+use crate::pool::{ALARM, DATA, PROCESS, SOCKETS, STDOUT, Shared, State, WAKE, Wires};
+use crate::process::{self, Ending, MARKER};
+use crate::spawn::Command;
+use crate::sys::with_signals_blocked;
+
+/// How often a dead worker's pipe is read once more: a full pipe takes one reading.
+const LAST_READS: u32 = 16;
+
+pub(crate) fn start(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+    let thread = thread::Builder::new().name("kumi-io".into());
+    with_signals_blocked(|| thread.spawn(move || run(&shared)))?
+}
+
+fn run(shared: &Shared) {
+    let Some(wires) = shared.wires.get() else { return };
+    let (mut ready, mut sockets) = (Ready::default(), Ready::default());
+    loop {
+        // All signals are blocked here, so nothing interrupts; an error could only be a bug, and the next turn sees it.
+        let _ = wires.all.wait(&mut ready, None);
+        let mut dead = Vec::new();
+        let mut state = shared.lock();
+        for (key, _) in ready.iter() {
+            match key {
+                SOCKETS => {
+                    let _ = wires.sockets.wait(&mut sockets, Some(std::time::Duration::ZERO));
+                    shared.read_ready(&mut state, &sockets);
+                }
+                ALARM => {
+                    wires.alarm.hush();
+                    shared.alarm_rang(&mut state);
+                }
+                WAKE => {
+                    wires.wake.hush();
+                    unmute(shared, &mut state, wires);
+                }
+                key if key % 4 == PROCESS => dead.push(key / 4),
+                key => {
+                    read_output(shared, &mut state, wires, key / 4, (key % 4 - STDOUT) as usize);
+                }
+            }
+        }
+        shared.carry_out(&mut state);
+        drop(state);
+        for link in dead {
+            bury(shared, wires, link);
+        }
+        spawn_ordered(shared, wires);
+        let mut state = shared.lock();
+        if state.brain.ended() && state.links.is_empty() {
+            state.over = true;
+            return shared.poke_all(&mut state);
+        }
+    }
+}
+
+/// Starts what the brain wants, without the lock: a spawn takes a millisecond.
+fn spawn_ordered(shared: &Shared, wires: &Wires) {
+    loop {
+        let (command, launch, name, marker) = {
+            let mut state = shared.lock();
+            let (Some(command), Some(launch)) = (state.command.clone(), state.to_spawn.pop()) else { return };
+            let number = state.brain.launch_number(launch).unwrap_or_default();
+            state.spawning.insert(launch);
+            (command, launch, format!("{}-{number}", shared.name), format!("{}-{number}", state.mark))
+        };
+        let link = start_worker(&command, launch, name, marker);
+        let mut state = shared.lock();
+        state.spawning.remove(&launch);
+        let registered = link.and_then(|link| register(&mut state, wires, link));
+        match registered {
+            Ok(()) if shared.is_abandoned(&state, launch) => {
+                let _ = state.links.values().find(|link| link.launch == launch).map(Link::kill);
+            }
+            Ok(()) => state.brain.handle(shared.now(), Event::Launched { launch }),
+            Err(error) => {
+                let text = Arc::from(format!("a worker could not be started: {error}"));
+                state.brain.handle(shared.now(), Event::LaunchFailed { launch, text });
+            }
+        }
+        shared.carry_out(&mut state);
+    }
+}
+
+fn start_worker(command: &Command, launch: LaunchId, name: String, marker: String) -> io::Result<Link> {
+    let mut command = command.clone();
+    let variable = format!("{MARKER}={marker}");
+    command.environment.push(std::ffi::CString::new(variable).map_err(io::Error::other)?);
+    Link::start(&command, launch, name, marker)
+}
+
+fn register(state: &mut State, wires: &Wires, link: Link) -> io::Result<()> {
+    let key = state.next_link;
+    state.next_link += 1;
+    let added = add_all(wires, &link, key);
+    if added.is_err() {
+        link.kill();
+        process::bury(link.pid, link.pidfd.as_fd(), &link.marker);
+    } else {
+        state.links.insert(key, link);
+    }
+    added
+}
+
+fn add_all(wires: &Wires, link: &Link, key: u64) -> io::Result<()> {
+    wires.sockets.add(link.data.as_fd(), key * 4 + DATA, READ)?;
+    for (index, output) in link.outputs.iter().enumerate() {
+        wires.all.add(output.pipe.as_fd(), key * 4 + STDOUT + index as u64, READ)?;
+    }
+    wires.all.add(link.pidfd.as_fd(), key * 4 + PROCESS, READ)
+}
+
+/// One reading of one pipe. True: there may be more.
+fn read_output(shared: &Shared, state: &mut State, wires: &Wires, key: u64, index: usize) -> bool {
+    let Some(link) = state.links.get_mut(&key) else { return false };
+    let Some(output) = link.outputs.get_mut(index).filter(|output| output.open) else { return false };
+    let stderr = output.stderr;
+    match read_pipe(output.pipe.as_fd()) {
+        None => {
+            output.open = false;
+            let _ = wires.all.remove(output.pipe.as_fd());
+            false
+        }
+        Some(bytes) if bytes.is_empty() => false,
+        Some(bytes) => {
+            if stderr {
+                link.remember(&bytes);
+            }
+            let worker = link.name.clone();
+            if deliver::put(Delivery::Output { worker, stderr, bytes }) {
+                mute(shared, state, wires);
+            }
+            true
+        }
+    }
+}
+
+fn mute(shared: &Shared, state: &State, wires: &Wires) {
+    shared.muted.store(true, Ordering::Release);
+    set_outputs(state, wires, OFF);
+}
+
+fn unmute(shared: &Shared, state: &mut State, wires: &Wires) {
+    if shared.muted.swap(false, Ordering::AcqRel) {
+        set_outputs(state, wires, READ);
+    }
+}
+
+fn set_outputs(state: &State, wires: &Wires, events: u32) {
+    for (key, link) in &state.links {
+        for (index, output) in link.outputs.iter().enumerate().filter(|(_, output)| output.open) {
+            let _ = wires.all.set(output.pipe.as_fd(), key * 4 + STDOUT + index as u64, events);
+        }
+    }
+}
+
+/// A worker's process has ended: hears its last words, ends what it left behind, tells the brain.
+fn bury(shared: &Shared, wires: &Wires, key: u64) {
+    let Some((link, begun)) = last_words(shared, wires, key) else { return };
+    // Without the lock: this looks through all processes of the machine.
+    let ending = process::bury(link.pid, link.pidfd.as_fd(), &link.marker);
+    let certificate = certificate(shared, &link, ending);
+    let event = match link.worker {
+        Some(worker) => Event::Gone { worker, begun, certificate },
+        None => Event::LaunchFailed { launch: link.launch, text: Arc::from(obituary(&certificate)) },
+    };
+    let mut state = shared.lock();
+    if let Some(worker) = link.worker {
+        state.by_worker.remove(&worker);
+    }
+    state.brain.handle(shared.now(), event);
+    shared.carry_out(&mut state);
+}
+
+fn last_words(shared: &Shared, wires: &Wires, key: u64) -> Option<(Link, kumi_core::Begun)> {
+    let mut state = shared.lock();
+    shared.stop_reading(&mut state, key);
+    // To the end of what is there; not to the end of the stream, which a forked child may hold open for ever.
+    while let Ok(Heard::More) = state.links.get_mut(&key)?.hear() {
+        shared.take_messages(&mut state, key);
+    }
+    shared.take_messages(&mut state, key);
+    state.links.get_mut(&key)?.hear_last();
+    shared.take_messages(&mut state, key);
+    for index in 0..2 {
+        // A child it left behind may write for ever.
+        let _ = (0..LAST_READS).find(|_| !read_output(shared, &mut state, wires, key, index));
+    }
+    shared.carry_out(&mut state);
+    let link = state.links.remove(&key)?;
+    let _ = wires.all.remove(link.pidfd.as_fd());
+    let begun = link.begun();
+    Some((link, begun))
+}
+
+fn certificate(shared: &Shared, link: &Link, ending: Ending) -> Certificate {
+    let (exit_code, signal) = match ending {
+        Ending::Exited(code) => (Some(code), None),
+        Ending::Signalled(signal) => (None, Some(signal)),
+        Ending::Unknown => (None, None),
+    };
+    let cause = match &link.fault {
+        Some(fault) => format!("{ending}, because {fault}"),
+        None => ending.to_string(),
+    };
+    Certificate {
+        cause,
+        pid: u32::try_from(link.pid).ok(),
+        host: Some(shared.host.name.clone()),
+        exit_code,
+        signal,
+        stderr: link.last_words(),
+    }
+}
+
+/// Why a worker never came, in one text.
+fn obituary(certificate: &Certificate) -> String {
+    let mut text = format!("a worker process {} before it could connect", certificate.cause);
+    if !certificate.stderr.is_empty() {
+        text.push_str("; the last it wrote to stderr:\n");
+        text.push_str(&certificate.stderr);
+    }
+    text
+}

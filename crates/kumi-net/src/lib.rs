@@ -1,0 +1,21 @@
+//! The hands of kumi: sockets, processes, shared pages, threads and the only clock.
+//!
+//! May not know: Python. Decides nothing: every rule is in `kumi-core`.
+//! - Host: [`pool`] (the brain behind its lock), [`wait`] (threads that wait, the baton), `io` (the I/O thread),
+//!   `link` (one worker), [`spawn`], [`process`] (death and burial), [`deliver`] (news for Python).
+//! - Worker: [`worker`], [`outbox`], [`watchdog`].
+//! - Both: [`page`] (the memory they share).
+
+pub mod deliver;
+mod epoll;
+mod io;
+mod link;
+pub mod outbox;
+pub mod page;
+pub mod pool;
+pub mod process;
+pub mod spawn;
+mod sys;
+pub mod wait;
+pub mod watchdog;
+pub mod worker;

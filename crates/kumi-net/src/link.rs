@@ -1,0 +1,233 @@
+//! The host's end of one local worker: its process, its sockets, its page, its output.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use kumi_core::frame::Wire;
+use kumi_core::{Begun, Decoder, FrameError, FromWorker, LaunchId, Lease, ToWorker, WorkerId};
+
+use crate::page::{Page, SLOTS, SlotState};
+use crate::spawn::{self, Command, Spawned};
+
+/// How much of a worker's stderr is kept for its death certificate, in bytes: some twenty lines.
+const TAIL: usize = 4096;
+
+/// A worker's stdout or stderr.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub pipe: OwnedFd,
+    pub stderr: bool,
+    pub open: bool,
+}
+
+/// See the head of this file.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub launch: LaunchId,
+    pub worker: Option<WorkerId>,
+    pub name: String,
+    /// What the worker's environment is marked with, and that of all its descendants.
+    pub marker: String,
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    pub data: UnixStream,
+    /// Ends with this link, which tells the worker's watchdog that the host let go.
+    _control: UnixStream,
+    pub page: Page,
+    pub outputs: [Output; 2],
+    /// It was told to leave: that its stream ends is no surprise.
+    pub dismissed: bool,
+    pub want_write: bool,
+    /// Why we killed it, if we did.
+    pub fault: Option<String>,
+    decoder: Decoder<FromWorker>,
+    received: u64,
+    out: Vec<u8>,
+    sent: usize,
+    tail: Vec<u8>,
+}
+
+/// What reading a worker's socket came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// Everything that was there was read.
+    All,
+    /// There may be more; let others have their turn.
+    More,
+    /// The worker closed its end.
+    End,
+}
+
+impl Link {
+    /// Starts a worker process.
+    pub fn start(command: &Command, launch: LaunchId, name: String, marker: String) -> io::Result<Self> {
+        let (data, its_data) = UnixStream::pair()?;
+        let (control, its_control) = UnixStream::pair()?;
+        data.set_nonblocking(true)?;
+        let page = Page::create()?;
+        let Spawned { pid, pidfd, stdout, stderr } =
+            spawn::spawn(command, its_data.into(), its_control.into(), page.fd())?;
+        let outputs = [
+            Output { pipe: stdout, stderr: false, open: true },
+            Output { pipe: stderr, stderr: true, open: true },
+        ];
+        Ok(Self {
+            launch,
+            worker: None,
+            name,
+            marker,
+            pid,
+            pidfd,
+            data,
+            _control: control,
+            page,
+            outputs,
+            dismissed: false,
+            want_write: false,
+            fault: None,
+            decoder: Decoder::default(),
+            received: 0,
+            out: Vec::new(),
+            sent: 0,
+            tail: Vec::new(),
+        })
+    }
+
+    /// Puts a message into the send buffer; [`Link::flush`] sends it.
+    pub fn queue(&mut self, message: &ToWorker) {
+        match message {
+            // The worker may take it from the page as soon as it sees the frame: the page comes first.
+            ToWorker::Run { lease, slot, .. } => {
+                // The brain deals HELD_MAX slots, which the page has.
+                let _ = self.page.offer(*slot, lease.0);
+            }
+            ToWorker::Stop { .. } => self.dismissed = true,
+            ToWorker::Welcome { .. }
+            | ToWorker::Refuse { .. }
+            | ToWorker::Define { .. }
+            | ToWorker::Forget { .. }
+            | ToWorker::Recall { .. }
+            | ToWorker::Interrupt { .. }
+            | ToWorker::Ping => {}
+        }
+        message.encode(&mut self.out);
+    }
+
+    /// Sends what the socket takes. True: all of it. A worker that is gone takes everything: its end is told elsewhere.
+    pub fn flush(&mut self) -> bool {
+        while let Some(rest) = self.out.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            match send(self.data.as_fd(), rest) {
+                Ok(count) => self.sent += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+        self.out.clear();
+        self.sent = 0;
+        // A rare large payload shall not keep its memory.
+        self.out.shrink_to(1 << 20);
+        true
+    }
+
+    /// Reads once from the socket.
+    pub fn hear(&mut self) -> io::Result<Heard> {
+        let space = self.decoder.space();
+        let room = space.len();
+        match (&self.data).read(space) {
+            Ok(0) => Ok(Heard::End),
+            Ok(count) => {
+                self.decoder.filled(count);
+                self.received += count as u64;
+                Ok(if count < room { Heard::All } else { Heard::More })
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Heard::All),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Heard::More),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// After the worker's death: what it had composed but not sent counts as well.
+    pub fn hear_last(&mut self) {
+        if let Some(unsent) = self.page.unsent(self.received) {
+            self.received += unsent.len() as u64;
+            self.decoder.feed(&unsent);
+        }
+    }
+
+    /// The next message it sent.
+    pub fn next_message(&mut self) -> Result<Option<FromWorker>, FrameError> {
+        self.decoder.next()
+    }
+
+    /// Takes a task back, if the worker has not begun it.
+    pub fn recall(&self, slot: u16, lease: Lease) -> bool {
+        self.page.recall(slot, lease.0)
+    }
+
+    /// What a dead worker was at, by its page.
+    pub fn begun(&self) -> Begun {
+        let started = (0..SLOTS as u16).filter_map(|slot| match self.page.state(slot) {
+            Some((lease, SlotState::Started)) => Some(Lease(lease)),
+            Some((_, SlotState::Waiting | SlotState::Finished | SlotState::Recalled)) | None => None,
+        });
+        // One thread writes the page and begins one task at a time; if it lies, the newest is as good as any.
+        started.max().map_or(Begun::Nothing, Begun::One)
+    }
+
+    /// Keeps the end of what the worker writes to stderr.
+    pub fn remember(&mut self, bytes: &[u8]) {
+        self.tail.extend_from_slice(bytes);
+        if let Some(surplus) = self.tail.len().checked_sub(TAIL) {
+            self.tail.drain(..surplus);
+        }
+    }
+
+    /// The last lines of its stderr.
+    pub fn last_words(&self) -> String {
+        let text = String::from_utf8_lossy(&self.tail);
+        let text = text.trim_end();
+        // The first line is cut where the tail begins, unless the tail is all there is.
+        let whole = if self.tail.len() < TAIL { text } else { text.split_once('\n').map_or(text, |(_, rest)| rest) };
+        whole.to_owned()
+    }
+
+    /// Ends the process; its children follow when it is buried.
+    pub fn kill(&self) {
+        // SAFETY: the descriptor is an open pidfd; no signal information is passed. That it is dead already is fine.
+        unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.pidfd.as_raw_fd(),
+                libc::SIGKILL,
+                std::ptr::null::<libc::siginfo_t>(),
+                0,
+            )
+        };
+    }
+}
+
+fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: pointer and length are those of one borrowed slice.
+    let count = unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// Reads what a pipe has, up to a bound. `None`: the pipe has ended.
+pub(crate) fn read_pipe(pipe: BorrowedFd<'_>) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; 1 << 16];
+    // SAFETY: the buffer is valid for its length.
+    let count = unsafe { libc::read(pipe.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len()) };
+    match usize::try_from(count) {
+        Ok(0) => None,
+        Ok(count) => {
+            bytes.truncate(count);
+            Some(bytes)
+        }
+        Err(_) => match io::Error::last_os_error().kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Some(Vec::new()),
+            _ => None,
+        },
+    }
+}

@@ -1,0 +1,608 @@
+//! The host's side: one brain, its workers, and everybody who asks it something.
+//!
+//! One lock guards brain and links together, so a message is read, understood and answered in one go. It is held for
+//! microseconds and never across a wait. Whoever needs it while holding Python's GIL uses [`Pool::try_with`].
+//! - `wait.rs`: threads that wait, and which of them reads the sockets.
+//! - `io.rs`: the I/O thread: processes, timers, output.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use kumi_core::scaling::Launch;
+use kumi_core::{
+    Action, Dispatcher, Event, Face, FromWorker, FunctionId, LaunchId, Link as Transport, PROTOCOL, Policy, TaskId,
+    Time, ToWorker, WorkerId,
+};
+
+use crate::deliver::{self, Delivery};
+use crate::epoll::{Alarm, Bell, Epoll, READ, Ready, WRITE};
+use crate::link::{Heard, Link};
+use crate::spawn::Command;
+use crate::wait::{Seats, Waited, Wants};
+
+/// How long `terminate` waits for the killed workers to be gone. They are gone within milliseconds, unless the kernel
+/// hangs in one; then the I/O thread goes on burying alone.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Kinds of descriptors of one link; the key of an epoll entry is `link * 4 + kind`.
+pub(crate) const DATA: u64 = 0;
+pub(crate) const STDOUT: u64 = 1;
+pub(crate) const PROCESS: u64 = 3;
+/// Keys of what belongs to no link.
+pub(crate) const KICK: u64 = u64::MAX;
+pub(crate) const SOCKETS: u64 = u64::MAX - 1;
+pub(crate) const ALARM: u64 = u64::MAX - 2;
+pub(crate) const WAKE: u64 = u64::MAX - 3;
+
+/// What a pool is told about its host.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Name of this machine.
+    pub name: String,
+    /// Major and minor version of its Python; workers must have the same.
+    pub python: (u8, u8),
+}
+
+/// A dispatcher at work. Cloning gives another handle on the same one.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    pub(crate) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub state: Mutex<State>,
+    pub wires: OnceLock<Wires>,
+    pub name: String,
+    pub host: Host,
+    pub in_process: bool,
+    /// Pipes are not read, until somebody has shown what was read before.
+    pub muted: AtomicBool,
+    epoch: Instant,
+    epoch_wall: SystemTime,
+    released: Mutex<Vec<Released>>,
+    has_released: AtomicBool,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// The kernel objects of a started pool.
+#[derive(Debug)]
+pub(crate) struct Wires {
+    /// The data sockets and the kick: read by the waiting thread that has the baton, or else by the I/O thread.
+    pub sockets: Epoll,
+    /// All the rest, and `sockets` itself: the I/O thread waits here.
+    pub all: Epoll,
+    /// Wakes the thread that has the baton.
+    pub kick: Bell,
+    /// Wakes the I/O thread.
+    pub wake: Bell,
+    pub alarm: Alarm,
+}
+
+/// What the lock guards.
+#[derive(Debug)]
+pub struct State {
+    /// Every rule.
+    pub brain: Dispatcher,
+    pub(crate) links: BTreeMap<u64, Link>,
+    pub(crate) by_worker: BTreeMap<WorkerId, u64>,
+    pub(crate) next_link: u64,
+    pub(crate) command: Option<Arc<Command>>,
+    /// What every worker of this pool is marked with, beside its number: unguessable, so nobody else is ever killed.
+    pub(crate) mark: String,
+    pub(crate) to_spawn: Vec<LaunchId>,
+    /// Being spawned by the I/O thread just now, without the lock.
+    pub(crate) spawning: BTreeSet<LaunchId>,
+    orders: VecDeque<LaunchId>,
+    pub(crate) seats: Seats,
+    tokens: BTreeMap<TaskId, u64>,
+    armed: Option<Time>,
+    dirty: Vec<u64>,
+    told: u64,
+    /// The I/O thread has ended, or never began: nothing will happen any more.
+    pub over: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Released {
+    Task(TaskId),
+    Function(FunctionId),
+}
+
+static POOLS: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+static SERIAL: AtomicU64 = AtomicU64::new(1);
+
+fn everyone() -> Vec<Arc<Shared>> {
+    let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+    pools.retain(|pool| pool.strong_count() > 0);
+    pools.iter().filter_map(Weak::upgrade).collect()
+}
+
+/// Pools that stopped reading their workers' output go on.
+pub(crate) fn resume_output() {
+    for shared in everyone() {
+        if shared.muted.load(Ordering::Acquire)
+            && let Some(wires) = shared.wires.get()
+        {
+            wires.wake.ring();
+        }
+    }
+}
+
+/// Wakes every thread that waits in any pool; from now on nobody waits. For the end of the process.
+pub fn wake_everyone() {
+    for shared in everyone() {
+        let mut state = shared.lock();
+        state.over = true;
+        shared.poke_all(&mut state);
+    }
+}
+
+impl Pool {
+    /// A pool that has no thread, no descriptor and no worker yet.
+    pub fn new(policy: Policy, host: Host) -> Self {
+        let shared = Arc::new(Shared {
+            name: policy.name.clone(),
+            host,
+            in_process: policy.in_process,
+            state: Mutex::new(State {
+                brain: Dispatcher::new(policy),
+                links: BTreeMap::new(),
+                by_worker: BTreeMap::new(),
+                next_link: 0,
+                command: None,
+                mark: String::new(),
+                to_spawn: Vec::new(),
+                spawning: BTreeSet::new(),
+                orders: VecDeque::new(),
+                seats: Seats::default(),
+                tokens: BTreeMap::new(),
+                armed: None,
+                dirty: Vec::new(),
+                told: 0,
+                over: false,
+            }),
+            wires: OnceLock::new(),
+            muted: AtomicBool::new(false),
+            epoch: Instant::now(),
+            epoch_wall: SystemTime::now(),
+            released: Mutex::new(Vec::new()),
+            has_released: AtomicBool::new(false),
+            thread: Mutex::new(None),
+        });
+        Self { shared }
+    }
+
+    /// Starts the I/O thread; workers may be asked for from now on. Does nothing the second time.
+    ///
+    /// # Errors
+    /// No descriptors or no threads left.
+    pub fn start(&self) -> io::Result<()> {
+        let mut thread = self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.shared.wires.get().is_some() {
+            return Ok(());
+        }
+        let wires = Wires {
+            sockets: Epoll::new()?,
+            all: Epoll::new()?,
+            kick: Bell::new()?,
+            wake: Bell::new()?,
+            alarm: Alarm::new()?,
+        };
+        wires.sockets.add(wires.kick.fd(), KICK, READ)?;
+        wires.all.add(wires.sockets.fd(), SOCKETS, READ)?;
+        wires.all.add(wires.wake.fd(), WAKE, READ)?;
+        wires.all.add(wires.alarm.fd(), ALARM, READ)?;
+        let mark = mark()?;
+        if self.shared.wires.set(wires).is_err() {
+            return Ok(());
+        }
+        if !self.shared.in_process {
+            *thread = Some(crate::io::start(Arc::clone(&self.shared))?);
+        }
+        POOLS.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&self.shared));
+        self.with(|state, now| {
+            state.mark = mark;
+            state.brain.start(now);
+        });
+        Ok(())
+    }
+
+    /// Does something with the state, and then whatever follows from it.
+    pub fn with<R>(&self, work: impl FnOnce(&mut State, Time) -> R) -> R {
+        let mut state = self.shared.lock();
+        self.shared.work(&mut state, work)
+    }
+
+    /// Like [`Pool::with`], but gives the work back instead of waiting for the lock.
+    ///
+    /// # Errors
+    /// Somebody else holds the lock.
+    pub fn try_with<R, W: FnOnce(&mut State, Time) -> R>(&self, work: W) -> Result<R, W> {
+        let mut state = match self.shared.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(broken)) => broken.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(work),
+        };
+        self.shared.take_released(&mut state);
+        Ok(self.shared.work(&mut state, work))
+    }
+
+    /// Waits until `check` finds something. See [`Waited`] for when it returns without.
+    ///
+    /// # Errors
+    /// No descriptors left to wait on.
+    pub fn wait<R>(
+        &self,
+        wants: Wants,
+        deadline: Option<Instant>,
+        check: impl FnMut(&mut State) -> Option<R>,
+    ) -> io::Result<Waited<R>> {
+        self.shared.wait(wants, deadline, check)
+    }
+
+    /// From now on the core starts local workers by this command.
+    pub fn spawn_by(&self, command: Command) {
+        self.with(|state, _| {
+            state.command = Some(Arc::new(command));
+            state.to_spawn.extend(state.orders.drain(..));
+        });
+        if let Some(wires) = self.shared.wires.get() {
+            wires.wake.ring();
+        }
+    }
+
+    /// Cancels a task that has not begun. Whether it is cancelled now.
+    pub fn cancel_waiting(&self, task: TaskId) -> bool {
+        self.with(|state, now| state.brain.cancel_waiting(now, task));
+        self.with(|state, _| matches!(state.brain.outcome(task), Some(kumi_core::Outcome::Cancel)))
+    }
+
+    /// Asks for a delivery when the task is done; `None`: it is done.
+    pub fn watch(&self, task: TaskId) -> Option<u64> {
+        let token = deliver::token();
+        self.with(|state, _| {
+            state.brain.watch(task).then(|| {
+                state.tokens.insert(task, token);
+                token
+            })
+        })
+    }
+
+    /// Takes no more tasks; workers leave when nothing is left to do.
+    pub fn close(&self) {
+        self.with(|state, now| state.brain.close(now));
+        self.finish_unstarted();
+    }
+
+    /// Cancels what is unresolved and kills the workers. Returns when they are gone.
+    ///
+    /// # Errors
+    /// No descriptors left to wait on.
+    pub fn terminate(&self) -> io::Result<()> {
+        self.terminate_soon();
+        let deadline = Instant::now() + PATIENCE;
+        while let Waited::Signal = self.wait(Wants::Any, Some(deadline), |state| state.over.then_some(()))? {}
+        let over = self.with(|state, _| state.over);
+        let thread = self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if over && let Some(thread) = thread {
+            // It has said that it is over: joining takes no time, and its panic, if any, was printed by itself.
+            let _ = thread.join();
+        }
+        Ok(())
+    }
+
+    /// Like [`Pool::terminate`], without waiting.
+    pub fn terminate_soon(&self) {
+        self.with(|state, now| state.brain.terminate(now));
+        self.finish_unstarted();
+    }
+
+    /// A pool without I/O thread is over at once.
+    fn finish_unstarted(&self) {
+        if self.shared.in_process || self.shared.wires.get().is_none() {
+            let mut state = self.shared.lock();
+            state.over |= state.brain.ended();
+            self.shared.poke_all(&mut state);
+        }
+    }
+
+    /// Nobody holds a handle on this task any more. Never waits.
+    pub fn release_task(&self, task: TaskId) {
+        self.shared.release(Released::Task(task));
+    }
+
+    /// Nobody will submit tasks of this function any more. Never waits.
+    pub fn release_function(&self, function: FunctionId) {
+        self.shared.release(Released::Function(function));
+    }
+
+    /// Unix time in seconds of an instant of the brain's clock.
+    pub fn unix_seconds(&self, at: Time) -> f64 {
+        let start = self.shared.epoch_wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+        (start + Duration::from_nanos(at.0)).as_secs_f64()
+    }
+
+    /// The pool's name.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Name of this machine.
+    pub fn host(&self) -> &str {
+        &self.shared.host.name
+    }
+}
+
+/// A mark that nobody else has and nobody can guess.
+fn mark() -> io::Result<String> {
+    let mut random = [0_u8; 8];
+    // SAFETY: the buffer is valid for its length.
+    let count = unsafe { libc::getrandom(random.as_mut_ptr().cast(), random.len(), 0) };
+    if count != random.len() as isize {
+        return Err(io::Error::last_os_error());
+    }
+    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+    Ok(format!("{}-{serial}-{:016x}", std::process::id(), u64::from_ne_bytes(random)))
+}
+
+impl State {
+    /// Launches that the core cannot carry out by itself.
+    pub fn take_orders(&mut self) -> Option<Vec<LaunchId>> {
+        (!self.orders.is_empty()).then(|| self.orders.drain(..).collect())
+    }
+
+    /// Name and process id of each local worker.
+    pub fn processes(&self) -> Vec<(String, i32)> {
+        let joined = self.links.values().filter(|link| link.worker.is_some());
+        joined.map(|link| (link.name.clone(), link.pid)).collect()
+    }
+}
+
+impl Shared {
+    pub fn now(&self) -> Time {
+        Time(u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under the lock is our bug; the others go on with what is there rather than die of it.
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.take_released(&mut state);
+        state
+    }
+
+    fn release(&self, what: Released) {
+        self.released.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+        self.has_released.store(true, Ordering::Release);
+    }
+
+    fn take_released(&self, state: &mut State) {
+        if !self.has_released.swap(false, Ordering::Acquire) {
+            return;
+        }
+        let released = std::mem::take(&mut *self.released.lock().unwrap_or_else(PoisonError::into_inner));
+        for what in released {
+            match what {
+                Released::Task(task) => state.brain.release(task),
+                Released::Function(function) => state.brain.close_function(function),
+            }
+        }
+    }
+
+    pub fn work<R>(&self, state: &mut State, work: impl FnOnce(&mut State, Time) -> R) -> R {
+        let result = work(state, self.now());
+        self.carry_out(state);
+        result
+    }
+
+    /// Carries out what the brain wants, until it wants nothing more.
+    pub fn carry_out(&self, state: &mut State) {
+        while let Some(action) = state.brain.next_action() {
+            match action {
+                Action::Send { worker, message } => self.queue(state, worker, &message),
+                Action::Recall { worker, lease, slot } => {
+                    let link = state.by_worker.get(&worker).and_then(|key| state.links.get(key));
+                    if let Some(link) = link {
+                        let message = FromWorker::Recalled { lease, back: link.recall(slot, lease) };
+                        state.brain.handle(self.now(), Event::Said { worker, message });
+                    }
+                }
+                Action::Launch { launches } => self.order(state, launches),
+                Action::Abandon { launch } => self.abandon(state, launch),
+                Action::Kill { worker } => {
+                    if let Some(link) = state.by_worker.get(&worker).and_then(|key| state.links.get(key)) {
+                        link.kill();
+                    }
+                }
+                Action::Resolved { task } => {
+                    if let Some(token) = state.tokens.remove(&task) {
+                        deliver::put(Delivery::Resolved(token));
+                    }
+                    self.poke(state, Wants::Task(task));
+                }
+            }
+        }
+        self.flush_dirty(state);
+        self.arm(state);
+        let finished = state.brain.counts().finished;
+        if state.told != finished {
+            state.told = finished;
+            self.poke(state, Wants::Any);
+        }
+        if state.brain.ended()
+            && let Some(wires) = self.wires.get()
+            && !state.over
+        {
+            wires.wake.ring();
+        }
+    }
+
+    fn queue(&self, state: &mut State, worker: WorkerId, message: &ToWorker) {
+        let Some(&key) = state.by_worker.get(&worker) else { return };
+        if let Some(link) = state.links.get_mut(&key) {
+            link.queue(message);
+            if state.dirty.last() != Some(&key) {
+                state.dirty.push(key);
+            }
+        }
+    }
+
+    fn flush_dirty(&self, state: &mut State) {
+        while let Some(key) = state.dirty.pop() {
+            self.flush(state, key);
+        }
+    }
+
+    pub fn flush(&self, state: &mut State, key: u64) {
+        let Some(link) = state.links.get_mut(&key) else { return };
+        let want = !link.flush();
+        if want != link.want_write
+            && let Some(wires) = self.wires.get()
+        {
+            use std::os::fd::AsFd;
+            link.want_write = want;
+            let events = if want { READ | WRITE } else { READ };
+            // It fails only for a socket that was taken out because it ended.
+            let _ = wires.sockets.set(link.data.as_fd(), key * 4 + DATA, events);
+        }
+    }
+
+    fn arm(&self, state: &mut State) {
+        let (Some(at), Some(wires)) = (state.brain.next_timeout(), self.wires.get()) else { return };
+        // An alarm that rings early costs a look; one that is set again at each change costs more.
+        if state.armed.is_none_or(|armed| at < armed) && wires.alarm.set(at.since(self.now())).is_ok() {
+            state.armed = Some(at);
+        }
+    }
+
+    pub fn alarm_rang(&self, state: &mut State) {
+        state.armed = None;
+        state.brain.handle(self.now(), Event::Tick);
+    }
+
+    fn order(&self, state: &mut State, launches: Vec<LaunchId>) {
+        if state.command.is_none() {
+            state.orders.extend(launches);
+            return self.poke(state, Wants::Orders);
+        }
+        state.to_spawn.extend(launches);
+        if let Some(wires) = self.wires.get() {
+            wires.wake.ring();
+        }
+    }
+
+    fn abandon(&self, state: &mut State, launch: LaunchId) {
+        if let Some(link) = state.links.values().find(|link| link.launch == launch) {
+            link.kill();
+        } else if !state.spawning.contains(&launch) {
+            state.to_spawn.retain(|other| *other != launch);
+            state.orders.retain(|other| *other != launch);
+            let text = Arc::from("it was not needed any more");
+            state.brain.handle(self.now(), Event::LaunchFailed { launch, text });
+        }
+    }
+
+    /// Reads what is ready, by whoever has the baton.
+    pub fn read_ready(&self, state: &mut State, ready: &Ready) {
+        for (key, events) in ready.iter() {
+            if key == KICK {
+                if let Some(wires) = self.wires.get() {
+                    wires.kick.hush();
+                }
+                continue;
+            }
+            if events & WRITE != 0 {
+                self.flush(state, key / 4);
+            }
+            if events & !WRITE != 0 {
+                self.read(state, key / 4);
+            }
+        }
+        self.carry_out(state);
+    }
+
+    fn read(&self, state: &mut State, key: u64) {
+        let Some(link) = state.links.get_mut(&key) else { return };
+        let heard = link.hear();
+        self.take_messages(state, key);
+        match heard {
+            Ok(Heard::All | Heard::More) => {}
+            // It ends, or closed what is not its to close; either way its process tells the rest.
+            Ok(Heard::End) | Err(_) => self.stop_reading(state, key),
+        }
+    }
+
+    pub fn stop_reading(&self, state: &mut State, key: u64) {
+        use std::os::fd::AsFd;
+        if let (Some(link), Some(wires)) = (state.links.get(&key), self.wires.get()) {
+            let _ = wires.sockets.remove(link.data.as_fd());
+        }
+    }
+
+    pub fn take_messages(&self, state: &mut State, key: u64) {
+        let now = self.now();
+        while let Some(link) = state.links.get_mut(&key) {
+            match link.next_message() {
+                Ok(Some(FromWorker::Hello { version, python, pid, host })) if link.worker.is_none() => {
+                    self.welcome(state, key, version, python, Face { name: String::new(), pid, host });
+                }
+                Ok(Some(message)) => {
+                    if let Some(worker) = link.worker {
+                        state.brain.handle(now, Event::Said { worker, message });
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    link.fault = Some(format!("it sent something that is not a message: {error}"));
+                    link.kill();
+                    return self.stop_reading(state, key);
+                }
+            }
+        }
+    }
+
+    fn welcome(&self, state: &mut State, key: u64, version: u32, python: (u8, u8), face: Face) {
+        let Some(link) = state.links.get_mut(&key) else { return };
+        if let Some(reason) = self.refusal(version, python) {
+            link.fault = Some(reason.clone());
+            link.dismissed = true;
+            link.queue(&ToWorker::Refuse { reason });
+            return self.flush(state, key);
+        }
+        let face = Face { name: link.name.clone(), ..face };
+        let launch = link.launch;
+        match state.brain.join(self.now(), launch, face, Transport::Local) {
+            Some(worker) => {
+                link.worker = Some(worker);
+                state.by_worker.insert(worker, key);
+            }
+            None => link.kill(),
+        }
+    }
+
+    fn refusal(&self, version: u32, python: (u8, u8)) -> Option<String> {
+        let ours = self.host.python;
+        if version != PROTOCOL {
+            return Some(format!(
+                "the worker speaks version {version} of the protocol, the host version {PROTOCOL}: \
+                 install the same version of kumi for both"
+            ));
+        }
+        (python != ours).then(|| {
+            format!(
+                "the worker runs Python {}.{}, the host Python {}.{}: functions cannot travel between them; \
+                 give the launcher python= of the host's version",
+                python.0, python.1, ours.0, ours.1
+            )
+        })
+    }
+
+    /// Whether this launch was given up while its process was being started.
+    pub fn is_abandoned(&self, state: &State, launch: LaunchId) -> bool {
+        !matches!(state.brain.launch_state(launch), Some(Launch::Requested | Launch::Starting))
+    }
+}

@@ -1,0 +1,264 @@
+//! The end of processes: who ended how, and that nothing outlives it.
+//!
+//! Two sides use it. The host buries a dead worker: its group and everything that carries its marker are killed before its number
+//! is given back to the system. The worker, when its host is gone, kills all its descendants, then itself.
+//! Every process is signalled through a pidfd that was opened before we looked whose process it is, so a number used again in the
+//! meantime never hits a stranger.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::ptr;
+use std::time::{Duration, Instant};
+
+use libc::c_int;
+
+use crate::sys::{check, pidfd_open, poll, watch};
+
+pub use crate::sys::block_all_signals;
+
+/// Name of the environment variable that marks a worker and all that it starts.
+pub const MARKER: &str = "KUMI_WORKER";
+
+/// How long to wait for killed processes to be gone. Arbitrary: one that hangs in the kernel longer dies without us looking on.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// By itself, with this exit code.
+    Exited(i32),
+    /// By this signal.
+    Signalled(i32),
+    /// Somebody else in the host waited for it first, or the host ignores SIGCHLD.
+    Unknown,
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ending::Exited(code) => write!(f, "exited with code {code}"),
+            Ending::Signalled(signal) => match signal_name(*signal) {
+                Some(name) => write!(f, "killed by signal {signal} ({name})"),
+                None => write!(f, "killed by signal {signal}"),
+            },
+            Ending::Unknown => f.write_str("ended, but nobody could learn how"),
+        }
+    }
+}
+
+/// The signals that end a process by default and occur in practice.
+fn signal_name(signal: i32) -> Option<&'static str> {
+    Some(match signal {
+        libc::SIGHUP => "SIGHUP",
+        libc::SIGINT => "SIGINT",
+        libc::SIGQUIT => "SIGQUIT",
+        libc::SIGILL => "SIGILL",
+        libc::SIGTRAP => "SIGTRAP",
+        libc::SIGABRT => "SIGABRT",
+        libc::SIGBUS => "SIGBUS",
+        libc::SIGFPE => "SIGFPE",
+        libc::SIGKILL => "SIGKILL",
+        libc::SIGUSR1 => "SIGUSR1",
+        libc::SIGSEGV => "SIGSEGV",
+        libc::SIGUSR2 => "SIGUSR2",
+        libc::SIGPIPE => "SIGPIPE",
+        libc::SIGALRM => "SIGALRM",
+        libc::SIGTERM => "SIGTERM",
+        libc::SIGXCPU => "SIGXCPU",
+        libc::SIGXFSZ => "SIGXFSZ",
+        libc::SIGSYS => "SIGSYS",
+        _ => return None,
+    })
+}
+
+/// Whether the process has ended, reaped or not. Never waits.
+///
+/// # Errors
+/// Those of `poll`.
+pub fn peek(pidfd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(poll(&mut [watch(Some(pidfd), libc::POLLIN)], Some(Duration::ZERO))? > 0)
+}
+
+/// Ends what a dead worker left behind, then reaps the worker: call it when `pidfd` is readable, and reap nowhere else.
+///
+/// First its process group, then every process of this user with `KUMI_WORKER=marker` in its environment, until none is left
+/// (for at most a second: what the kernel does not let go of by then has been killed all the same). The search reads `/proc`, about
+/// 10 us for each process of the machine.
+pub fn bury(pid: i32, pidfd: BorrowedFd<'_>, marker: &str) -> Ending {
+    // If somebody else reaped it, its number may lead another group by now.
+    if pid > 1 && send_signal(pidfd, 0).is_ok() {
+        // SAFETY: integers only. The worker is unreaped, so the number still names its group.
+        unsafe { libc::kill(-pid, libc::SIGKILL) };
+    }
+    let entry = format!("{MARKER}={marker}");
+    kill_until_none(|| Some(marked(&entry)).filter(|found| !found.is_empty()));
+    wait(pidfd)
+}
+
+/// Kills all descendants of this process until none is left. Needs [`become_subreaper`]: then orphans are our children.
+///
+/// It reaps whatever ends, so nobody else in this process learns how its children ended: only for the very end.
+pub fn kill_descendants() {
+    kill_until_none(|| reap_children().then(descendants));
+}
+
+/// Ends this process and everything it started. Never returns.
+pub fn end_tree() -> ! {
+    kill_descendants();
+    loop {
+        // SAFETY: integers only. The group goes in the same instant, with what a busy main thread started just now; the second
+        // call is for a process that leads no group.
+        unsafe {
+            libc::kill(-libc::getpid(), libc::SIGKILL);
+            libc::kill(libc::getpid(), libc::SIGKILL);
+        }
+    }
+}
+
+/// From now on orphaned descendants become children of this process instead of init's.
+///
+/// # Errors
+/// Those of `prctl`; none is known on Linux.
+pub fn become_subreaper() -> io::Result<()> {
+    // SAFETY: integers only.
+    check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }).map(drop)
+}
+
+/// Kills what `find` finds and waits until it is dead, until `find` says `None` or patience ends.
+fn kill_until_none(mut find: impl FnMut() -> Option<Vec<OwnedFd>>) {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline
+        && let Some(found) = find()
+    {
+        for process in &found {
+            // Fails if it has just ended, which is as good.
+            let _ = send_signal(process.as_fd(), libc::SIGKILL);
+        }
+        for process in &found {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let _ = poll(&mut [watch(Some(process.as_fd()), libc::POLLIN)], Some(left));
+        }
+    }
+}
+
+/// All living processes of this user, other than this one, with that entry in their environment.
+fn marked(entry: &str) -> Vec<OwnedFd> {
+    // SAFETY: no arguments, cannot fail.
+    let (me, user) = unsafe { (libc::getpid(), libc::geteuid()) };
+    let ours = |pid: &i32| *pid != me && fs::metadata(format!("/proc/{pid}")).is_ok_and(|data| data.uid() == user);
+    processes()
+        .filter(ours)
+        .filter_map(|pid| {
+            let pidfd = pidfd_open(pid).ok()?;
+            // Empty for a zombie, so the dead worker itself is none of them.
+            let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+            environment
+                .split(|byte| *byte == 0)
+                .any(|one| one == entry.as_bytes())
+                .then_some(pidfd)
+        })
+        .collect()
+}
+
+/// All living descendants of this process.
+fn descendants() -> Vec<OwnedFd> {
+    let table: Vec<Kin> = processes().filter_map(Kin::read).collect();
+    let mut family = HashSet::from([std::process::id() as i32]);
+    let mut known = 0;
+    while known < family.len() {
+        known = family.len();
+        family.extend(
+            table
+                .iter()
+                .filter(|kin| family.contains(&kin.parent))
+                .map(|kin| kin.pid)
+                .collect::<Vec<_>>(),
+        );
+    }
+    let living = table.iter().filter(|kin| family.contains(&kin.parent) && !kin.zombie);
+    living
+        .filter_map(|kin| {
+            let pidfd = pidfd_open(kin.pid).ok()?;
+            Kin::read(kin.pid)
+                .is_some_and(|now| now.born == kin.born)
+                .then_some(pidfd)
+        })
+        .collect()
+}
+
+/// One process and where it comes from.
+struct Kin {
+    pid: i32,
+    parent: i32,
+    zombie: bool,
+    /// Its start in clock ticks: tells it from a later process with the same number.
+    born: u64,
+}
+
+impl Kin {
+    fn read(pid: i32) -> Option<Kin> {
+        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        // The name, in parentheses, may hold anything, parentheses and line ends too.
+        let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+        let rest = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;
+        let mut fields = rest.split_ascii_whitespace();
+        Some(Kin {
+            pid,
+            zombie: matches!(fields.next()?, "Z" | "X"),
+            parent: fields.next()?.parse().ok()?,
+            born: fields.nth(17)?.parse().ok()?,
+        })
+    }
+}
+
+/// The numbers of all processes; none where `/proc` cannot be read.
+fn processes() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Reaps what has ended; says whether children are left. With orphans coming to us, no children means no descendants.
+fn reap_children() -> bool {
+    loop {
+        // SAFETY: no status is asked for; the rest are integers.
+        match check(unsafe { libc::waitpid(-1, ptr::null_mut(), libc::WNOHANG | libc::__WALL) }) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+fn send_signal(pidfd: BorrowedFd<'_>, signal: c_int) -> io::Result<()> {
+    let no_details = ptr::null::<libc::siginfo_t>();
+    // SAFETY: integers, and a null pointer which the call allows.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_details, 0) } as c_int)
+        .map(drop)
+}
+
+/// Reaps the process and says how it ended.
+fn wait(pidfd: BorrowedFd<'_>) -> Ending {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let id = pidfd.as_raw_fd() as libc::id_t;
+    loop {
+        // SAFETY: a valid pointer to room for the answer.
+        match check(unsafe { libc::waitid(libc::P_PIDFD, id, info.as_mut_ptr(), libc::WEXITED) }) {
+            Ok(_) => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return Ending::Unknown,
+        }
+    }
+    // SAFETY: the call succeeded, so the fields of a SIGCHLD are filled in.
+    let (code, status) = unsafe { (info.assume_init_ref().si_code, info.assume_init_ref().si_status()) };
+    if code == libc::CLD_EXITED {
+        Ending::Exited(status)
+    } else {
+        Ending::Signalled(status)
+    }
+}

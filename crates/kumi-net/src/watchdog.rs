@@ -1,0 +1,211 @@
+//! The worker's watchdog: a thread that needs neither Python nor its GIL.
+//!
+//! It listens to the host while the main thread is busy with a task: control messages, a limit for results that wait to be sent, and
+//! the host's death. Host gone, or control closed: it ends the whole tree of this worker. It never waits for the outbox's
+//! lock or socket, so nothing that the main thread does can keep it from seeing that.
+//! Given up: a parent-death signal, which fires when the spawning *thread* ends; end of file alone, which a forked child of the host hides.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use std::sync::{Arc, Mutex, TryLockError};
+use std::thread;
+use std::time::Duration;
+
+use libc::POLLIN;
+
+use crate::outbox::Outbox;
+use crate::process;
+use crate::sys::{check, own, pidfd_open, poll, watch, with_signals_blocked};
+
+/// When to look again if the main thread has the outbox just as it ought to be flushed. Arbitrary; it happens rarely.
+const AGAIN: Duration = Duration::from_millis(1);
+
+/// The main thread's handle. The thread itself lives as long as the process.
+#[derive(Debug)]
+pub struct Watchdog {
+    timer: Arc<OwnedFd>,
+}
+
+impl Watchdog {
+    /// Starts the thread, all signals blocked.
+    ///
+    /// `control` is the worker's end of the control socket, `host` comes from [`open_host`]. `on_control` gets the bytes of the
+    /// control stream in order, in pieces of any size, in the watchdog's thread; while it runs nobody watches.
+    ///
+    /// # Errors
+    /// No descriptors or no threads left.
+    pub fn start(
+        control: OwnedFd,
+        host: OwnedFd,
+        outbox: Arc<Mutex<Outbox>>,
+        on_control: impl FnMut(&[u8]) + Send + 'static,
+    ) -> io::Result<Watchdog> {
+        let timer = Arc::new(new_timer()?);
+        let data = outbox
+            .lock()
+            .unwrap_or_else(|broken| broken.into_inner())
+            .socket()
+            .try_clone_to_owned()?;
+        let guard = Guard {
+            control,
+            host,
+            timer: Arc::clone(&timer),
+            data,
+            outbox,
+            on_control,
+            clogged: false,
+        };
+        let thread = thread::Builder::new().name("kumi-watchdog".into());
+        with_signals_blocked(|| thread.spawn(move || guard.run()))??;
+        Ok(Watchdog { timer })
+    }
+
+    /// Has the outbox flushed after `limit`, unless the main thread did it before. One system call.
+    ///
+    /// For the first result that waits in the outbox: so it never lingers behind a task that turned out long.
+    ///
+    /// # Errors
+    /// Those of `timerfd_settime`; none is known.
+    pub fn flush_within(&self, limit: Duration) -> io::Result<()> {
+        arm(&self.timer, limit)
+    }
+}
+
+/// A pidfd of the host, which must be this process's parent.
+///
+/// # Errors
+/// If process `expected` has ended, or is not our parent: then the host was gone before we looked.
+pub fn open_host(expected: i32) -> io::Result<OwnedFd> {
+    let host = pidfd_open(expected)?;
+    // In this order: still our parent after the descriptor was opened, so it is the parent's.
+    // SAFETY: no arguments, cannot fail.
+    let parent = unsafe { libc::getppid() };
+    if parent == expected {
+        return Ok(host);
+    }
+    let text = format!("the host, process {expected}, is gone: the parent is process {parent} now");
+    Err(io::Error::new(io::ErrorKind::NotFound, text))
+}
+
+/// What the thread holds.
+struct Guard<F> {
+    control: OwnedFd,
+    host: OwnedFd,
+    timer: Arc<OwnedFd>,
+    data: OwnedFd,
+    outbox: Arc<Mutex<Outbox>>,
+    on_control: F,
+    /// A flush is due, but the data socket was full.
+    clogged: bool,
+}
+
+impl<F: FnMut(&[u8])> Guard<F> {
+    /// Whatever ends the watching, a panic too: a worker that nobody watches could outlive its host.
+    fn run(mut self) -> ! {
+        let _ = catch_unwind(AssertUnwindSafe(|| self.watch()));
+        process::end_tree()
+    }
+
+    fn watch(&mut self) -> io::Result<()> {
+        let mut piece = vec![0; 64 * 1024];
+        loop {
+            let [host, control, timer, data] = self.wait()?;
+            if host || (control && !self.receive(&mut piece)) {
+                return Ok(());
+            }
+            if timer {
+                self.silence_timer();
+            }
+            if timer || data {
+                self.flush()?;
+            }
+        }
+    }
+
+    /// Which of host, control, timer and data socket have something to say.
+    fn wait(&self) -> io::Result<[bool; 4]> {
+        let mut fds = [
+            watch(Some(self.host.as_fd()), POLLIN),
+            watch(Some(self.control.as_fd()), POLLIN),
+            watch(Some(self.timer.as_fd()), POLLIN),
+            watch(self.clogged.then_some(self.data.as_fd()), libc::POLLOUT),
+        ];
+        poll(&mut fds, None)?;
+        Ok(fds.map(|fd| fd.revents != 0))
+    }
+
+    /// Hands on what arrived; false at the end of the stream.
+    fn receive(&mut self, piece: &mut [u8]) -> bool {
+        // SAFETY: pointer and length are those of one exclusively borrowed slice.
+        let count = unsafe {
+            libc::recv(
+                self.control.as_raw_fd(),
+                piece.as_mut_ptr().cast(),
+                piece.len(),
+                libc::MSG_DONTWAIT,
+            )
+        };
+        let bytes = usize::try_from(count).map_err(|_| io::Error::last_os_error());
+        match bytes.map(|count| piece.get(..count).unwrap_or_default()) {
+            Ok([]) => false,
+            Ok(bytes) => {
+                (self.on_control)(bytes);
+                true
+            }
+            Err(error) => matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
+        }
+    }
+
+    /// Reads the timer, so that it is not ready any more. It may be armed anew already, which makes the read fail; as well.
+    fn silence_timer(&self) {
+        let mut count = 0_u64;
+        // SAFETY: room for the eight bytes that a timerfd gives; it does not block.
+        unsafe {
+            libc::read(
+                self.timer.as_raw_fd(),
+                ptr::from_mut(&mut count).cast(),
+                size_of::<u64>(),
+            )
+        };
+    }
+
+    /// An error means that the host closed the data socket. That is for the main thread to see; our signs are others.
+    fn flush(&mut self) -> io::Result<()> {
+        let sent = match self.outbox.try_lock() {
+            Ok(mut outbox) => outbox.try_flush(),
+            Err(TryLockError::Poisoned(broken)) => broken.into_inner().try_flush(),
+            Err(TryLockError::WouldBlock) => {
+                self.clogged = false;
+                return arm(&self.timer, AGAIN);
+            }
+        };
+        self.clogged = matches!(sent, Ok(false));
+        Ok(())
+    }
+}
+
+fn new_timer() -> io::Result<OwnedFd> {
+    // SAFETY: integers only; the descriptor is new.
+    unsafe {
+        own(libc::timerfd_create(
+            libc::CLOCK_MONOTONIC,
+            libc::TFD_CLOEXEC | libc::TFD_NONBLOCK,
+        ))
+    }
+}
+
+/// One shot after `limit`; never zero, which would disarm it.
+fn arm(timer: &OwnedFd, limit: Duration) -> io::Result<()> {
+    let limit = limit.max(Duration::from_nanos(1));
+    let once = libc::itimerspec {
+        it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 },
+        it_value: libc::timespec {
+            tv_sec: libc::time_t::try_from(limit.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_nsec: libc::c_long::from(limit.subsec_nanos() as i32),
+        },
+    };
+    // SAFETY: a valid pointer, read during the call; the old value is not asked for.
+    check(unsafe { libc::timerfd_settime(timer.as_raw_fd(), 0, &once, ptr::null_mut()) }).map(drop)
+}

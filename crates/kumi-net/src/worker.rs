@@ -1,0 +1,170 @@
+//! The worker's end: what its main thread reads, runs and answers.
+
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use kumi_core::frame::Wire;
+use kumi_core::{Decoder, FromWorker, Job, Leave, Lease, PROTOCOL, Payload, ToWorker, WorkerHalf};
+
+use crate::outbox::Outbox;
+use crate::page::Page;
+use crate::process::{MARKER, become_subreaper};
+use crate::spawn::{CONTROL_FD, DATA_FD, PAGE_FD};
+use crate::sys::check;
+use crate::watchdog::{Watchdog, open_host};
+
+/// How long a finished result may wait for others to be sent with.
+const LINGER: Duration = Duration::from_micros(200);
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct WorkerEnd {
+    half: WorkerHalf,
+    decoder: Decoder<ToWorker>,
+    data: UnixStream,
+    page: Arc<Page>,
+    outbox: Arc<Mutex<Outbox>>,
+    watchdog: Watchdog,
+    oldest_unsent: Instant,
+    frame: Vec<u8>,
+}
+
+/// What is next for the main thread.
+#[derive(Debug)]
+pub enum Next {
+    /// Do this.
+    Job(Job),
+    /// Leave.
+    Leave(Leave),
+    /// Nothing is here: [`WorkerEnd::fill`].
+    Wait,
+}
+
+impl WorkerEnd {
+    /// Takes over what the host passed to this process, starts the watchdog, says hello.
+    ///
+    /// # Errors
+    /// This process was not started as a worker, or its host is gone.
+    pub fn inherit(python: (u8, u8), host_name: String) -> io::Result<Self> {
+        let host = std::env::var(MARKER).ok().and_then(|mark| mark.split('-').next()?.parse().ok());
+        let host = host.ok_or_else(|| io::Error::other(format!("{MARKER} is not set: only a controller starts workers")))?;
+        let [data, control, page] = [DATA_FD, CONTROL_FD, PAGE_FD].map(inherited);
+        let host = open_host(host)?;
+        become_subreaper()?;
+        let (data, page) = (UnixStream::from(data?), Arc::new(Page::open(page?)?));
+        let outbox = Arc::new(Mutex::new(Outbox::new(Arc::clone(&page), data.try_clone()?.into())));
+        // Nothing is said on the control stream yet; that it ends is what matters.
+        let watchdog = Watchdog::start(control?, host, Arc::clone(&outbox), |_| ())?;
+        let mut end = Self {
+            half: WorkerHalf::default(),
+            decoder: Decoder::default(),
+            data,
+            page,
+            outbox,
+            watchdog,
+            oldest_unsent: Instant::now(),
+            frame: Vec::new(),
+        };
+        end.say(&FromWorker::Hello { version: PROTOCOL, python, pid: std::process::id(), host: host_name })?;
+        end.outbox().flush()?;
+        Ok(end)
+    }
+
+    fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn say(&mut self, message: &FromWorker) -> io::Result<bool> {
+        self.frame.clear();
+        message.encode(&mut self.frame);
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner).push(&self.frame)
+    }
+
+    /// What to do next. A task it gives has begun, as far as the host can see.
+    ///
+    /// # Errors
+    /// The host is gone.
+    pub fn take(&mut self) -> io::Result<Next> {
+        while let Some(answer) = self.half.answer() {
+            self.say(&answer)?;
+        }
+        while let Some(job) = self.half.next_job() {
+            match job {
+                // The host took it back.
+                Job::Run { lease, slot, .. } if !self.page.start(slot, lease.0) => self.half.finished(),
+                Job::Run { .. } | Job::Define { .. } | Job::Forget { .. } => return Ok(Next::Job(job)),
+            }
+        }
+        self.outbox().flush()?;
+        Ok(self.half.leaving().map_or(Next::Wait, Next::Leave))
+    }
+
+    /// Waits for messages. A signal ends the wait as well.
+    ///
+    /// # Errors
+    /// The host is gone, refused this worker, or sent something that is not a message.
+    pub fn fill(&mut self) -> io::Result<()> {
+        let count = match self.data.read(self.decoder.space()) {
+            Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the host is gone")),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        self.decoder.filled(count);
+        while let Some(message) = self.decoder.next().map_err(io::Error::other)? {
+            self.half.handle(message).map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+
+    /// The task that was taken last is done.
+    ///
+    /// # Errors
+    /// The host is gone.
+    pub fn finish(&mut self, slot: u16, finished: Finished) -> io::Result<()> {
+        let Finished { lease, success, started, took, payload } = finished;
+        let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let first = self.say(&FromWorker::Finished { lease, success, started, nanoseconds, payload })?;
+        self.page.finish(slot, lease.0);
+        self.half.finished();
+        if !self.half.short_next() {
+            return self.outbox().flush();
+        }
+        if first {
+            self.oldest_unsent = Instant::now();
+            return self.watchdog.flush_within(LINGER);
+        }
+        if self.oldest_unsent.elapsed() >= LINGER {
+            return self.outbox().flush();
+        }
+        Ok(())
+    }
+}
+
+/// A finished task.
+#[derive(Debug)]
+pub struct Finished {
+    /// As dealt.
+    pub lease: Lease,
+    /// Whether the payload is a value; otherwise an error.
+    pub success: bool,
+    /// Unix time in nanoseconds.
+    pub started: u64,
+    /// How long it ran.
+    pub took: Duration,
+    /// Pickled.
+    pub payload: Payload,
+}
+
+/// A descriptor that the host passed, from now on closed in whatever this process executes.
+fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: takes integers; fails for a descriptor that is not open.
+    check(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    // SAFETY: it is open, and the host made it for us alone; the caller takes each number once.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    debug_assert!(fd.as_raw_fd() > 2);
+    Ok(fd)
+}

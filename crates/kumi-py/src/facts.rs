@@ -1,0 +1,141 @@
+//! What the core knows, as frozen Python objects.
+
+use std::sync::Arc;
+
+use kumi_core::{Counts, Outcome, TaskView};
+use kumi_net::pool;
+use pyo3::prelude::*;
+
+pub const SUCCESS: u8 = 0;
+pub const ERROR: u8 = 1;
+pub const CRASH: u8 = 2;
+pub const CANCEL: u8 = 3;
+pub const TIMEOUT: u8 = 4;
+pub const LAUNCH: u8 = 5;
+
+/// An outcome's code and what belongs to it.
+pub fn parts(outcome: &Outcome) -> (u8, Arc<[u8]>) {
+    let text = |text: &str| Arc::from(text.as_bytes());
+    match outcome {
+        Outcome::Success(payload) => (SUCCESS, Arc::clone(payload)),
+        Outcome::Error(payload) => (ERROR, Arc::clone(payload)),
+        Outcome::Crash(certificate) => (CRASH, text(&certificate.cause)),
+        Outcome::Cancel => (CANCEL, text("")),
+        Outcome::Timeout(kumi_core::Limit::Run) => (TIMEOUT, text("seconds_run")),
+        Outcome::Timeout(kumi_core::Limit::Total) => (TIMEOUT, text("seconds_total")),
+        Outcome::Unlaunchable(reason) => (LAUNCH, text(reason)),
+    }
+}
+
+/// An outcome in one word.
+pub fn word(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Success(_) => "success",
+        Outcome::Error(_) => "error",
+        Outcome::Crash(_) | Outcome::Unlaunchable(_) => "crash",
+        Outcome::Cancel => "cancel",
+        Outcome::Timeout(_) => "timeout",
+    }
+}
+
+/// See the stub.
+#[pyclass(frozen, get_all, module = "kumi._core")]
+#[derive(Clone)]
+pub struct Certificate {
+    cause: String,
+    pid: Option<u32>,
+    host: Option<String>,
+    exit_code: Option<i32>,
+    signal: Option<i32>,
+    stderr: String,
+}
+
+impl From<&kumi_core::Certificate> for Certificate {
+    fn from(certificate: &kumi_core::Certificate) -> Self {
+        let kumi_core::Certificate { cause, pid, host, exit_code, signal, stderr } = certificate.clone();
+        Self { cause, pid, host, exit_code, signal, stderr }
+    }
+}
+
+/// See the stub.
+#[pyclass(frozen, get_all, module = "kumi._core")]
+pub struct Facts {
+    status: &'static str,
+    function: String,
+    submitted: f64,
+    started: Option<f64>,
+    finished: f64,
+    seconds: Option<f64>,
+    worker: Option<String>,
+    pid: Option<u32>,
+    host: Option<String>,
+    attempts: u32,
+    certificate: Option<Certificate>,
+}
+
+impl Facts {
+    pub fn new(pool: &pool::Pool, view: &TaskView) -> Self {
+        let face = view.face.as_deref();
+        Self {
+            status: word(&view.outcome),
+            function: view.function.to_string(),
+            submitted: pool.unix_seconds(view.submitted),
+            started: view.run.map(|(started, _)| started as f64 / 1e9),
+            finished: pool.unix_seconds(view.finished),
+            seconds: view.run.map(|(_, nanoseconds)| nanoseconds as f64 / 1e9),
+            worker: face.map(|face| face.name.clone()),
+            pid: face.map(|face| face.pid),
+            host: face.map(|face| face.host.clone()),
+            attempts: view.attempts,
+            certificate: view.certificate.as_deref().map(Certificate::from),
+        }
+    }
+}
+
+/// See the stub.
+#[pyclass(frozen, get_all, module = "kumi._core")]
+pub struct Status {
+    workers: u64,
+    idle: u64,
+    launching: u64,
+    waiting: u64,
+    running: u64,
+    finished: u64,
+    uncollected: u64,
+    queued_bytes: u64,
+    success: u64,
+    error: u64,
+    crash: u64,
+    cancel: u64,
+    timeout: u64,
+    launched: u64,
+    left_idle: u64,
+    left_limit: u64,
+    left_stopped: u64,
+    lost: u64,
+}
+
+impl From<Counts> for Status {
+    fn from(counts: Counts) -> Self {
+        Self {
+            workers: counts.workers,
+            idle: counts.idle,
+            launching: counts.launching,
+            waiting: counts.waiting,
+            running: counts.running,
+            finished: counts.finished,
+            uncollected: counts.uncollected,
+            queued_bytes: counts.queued_bytes,
+            success: counts.success,
+            error: counts.error,
+            crash: counts.crash,
+            cancel: counts.cancel,
+            timeout: counts.timeout,
+            launched: counts.launched,
+            left_idle: counts.left_idle,
+            left_limit: counts.left_limit,
+            left_stopped: counts.left_stopped,
+            lost: counts.lost,
+        }
+    }
+}

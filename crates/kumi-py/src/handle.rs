@@ -1,0 +1,145 @@
+//! One task, seen from the host.
+
+use std::sync::Arc;
+
+use kumi_core::{NewTask, Outcome, SubmitError, TaskId};
+use kumi_net::wait::Wants;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyString};
+
+use crate::facts::{Facts, parts, word};
+use crate::inside::{PoolClosed, check_alive, detached, is_dead, wait_for, with};
+use crate::pool::{Function, Pool, QueueFull};
+
+/// See the stub.
+#[pyclass(frozen, subclass, module = "kumi._core")]
+pub struct Handle {
+    pool: Py<Pool>,
+    id: TaskId,
+    name: Option<Py<PyString>>,
+}
+
+#[pymethods]
+impl Handle {
+    #[new]
+    #[pyo3(signature = (pool, function, payload, name, crashes_max, kept, wait, /))]
+    #[allow(clippy::too_many_arguments)] // By position, because this is the hottest call of all.
+    fn new(
+        pool: Py<Pool>,
+        function: &Bound<'_, Function>,
+        payload: &Bound<'_, PyBytes>,
+        name: Option<Py<PyString>>,
+        crashes_max: Option<u32>,
+        kept: bool,
+        wait: bool,
+    ) -> PyResult<Self> {
+        let py = function.py();
+        let payload: Arc<[u8]> = Arc::from(payload.as_bytes());
+        let room = payload.len() as u64;
+        let new = NewTask {
+            function: function.get().id(),
+            payload,
+            crashes_max,
+            once: false,
+            kept,
+            seconds_run: None,
+            seconds_total: None,
+        };
+        let net = pool.get().net();
+        loop {
+            let new = new.clone();
+            match with(py, net, move |state, now| state.brain.submit(now, new))? {
+                Ok(id) => return Ok(Self { pool, id, name }),
+                Err(SubmitError::Full) if wait => {
+                    let found = wait_for(py, net, Wants::Any, None, |state| state.brain.has_room(room).then_some(()))?;
+                    found.ok_or_else(|| PoolClosed::new_err("the controller ended"))?;
+                }
+                Err(SubmitError::Full) => return Err(QueueFull::new_err("the queue is full")),
+                Err(SubmitError::Closed) => return Err(PoolClosed::new_err("the controller takes no more tasks")),
+                Err(SubmitError::NoFunction) => {
+                    return Err(PoolClosed::new_err("the function belongs to another controller"));
+                }
+            }
+        }
+    }
+
+    #[getter]
+    fn id(&self) -> u64 {
+        self.id.number()
+    }
+
+    #[getter]
+    fn pool(&self, py: Python<'_>) -> Py<Pool> {
+        self.pool.clone_ref(py)
+    }
+
+    #[getter]
+    fn name(&self, py: Python<'_>) -> Option<Py<PyString>> {
+        self.name.as_ref().map(|name| name.clone_ref(py))
+    }
+
+    fn state(&self, py: Python<'_>) -> PyResult<&'static str> {
+        let id = self.id;
+        with(py, self.pool.get().net(), move |state, _| match state.brain.outcome(id) {
+            Some(outcome) => word(outcome),
+            None if state.brain.is_running(id) => "running",
+            None => "waiting",
+        })
+    }
+
+    fn done(&self, py: Python<'_>) -> PyResult<bool> {
+        let id = self.id;
+        with(py, self.pool.get().net(), move |state, _| state.brain.is_done(id))
+    }
+
+    #[pyo3(signature = (timeout, /))]
+    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        let (id, net) = (self.id, self.pool.get().net());
+        if with(py, net, move |state, _| state.brain.is_done(id))? {
+            return Ok(true);
+        }
+        let watched = move |state: &mut kumi_net::pool::State| (!state.brain.watch(id)).then_some(());
+        let done = wait_for(py, net, Wants::Task(id), timeout, watched)?.is_some();
+        if !done && timeout.is_none() {
+            return Err(PoolClosed::new_err("Python is ending before the task has"));
+        }
+        Ok(done)
+    }
+
+    fn outcome<'py>(&self, py: Python<'py>) -> PyResult<Option<(u8, Bound<'py, PyBytes>)>> {
+        let id = self.id;
+        let found = with(py, self.pool.get().net(), move |state, _| state.brain.outcome(id).map(parts))?;
+        Ok(found.map(|(code, payload)| (code, PyBytes::new(py, &payload))))
+    }
+
+    fn cancel(&self, py: Python<'_>) -> PyResult<bool> {
+        check_alive()?;
+        let (id, net) = (self.id, self.pool.get().net());
+        Ok(detached(py, || net.cancel_waiting(id)))
+    }
+
+    fn watch(&self, py: Python<'_>) -> PyResult<Option<u64>> {
+        check_alive()?;
+        let (id, net) = (self.id, self.pool.get().net());
+        Ok(detached(py, || net.watch(id)))
+    }
+
+    fn facts(&self, py: Python<'_>) -> PyResult<Option<Facts>> {
+        let (id, net) = (self.id, self.pool.get().net());
+        let view = with(py, net, move |state, _| state.brain.view(id))?;
+        Ok(view.map(|view| Facts::new(net, &view)))
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if !is_dead() {
+            self.pool.get().net().release_task(self.id);
+        }
+    }
+}
+
+/// What a task that was run in this process came to.
+pub fn outcome_here(success: bool, payload: &[u8]) -> Outcome {
+    if success { Outcome::Success(Arc::from(payload)) } else { Outcome::Error(Arc::from(payload)) }
+}

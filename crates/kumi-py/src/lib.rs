@@ -1,0 +1,68 @@
+//! The interpreter of kumi: the Python module `kumi._core`.
+//!
+//! Converts, decides nothing. Its manual is `python/kumi/_core.pyi`, checked against it by `mypy.stubtest`.
+//! - `pool.rs`: the dispatcher and what it hands out. `handle.rs`: one task. `facts.rs`: what is known of it.
+//! - `worker.rs`: the worker's loop. `inside.rs`: threads that wait in here, the end of Python, forks.
+
+mod facts;
+mod handle;
+mod inside;
+mod pool;
+mod worker;
+
+use kumi_core::Time;
+use kumi_core::scaling::{Bounds, Snapshot};
+use pyo3::prelude::*;
+
+/// The scaling rule, for table tests in Python.
+#[pyfunction]
+#[pyo3(signature = (*, workers, workers_min, waiting, running, joined, expected, failures, seconds_since_failure))]
+#[allow(clippy::too_many_arguments)] // The rule's inputs by name, as in the stub.
+fn decide(
+    workers: u64,
+    workers_min: u64,
+    waiting: u64,
+    running: u64,
+    joined: u64,
+    expected: u64,
+    failures: u32,
+    seconds_since_failure: Option<f64>,
+) -> (u64, Option<f64>, bool) {
+    let now = inside::span(seconds_since_failure.unwrap_or_default());
+    let snapshot = Snapshot { waiting, running, joined, expected, failures, failed: Time(0), leaving: 0 };
+    let now = Time(0).after(now);
+    let decision = kumi_core::scaling::decide(snapshot, Bounds { workers, workers_min }, now);
+    let again = decision.again.map(|again| again.since(now).as_secs_f64());
+    (decision.launch, again, decision.give_up)
+}
+
+#[pymodule]
+mod _core {
+    #[pymodule_export]
+    use crate::decide;
+    #[pymodule_export]
+    use crate::facts::{Certificate, Facts, Status};
+    #[pymodule_export]
+    use crate::handle::Handle;
+    #[pymodule_export]
+    use crate::inside::{PoolClosed, forked, leave, next_deliveries};
+    #[pymodule_export]
+    use crate::pool::{Function, Pool, QueueFull};
+    #[pymodule_export]
+    use crate::worker::Worker;
+
+    #[pymodule_export]
+    const PROTOCOL: u32 = kumi_core::PROTOCOL;
+    #[pymodule_export]
+    const SUCCESS: u8 = crate::facts::SUCCESS;
+    #[pymodule_export]
+    const ERROR: u8 = crate::facts::ERROR;
+    #[pymodule_export]
+    const CRASH: u8 = crate::facts::CRASH;
+    #[pymodule_export]
+    const CANCEL: u8 = crate::facts::CANCEL;
+    #[pymodule_export]
+    const TIMEOUT: u8 = crate::facts::TIMEOUT;
+    #[pymodule_export]
+    const LAUNCH: u8 = crate::facts::LAUNCH;
+}

@@ -1,0 +1,261 @@
+//! The dispatcher, seen from Python.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kumi_core::{Event, Face, FunctionId, LaunchId, Policy, TaskId};
+use kumi_net::pool::{self, Host};
+use kumi_net::spawn::Command;
+use kumi_net::wait::Wants;
+use pyo3::exceptions::{PyException, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::facts::Status;
+use crate::handle::outcome_here;
+use crate::inside::{check_alive, detached, is_dead, span, wait_for, with};
+
+pyo3::create_exception!(
+    kumi._core,
+    QueueFull,
+    PyException,
+    "The queue has no room for this task and the caller did not want to wait."
+);
+
+/// A remote worker that is silent for so long is lost; local ones are judged by their process alone.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// See the stub.
+#[pyclass(frozen, module = "kumi._core")]
+pub struct Function {
+    net: pool::Pool,
+    id: FunctionId,
+    label: String,
+}
+
+impl Function {
+    pub fn id(&self) -> FunctionId {
+        self.id
+    }
+}
+
+#[pymethods]
+impl Function {
+    #[getter]
+    fn label(&self) -> &str {
+        &self.label
+    }
+}
+
+impl Drop for Function {
+    fn drop(&mut self) {
+        if !is_dead() {
+            self.net.release_function(self.id);
+        }
+    }
+}
+
+/// See the stub.
+#[pyclass(frozen, module = "kumi._core")]
+pub struct Pool {
+    net: pool::Pool,
+}
+
+impl Pool {
+    pub fn net(&self) -> &pool::Pool {
+        &self.net
+    }
+}
+
+/// Name of this machine.
+pub fn host_name() -> String {
+    let mut name = [0_u8; 256];
+    // SAFETY: the buffer is valid for its length.
+    let failed = unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len()) } != 0;
+    let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+    if failed { String::from("localhost") } else { String::from_utf8_lossy(&name[..end]).into_owned() }
+}
+
+/// Major and minor version of this Python.
+pub fn python_version(py: Python<'_>) -> (u8, u8) {
+    let version = py.version_info();
+    (version.major, version.minor)
+}
+
+fn text(text: String) -> PyResult<CString> {
+    CString::new(text).map_err(|_| PyValueError::new_err("a worker's command must not contain NUL characters"))
+}
+
+#[pymethods]
+impl Pool {
+    #[new]
+    #[pyo3(signature = (*, name, workers, workers_min, seconds_idle, seconds_wall, seconds_launch, seconds_kill,
+                        tasks_max, crashes_max, queue_bytes, in_process))]
+    #[allow(clippy::too_many_arguments)] // A policy by name, as in the stub.
+    fn new(
+        py: Python<'_>,
+        name: String,
+        workers: u64,
+        workers_min: u64,
+        seconds_idle: Option<f64>,
+        seconds_wall: Option<f64>,
+        seconds_launch: f64,
+        seconds_kill: f64,
+        tasks_max: Option<u64>,
+        crashes_max: u32,
+        queue_bytes: u64,
+        in_process: bool,
+    ) -> Self {
+        let policy = Policy {
+            name,
+            workers,
+            workers_min,
+            idle: seconds_idle.map(span),
+            wall: seconds_wall.map(span),
+            launch: span(seconds_launch),
+            kill: span(seconds_kill),
+            silence: SILENCE,
+            tasks_max,
+            crashes_max,
+            queue_bytes,
+            in_process,
+        };
+        let host = Host { name: host_name(), python: python_version(py) };
+        Self { net: pool::Pool::new(policy, host) }
+    }
+
+    #[getter]
+    fn name(&self) -> &str {
+        self.net.name()
+    }
+
+    fn start(&self, py: Python<'_>) -> PyResult<()> {
+        check_alive()?;
+        Ok(detached(py, || self.net.start())?)
+    }
+
+    #[pyo3(signature = (argv, environment, directory, /))]
+    fn spawn_by(
+        &self,
+        py: Python<'_>,
+        argv: Vec<String>,
+        environment: BTreeMap<String, String>,
+        directory: Option<String>,
+    ) -> PyResult<()> {
+        check_alive()?;
+        let variables = environment.into_iter().map(|(key, value)| text(format!("{key}={value}")));
+        let command = Command {
+            argv: argv.into_iter().map(text).collect::<PyResult<_>>()?,
+            environment: variables.collect::<PyResult<_>>()?,
+            directory: directory.map(text).transpose()?,
+        };
+        detached(py, || self.net.spawn_by(command));
+        Ok(())
+    }
+
+    fn next_order(&self, py: Python<'_>) -> PyResult<Option<Vec<u64>>> {
+        let launches = wait_for(py, &self.net, Wants::Orders, None, pool::State::take_orders)?;
+        Ok(launches.map(|launches| launches.into_iter().map(LaunchId::number).collect()))
+    }
+
+    #[pyo3(signature = (launches, text, /))]
+    fn launch_failed(&self, py: Python<'_>, launches: Vec<u64>, text: &str) -> PyResult<()> {
+        let text: Arc<str> = Arc::from(text);
+        with(py, &self.net, move |state, now| {
+            for launch in launches.into_iter().map(LaunchId::from_number) {
+                let text = Arc::clone(&text);
+                state.brain.handle(now, Event::LaunchFailed { launch, text });
+            }
+        })
+    }
+
+    #[pyo3(signature = (payload, label, /))]
+    fn define(&self, py: Python<'_>, payload: &[u8], label: String) -> PyResult<Function> {
+        let (payload, name) = (Arc::from(payload), Arc::from(label.as_str()));
+        let id = with(py, &self.net, move |state, _| state.brain.define(payload, name))?;
+        Ok(Function { net: self.net.clone(), id, label })
+    }
+
+    fn next_job<'py>(&self, py: Python<'py>) -> PyResult<Option<(u64, Bound<'py, PyBytes>, Bound<'py, PyBytes>)>> {
+        let job = with(py, &self.net, |state, _| state.brain.begin_here())?;
+        Ok(job.map(|(id, function, payload)| (id.number(), PyBytes::new(py, &function), PyBytes::new(py, &payload))))
+    }
+
+    #[pyo3(signature = (id, success, payload, started, seconds, /))]
+    fn finish_job(
+        &self,
+        py: Python<'_>,
+        id: u64,
+        success: bool,
+        payload: &[u8],
+        started: f64,
+        seconds: f64,
+    ) -> PyResult<()> {
+        let nanoseconds = |seconds| u64::try_from(span(seconds).as_nanos()).unwrap_or(u64::MAX);
+        let run = (nanoseconds(started), nanoseconds(seconds));
+        let name = format!("{}-0", self.net.name());
+        let face = Arc::new(Face { name, pid: std::process::id(), host: self.net.host().to_owned() });
+        let outcome = outcome_here(success, payload);
+        with(py, &self.net, move |state, now| {
+            state.brain.finish_here(now, TaskId::from_number(id), outcome, run, face);
+        })
+    }
+
+    #[pyo3(signature = (timeout, /))]
+    fn pop(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<u64>> {
+        let found = wait_for(py, &self.net, Wants::Any, timeout, |state| match state.brain.kept_pop() {
+            Some(task) => Some(Some(task.number())),
+            None => (state.brain.kept_open() == 0).then_some(None),
+        })?;
+        Ok(found.flatten())
+    }
+
+    #[pyo3(signature = (every, timeout, /))]
+    fn wait_kept(&self, py: Python<'_>, every: bool, timeout: Option<f64>) -> PyResult<bool> {
+        let found = wait_for(py, &self.net, Wants::Any, timeout, |state| {
+            let (open, some) = (state.brain.kept_open(), state.brain.kept_front().is_some());
+            if open == 0 { Some(some) } else { (some && !every).then_some(true) }
+        })?;
+        Ok(found.unwrap_or(false))
+    }
+
+    #[pyo3(signature = (timeout, /))]
+    fn wait_done(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        let done = |state: &mut pool::State| (state.brain.unresolved() == 0).then_some(());
+        Ok(wait_for(py, &self.net, Wants::Any, timeout, done)?.is_some())
+    }
+
+    fn status(&self, py: Python<'_>) -> PyResult<Status> {
+        with(py, &self.net, |state, _| Status::from(state.brain.counts()))
+    }
+
+    fn processes(&self, py: Python<'_>) -> PyResult<Vec<(String, i32)>> {
+        with(py, &self.net, |state, _| state.processes())
+    }
+
+    #[pyo3(signature = (workers, /))]
+    fn resize(&self, py: Python<'_>, workers: u64) -> PyResult<()> {
+        with(py, &self.net, move |state, now| state.brain.resize(now, workers))
+    }
+
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        check_alive()?;
+        detached(py, || self.net.close());
+        Ok(())
+    }
+
+    fn terminate(&self, py: Python<'_>) -> PyResult<()> {
+        check_alive()?;
+        Ok(detached(py, || self.net.terminate())?)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if !is_dead() {
+            self.net.terminate_soon();
+        }
+    }
+}

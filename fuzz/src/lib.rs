@@ -1,0 +1,115 @@
+//! What the targets share: messages and streams made from a fuzzer's bytes.
+//!
+//! Of random bytes alone hardly any is a frame, and none has a mebibyte; so a part of the input says what to build.
+
+use kumi_core::frame::{CHUNK, PART, Wire};
+use kumi_core::{FromWorker, FunctionId, Lease, Leave, Payload, TaskId, ToWorker};
+use libfuzzer_sys::arbitrary::{Arbitrary, Result, Unstructured};
+
+/// Longest stream to build, so that one input takes milliseconds.
+const STREAM: usize = 5 * CHUNK;
+
+/// A message that can be made from a fuzzer's bytes.
+pub trait Make: Wire {
+    /// Any message, with any payload.
+    fn make(input: &mut Unstructured) -> Result<Self>;
+}
+
+impl Make for ToWorker {
+    fn make(input: &mut Unstructured) -> Result<Self> {
+        let function = FunctionId::from_number(number(input)?);
+        Ok(match input.int_in_range(0..=8)? {
+            0 => ToWorker::Welcome { name: input.arbitrary()? },
+            1 => ToWorker::Refuse { reason: input.arbitrary()? },
+            2 => ToWorker::Define { function, payload: payload(input)? },
+            3 => ToWorker::Forget { function },
+            4 => ToWorker::Run {
+                task: TaskId::from_number(number(input)?),
+                lease: Lease(number(input)?),
+                slot: input.arbitrary()?,
+                function,
+                short: input.arbitrary()?,
+                payload: payload(input)?,
+            },
+            5 => ToWorker::Recall { lease: Lease(number(input)?) },
+            6 => ToWorker::Interrupt { lease: Lease(number(input)?) },
+            7 => ToWorker::Ping,
+            _ => ToWorker::Stop { leave: *input.choose(&[Leave::Idle, Leave::Wall, Leave::Tasks, Leave::Closing])? },
+        })
+    }
+}
+
+impl Make for FromWorker {
+    fn make(input: &mut Unstructured) -> Result<Self> {
+        Ok(match input.int_in_range(0..=3)? {
+            0 => FromWorker::Hello {
+                version: input.arbitrary()?,
+                python: input.arbitrary()?,
+                pid: input.arbitrary()?,
+                host: input.arbitrary()?,
+            },
+            1 => FromWorker::Finished {
+                lease: Lease(number(input)?),
+                success: input.arbitrary()?,
+                started: input.arbitrary()?,
+                nanoseconds: input.arbitrary()?,
+                payload: payload(input)?,
+            },
+            2 => FromWorker::Recalled { lease: Lease(number(input)?), back: input.arbitrary()? },
+            _ => FromWorker::Heartbeat,
+        })
+    }
+}
+
+/// A number that often meets others: mostly small.
+fn number(input: &mut Unstructured) -> Result<u64> {
+    if input.ratio(7, 8)? { Ok(u64::from(u8::arbitrary(input)? % 16)) } else { input.arbitrary() }
+}
+
+/// A size at the borders of what one frame holds.
+fn size(input: &mut Unstructured) -> Result<usize> {
+    let chunks = if input.ratio(1, 8)? { input.int_in_range(1..=3)? * CHUNK } else { 0 };
+    Ok((chunks + input.int_in_range(0..=8)?).saturating_sub(4))
+}
+
+fn payload(input: &mut Unstructured) -> Result<Payload> {
+    Ok(vec![7; size(input)?].into())
+}
+
+fn frame(kind: u8, fields: &[u8]) -> Vec<u8> {
+    let length = 1 + fields.len() as u32;
+    [&length.to_le_bytes(), &[kind][..], fields].concat()
+}
+
+/// One stretch of a stream: a message, a part of one, a part of a payload, any frame, or anything at all.
+fn stretch<M: Make>(input: &mut Unstructured) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    match input.int_in_range(0..=7)? {
+        0 => bytes.extend_from_slice(input.arbitrary()?),
+        1 => bytes = frame(input.arbitrary()?, input.arbitrary()?),
+        2 => bytes = frame(PART, &vec![7; size(input)?]),
+        3 => {
+            M::make(input)?.encode(&mut bytes);
+            bytes.truncate(bytes.len().saturating_sub(size(input)?));
+        }
+        4 => {
+            M::make(input)?.encode(&mut bytes);
+            let place = input.int_in_range(0..=bytes.len().min(64) - 1)?;
+            bytes[place] ^= u8::arbitrary(input)?;
+        }
+        _ => M::make(input)?.encode(&mut bytes),
+    }
+    Ok(bytes)
+}
+
+/// A stream: as much as the fuzzer's bytes tell.
+pub fn stream<M: Make>(input: &mut Unstructured) -> Vec<u8> {
+    let mut stream = Vec::new();
+    while !input.is_empty()
+        && let Ok(bytes) = stretch::<M>(input)
+        && stream.len() + bytes.len() <= STREAM
+    {
+        stream.extend_from_slice(&bytes);
+    }
+    stream
+}

@@ -1,0 +1,45 @@
+//! Any bytes in any cuts: nothing panics, the cuts do not matter, and what is decoded encodes to what it was decoded from.
+#![no_main]
+
+use std::fmt::Debug;
+
+use kumi_core::frame::Wire;
+use kumi_core::{Decoder, FrameError, FromWorker, ToWorker};
+use kumi_fuzz::{Make, stream};
+use libfuzzer_sys::arbitrary::Unstructured;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: (bool, u64, &[u8])| {
+    let (to_worker, seed, bytes) = input;
+    if to_worker { check::<ToWorker>(seed, bytes) } else { check::<FromWorker>(seed, bytes) }
+});
+
+fn check<M: Make + Debug + PartialEq>(seed: u64, input: &[u8]) {
+    let bytes = stream::<M>(&mut Unstructured::new(input));
+    let whole = decode::<M>(&bytes, usize::MAX, 0);
+    // Small pieces of short streams, large ones of long streams: as many in either case.
+    assert!(decode(&bytes, 2 + bytes.len() / 64, seed) == whole, "the cuts matter");
+    let mut again = Vec::new();
+    whole.0.iter().for_each(|message| message.encode(&mut again));
+    assert!(again.len() <= bytes.len(), "more came out than went in");
+    assert!(decode::<M>(&again, usize::MAX, 0) == (whole.0, None), "what is decoded encodes to something else");
+}
+
+/// Messages and the error that ended them, of a stream in pieces of less than `most` bytes.
+fn decode<M: Wire>(mut bytes: &[u8], most: usize, mut random: u64) -> (Vec<M>, Option<FrameError>) {
+    let (mut decoder, mut messages) = (Decoder::default(), Vec::new());
+    loop {
+        match decoder.next() {
+            Ok(Some(message)) => messages.push(message),
+            Err(error) => return (messages, Some(error)),
+            Ok(None) if bytes.is_empty() => return (messages, None),
+            Ok(None) => {
+                random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                let piece = if most == usize::MAX { most } else { 1 + (random >> 33) as usize % most };
+                let (now, later) = bytes.split_at(piece.min(bytes.len()));
+                decoder.feed(now);
+                bytes = later;
+            }
+        }
+    }
+}

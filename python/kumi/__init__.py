@@ -1,0 +1,56 @@
+"""kumi runs Python functions asynchronously on other processes.
+
+Example:
+    >>> import kumi
+    >>> kumi.submit(pow, 2, 10).result()
+    1024
+    >>> kumi.map(pow, [2, 3], [5, 2]).results()
+    [32, 9]
+"""
+
+from kumi._core import Status
+from kumi.controller import Controller, Summary
+from kumi.default import daemons, default, map, run, submit, try_submit, with_options
+from kumi.errors import (
+    ControllerClosed,
+    ControllerError,
+    CrashError,
+    KumiError,
+    LaunchError,
+    QueueFull,
+    RemoteError,
+    SerializationError,
+    TaskCancelled,
+    TaskTimeout,
+)
+from kumi.launchers import Local, Sequential
+from kumi.map import Map
+from kumi.task import Record, Task
+
+__all__ = [
+    "Controller",
+    "ControllerClosed",
+    "ControllerError",
+    "CrashError",
+    "KumiError",
+    "LaunchError",
+    "Local",
+    "Map",
+    "QueueFull",
+    "Record",
+    "RemoteError",
+    "Sequential",
+    "SerializationError",
+    "Status",
+    "Summary",
+    "Task",
+    "TaskCancelled",
+    "TaskTimeout",
+    "daemons",
+    "default",
+    "map",
+    "run",
+    "submit",
+    "try_submit",
+    "with_options",
+]

@@ -1,0 +1,274 @@
+"""The Rust core: dispatcher, local workers, waiting. This stub is its manual; `mypy.stubtest` checks it against the binary.
+
+Everything here is thread-safe. Whatever waits does so without the GIL, ends early on a signal handler's exception
+(Ctrl-C), and is woken by `Pool.terminate`. Times are seconds; instants are Unix time as a float.
+"""
+
+from typing import Any, Literal, Protocol, Self, final, type_check_only
+
+PROTOCOL: int
+"""Version of the wire protocol, checked when a worker says hello."""
+
+class QueueFull(Exception):
+    """The queue has no room for this task and the caller did not want to wait."""
+
+class PoolClosed(Exception):
+    """The pool takes no more tasks: it was shut down or terminated, or this is a forked child, or Python is ending."""
+
+@final
+class Function:
+    """A pickled function that the pool keeps and sends once to each worker. Forgotten with its last task and this handle."""
+
+    @property
+    def label(self) -> str: ...
+
+class Handle:
+    """One task, seen from the host; `kumi.Task` derives from it. Making one submits the task.
+
+    With the last reference the core forgets the task's result (the task itself still runs).
+    `crashes_max=None` means the pool's own. `kept` tasks are counted as pushed and come out of `Pool.pop`.
+    `wait`: block while the queue is full, instead of raising `QueueFull`. Raises `PoolClosed`.
+    """
+
+    def __new__(
+        cls,
+        pool: Pool,
+        function: Function,
+        payload: bytes,
+        name: str | None,
+        crashes_max: int | None,
+        kept: bool,
+        wait: bool,
+        /,
+    ) -> Self: ...
+    @property
+    def id(self) -> int:
+        """Unique within its pool."""
+    @property
+    def pool(self) -> Pool: ...
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def label(self) -> str:
+        """The function's label."""
+    def state(self) -> Literal["waiting", "running", "success", "error", "crash", "cancel", "timeout"]: ...
+    def done(self) -> bool: ...
+    def wait(self, timeout: float | None, /) -> bool:
+        """Whether the task was done within `timeout` seconds (None: no limit)."""
+    def outcome(self) -> tuple[int, bytes] | None:
+        """None until done; then one of the constants SUCCESS, ERROR, ... and what belongs to it.
+
+        The bytes are the pickled value (SUCCESS), the pickled error (ERROR), or UTF-8 text saying what happened.
+        """
+    def cancel(self) -> bool:
+        """Cancels a task that has not started. False if it started or is done."""
+    def watch(self) -> int | None:
+        """Asks for a delivery when done: a token that `next_deliveries` will return once. None if done already."""
+    def facts(self) -> Facts | None:
+        """Everything the core knows about a finished task. None until done."""
+
+SUCCESS: int
+ERROR: int
+CRASH: int
+CANCEL: int
+TIMEOUT: int
+LAUNCH: int
+"""No worker can be started: a kind of crash (`state()` says "crash")."""
+
+@final
+class Certificate:
+    """Why a worker died. Fields that nobody could find out are None."""
+
+    @property
+    def cause(self) -> str:
+        """In words: "killed by signal 9 (SIGKILL)", "exited with code 3", ..."""
+    @property
+    def pid(self) -> int | None: ...
+    @property
+    def host(self) -> str | None: ...
+    @property
+    def exit_code(self) -> int | None: ...
+    @property
+    def signal(self) -> int | None: ...
+    @property
+    def stderr(self) -> str:
+        """The last lines that the worker wrote to stderr."""
+
+@final
+class Facts:
+    """What the core knows about a finished task: the stuff of `kumi.Record`."""
+
+    @property
+    def status(self) -> Literal["success", "error", "crash", "cancel", "timeout"]: ...
+    @property
+    def function(self) -> str:
+        """The function's label."""
+    @property
+    def submitted(self) -> float: ...
+    @property
+    def started(self) -> float | None: ...
+    @property
+    def finished(self) -> float: ...
+    @property
+    def seconds(self) -> float | None:
+        """How long the function ran, by the worker's clock."""
+    @property
+    def worker(self) -> str | None:
+        """The worker's name, `<controller>-<number of its launch>`."""
+    @property
+    def pid(self) -> int | None: ...
+    @property
+    def host(self) -> str | None: ...
+    @property
+    def attempts(self) -> int:
+        """How often it was given to a worker that began it or may have begun it."""
+    @property
+    def certificate(self) -> Certificate | None:
+        """Of the last worker that died of this task, if any did."""
+
+@final
+class Status:
+    """A controller's counts at one instant."""
+
+    @property
+    def workers(self) -> int:
+        """Workers that have joined and have not left."""
+    @property
+    def idle(self) -> int:
+        """Of those, how many hold no task."""
+    @property
+    def launching(self) -> int:
+        """Workers asked for that have not joined yet."""
+    @property
+    def waiting(self) -> int:
+        """Tasks that no worker has begun."""
+    @property
+    def running(self) -> int: ...
+    @property
+    def finished(self) -> int:
+        """Tasks resolved since the start, however they ended."""
+    @property
+    def uncollected(self) -> int:
+        """Pushed tasks whose record has not been popped, finished or not."""
+    @property
+    def queued_bytes(self) -> int:
+        """Payload of tasks waiting or running, plus 400 bytes for each."""
+    @property
+    def success(self) -> int: ...
+    @property
+    def error(self) -> int: ...
+    @property
+    def crash(self) -> int: ...
+    @property
+    def cancel(self) -> int: ...
+    @property
+    def timeout(self) -> int: ...
+    @property
+    def launched(self) -> int:
+        """Workers that have ever joined."""
+    @property
+    def left_idle(self) -> int:
+        """Workers that left because there was no work."""
+    @property
+    def left_limit(self) -> int:
+        """Workers that left because of `seconds_wall` or `tasks_max`."""
+    @property
+    def left_stopped(self) -> int:
+        """Workers that left because the controller ended."""
+    @property
+    def lost(self) -> int:
+        """Workers that died."""
+
+@final
+class Pool:
+    """One dispatcher with its workers. Nothing starts before `start`."""
+
+    def __new__(
+        cls,
+        *,
+        name: str,
+        workers: int,
+        workers_min: int,
+        seconds_idle: float | None,
+        seconds_wall: float | None,
+        seconds_launch: float,
+        seconds_kill: float,
+        tasks_max: int | None,
+        crashes_max: int,
+        queue_bytes: int,
+        in_process: bool,
+    ) -> Self: ...
+    @property
+    def name(self) -> str: ...
+    def start(self) -> None:
+        """Starts the I/O thread; the brain may ask for workers from now on."""
+    def spawn_by(self, argv: list[str], environment: dict[str, str], directory: str | None, /) -> None:
+        """Says how a local worker is started: the core does it from now on, also while Python holds the GIL."""
+    def next_order(self) -> list[int] | None:
+        """Waits for launches the brain wants and the core cannot carry out by itself. None when the pool has ended."""
+    def launch_failed(self, launches: list[int], text: str, /) -> None:
+        """Reports that these launches failed, with the launcher's own words."""
+    def define(self, payload: bytes, label: str, /) -> Function: ...
+    def next_job(self) -> tuple[int, bytes, bytes] | None:
+        """In-process pools only: begins the oldest waiting task: its id, its function and its arguments."""
+    def finish_job(self, id: int, success: bool, payload: bytes, started: float, seconds: float, /) -> None:
+        """In-process pools only: resolves a task begun by `next_job`."""
+    def pop(self, timeout: float | None, /) -> int | None:
+        """Takes the id of the next finished kept task, in the order of finishing. None if none came in time or none is left."""
+    def wait_kept(self, every: bool, timeout: float | None, /) -> bool:
+        """Whether, within the time, there was something to pop and (`every`) no kept task was unfinished."""
+    def wait_done(self, timeout: float | None, /) -> bool:
+        """Whether every task was resolved within the time."""
+    def cancel_waiting(self) -> int:
+        """Cancels every task that no worker has begun; says how many."""
+    def status(self) -> Status: ...
+    def processes(self) -> list[tuple[str, int]]:
+        """Name and process id of each local worker that is alive."""
+    def resize(self, workers: int, /) -> None: ...
+    def close(self) -> None:
+        """Takes no more tasks; workers leave when nothing is left to do. Returns at once."""
+    def terminate(self) -> None:
+        """Cancels what is unresolved, kills the workers with their children, ends the I/O thread. Idempotent; returns when done."""
+
+def next_deliveries() -> list[int | tuple[str, bool, bytes]] | None:
+    """For the one thread that brings news to Python: waits, then returns what has happened. None when Python is ending.
+
+    An int is a token of `Handle.watch`; a tuple is output of a worker: its name, whether it is stderr, the bytes.
+    """
+
+def leave() -> None:
+    """For the atexit handler, after every pool has ended: wakes every thread that waits in here and lets it out (2 s at most)."""
+
+def forked() -> None:
+    """For `os.register_at_fork`: this process is a child now; whatever its pools are asked from now on raises `PoolClosed`."""
+
+@final
+class Worker:
+    """A worker process's end. One per process, made in the main thread."""
+
+    def __new__(cls) -> Self:
+        """Takes over the descriptors that the host passed. Raises OSError where there are none."""
+    def serve(self, execute: Executor, /) -> str:
+        """Runs tasks until the host says stop; returns the reason."""
+
+@type_check_only
+class Executor(Protocol):
+    """What `Worker.serve` calls. Not a class of the binary: any object with these methods."""
+
+    def load(self, payload: bytes, /) -> Any:
+        """Unpickles a function; its errors become errors of the task."""
+    def run(self, function: Any, payload: bytes, /) -> tuple[bool, bytes]:
+        """Calls `function` with the pickled arguments: (True, pickled value) or (False, pickled error). Never raises."""
+
+def decide(
+    *,
+    workers: int,
+    workers_min: int,
+    waiting: int,
+    running: int,
+    joined: int,
+    expected: int,
+    failures: int,
+    seconds_since_failure: float | None,
+) -> tuple[int, float | None, bool]:
+    """The scaling rule: how many to launch now, seconds until it should be asked again (None: no need), whether to give up."""

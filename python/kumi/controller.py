@@ -1,0 +1,426 @@
+"""What a user holds: a queue of tasks and the workers that run them, behind the face of an Executor.
+
+Decides nothing about tasks and workers: the core does that. Here are the life of a controller, from its first task to
+the end of the interpreter, and the pushed tasks whose records it keeps.
+"""
+
+import itertools
+import os
+import sys
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
+
+from kumi import _core, serial
+from kumi._core import Status
+from kumi.errors import ControllerClosed, QueueFull
+from kumi.functions import Functions, Prepared
+from kumi.kept import Kept
+from kumi.launchers import Launcher, Local, Sequential, carry_out_orders, run_one, usable_cpus
+from kumi.options import Options, positive, text, whole
+from kumi.registry import registry
+from kumi.submitter import Submitter
+from kumi.task import Record, Task, deliverer
+from kumi.worker import Executor as TaskExecutor
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future, Lock
+
+SECONDS_KILL = 5.0  # what a worker gets, once told to stop, before it is killed
+SECONDS_UNTIL_NOTICE = 10.0  # a program that waits longer than this at its end says for what
+BYTES_UNBOUNDED = 2**63 - 1
+
+_PLAIN = Options()
+_LOCAL = Local()
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a controller has done so far.
+
+    Attributes:
+        controller: Its name.
+        tasks: Tasks that are finished, however they ended.
+        success: How many of them succeeded,
+        error: raised an error,
+        crash: died with their workers, or found no worker,
+        cancel: were cancelled,
+        timeout: or ran into a limit.
+        workers_launched: Workers that ever joined.
+        workers_left_idle: How many of them left because there was no work,
+        workers_left_limit: because of `seconds_wall` or `tasks_max`,
+        workers_left_stopped: because the controller ended,
+        workers_lost: or died.
+    """
+
+    controller: str
+    tasks: int
+    success: int
+    error: int
+    crash: int
+    cancel: int
+    timeout: int
+    workers_launched: int
+    workers_left_idle: int
+    workers_left_limit: int
+    workers_left_stopped: int
+    workers_lost: int
+
+
+class Controller(Submitter, Executor):
+    """A queue of tasks and the workers that run them: a `concurrent.futures.Executor`.
+
+    Making one checks the arguments and does nothing else; the first task, or `start`, opens it. Workers are launched
+    when there is work and leave when there is none. Leaving a `with` block waits for what was submitted; leaving it by
+    an exception cancels it. A controller can be pickled, as its arguments.
+
+    Args:
+        launcher: Where workers come from: `Local()`, or `Sequential()` to run tasks in this process.
+        name: Unique among the open controllers; None: one is made up.
+        workers: The most workers at a time; None: as many as there are usable CPUs.
+        workers_min: Workers that are kept even when there is no work.
+        seconds_idle: After so long without a task a worker leaves; None: never.
+        seconds_wall: After so long a worker leaves, once its task is done; None: never.
+        seconds_launch: A worker that has not joined after so long counts as failed.
+        tasks_max: After so many tasks a worker leaves; None: never.
+        crashes_max: How often a task may crash its worker and be run again.
+        queue_gigabytes_max: Bound of the arguments in the queue, in 10^9 bytes; None: a quarter of the memory.
+
+    Raises:
+        TypeError, ValueError: If an argument is not of the kind or in the range that the message names.
+
+    Example:
+        >>> with kumi.Controller(workers=4, seconds_idle=10) as crew:
+        ...     crew.submit(pow, 2, 10).result()
+        1024
+    """
+
+    def __init__(
+        self,
+        launcher: Launcher | Sequential = _LOCAL,
+        *,
+        name: str | None = None,
+        workers: int | None = None,
+        workers_min: int = 0,
+        seconds_idle: float | None = 300,
+        seconds_wall: float | None = None,
+        seconds_launch: float = 60,
+        tasks_max: int | None = None,
+        crashes_max: int = 5,
+        queue_gigabytes_max: float | None = None,
+    ) -> None:
+        self._arguments = {key: value for key, value in locals().items() if key not in {"self", "__class__"}}
+        self.launcher = _launcher(launcher)
+        self.workers = whole("workers", workers, least=1, none=True) or usable_cpus()
+        self.name = text("name", name, none=True) or _made_up_name()
+        self._make_pool = partial(
+            _core.Pool,
+            name=self.name,
+            workers=self.workers,
+            workers_min=_workers_min(workers_min, self.workers),
+            seconds_idle=positive("seconds_idle", seconds_idle, zero=True, none=True),
+            seconds_wall=positive("seconds_wall", seconds_wall, none=True),
+            seconds_launch=positive("seconds_launch", seconds_launch),
+            seconds_kill=SECONDS_KILL,
+            tasks_max=whole("tasks_max", tasks_max, least=1, none=True),
+            crashes_max=whole("crashes_max", crashes_max, least=0),
+            queue_bytes=_queue_bytes(positive("queue_gigabytes_max", queue_gigabytes_max, none=True), launcher),
+            in_process=isinstance(launcher, Sequential),
+        )
+        self._life = threading.Lock()  # guards the next three
+        self._pool: _core.Pool | None = None
+        self._functions: Functions | None = None  # from the start on
+        self._closed = False
+        self._executor: TaskExecutor | None = None  # if tasks run in this process
+        self._pid: int | None = None  # of the process that started it
+        self._in_block = False
+        self._hides: Controller | None = None  # see Registry.add
+        self._kept = Kept()
+        self._room: weakref.WeakKeyDictionary[AbstractEventLoop, Lock] = weakref.WeakKeyDictionary()
+
+    def start(self) -> None:
+        """Opens the controller, which the first task does otherwise. `workers_min` workers are launched.
+
+        Raises:
+            ControllerError: If another open controller has the same name.
+            ControllerClosed: If the controller has ended.
+        """
+        self._open()
+
+    def status(self) -> Status:
+        """Counts of workers and tasks at this instant. Takes microseconds."""
+        with self._life:
+            return self._made_pool().status()
+
+    def summary(self) -> Summary:
+        """What the controller has done so far. Can also be asked when it has ended."""
+        s = self.status()
+        left = (s.left_idle, s.left_limit, s.left_stopped, s.lost)
+        return Summary(self.name, s.finished, s.success, s.error, s.crash, s.cancel, s.timeout, s.launched, *left)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no pushed task is left whose record was not popped, finished or not."""
+        return self.status().uncollected == 0
+
+    def wait(self, mode: Literal["all", "one"] = "all", timeout: float | None = None) -> bool:
+        """Waits for pushed tasks.
+
+        Args:
+            mode: "all": until every one is done; "one": until one is.
+            timeout: Seconds to wait at most; None: no limit.
+
+        Returns:
+            Whether it came so, and there is a record to pop. False at once if nothing was pushed.
+        """
+        if mode not in {"all", "one"}:
+            raise ValueError(f'mode must be "all" or "one", not {mode!r}')
+        return self._functions is not None and self._live_pool().wait_kept(mode == "all", timeout)
+
+    def pop(self, timeout: float | None = 0) -> Record[Any] | None:
+        """Takes the record of the next pushed task that is done, in the order in which they finish.
+
+        Args:
+            timeout: Seconds to wait for one at most; None: until there is one, or no pushed task is left.
+        """
+        if self._functions is None:
+            return None
+        while (id_ := self._live_pool().pop(timeout)) is not None:
+            task = self._kept.take(id_)
+            if task is not None:
+                return task.record
+        return None
+
+    def collect(self, on_error: Literal["return", "raise"] = "return") -> list[Record[Any]]:
+        """Takes the records of all pushed tasks that are done, without waiting.
+
+        Args:
+            on_error: "return": a task that failed is a record like others; "raise": its error is raised, that of the
+                first in the order of submission, and all the records stay where they are.
+        """
+        if on_error not in {"return", "raise"}:
+            raise ValueError(f'on_error must be "return" or "raise", not {on_error!r}')
+        if on_error == "raise":
+            self._kept.raise_first()
+        return list(iter(self.pop, None))
+
+    def records(self) -> Iterator[Record[Any]]:
+        """Takes records as tasks finish, and waits until no pushed task is left."""
+        return iter(partial(self.pop, timeout=None), None)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Ends the controller: it takes no more tasks, and workers leave when nothing is left to do.
+
+        Args:
+            wait: Whether to wait for that.
+            cancel_futures: Whether to cancel the tasks that have not started.
+        """
+        pool = self._close()
+        if pool is None:
+            return
+        pool.close()
+        if cancel_futures:
+            pool.cancel_waiting()
+        registry.keep(self)
+        if wait:
+            self._wait_done(pool)
+            self.terminate()
+
+    def terminate(self) -> None:
+        """Ends the controller at once: cancels its tasks, and kills its workers with their children."""
+        pool = self._close()
+        if pool is not None:
+            pool.terminate()
+        registry.remove(self, ended=True)
+
+    def __enter__(self) -> Self:
+        self._in_block = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.shutdown()
+        finally:
+            self.terminate()
+
+    def __del__(self) -> None:
+        if getattr(self, "_pid", None) != os.getpid() or self._closed:
+            return
+        # In a thread, for this may run anywhere, and terminating waits.
+        threading.Thread(target=self._live_pool().terminate, name="kumi-terminate", daemon=True).start()
+        text = f"{self!r} is held by nobody any more: its tasks are cancelled"
+        warnings.warn(text, ResourceWarning, stacklevel=1, source=self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), **self._arguments), ()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "new" if self._functions is None else "open"
+        return f"<Controller {self.name!r} {state}, {self.launcher!r}, workers={self.workers}>"
+
+    def _route(self) -> tuple["Controller", Options]:
+        return self, _PLAIN
+
+    def _find(self, name: str) -> "Controller":
+        return cast("Controller", registry.find(name))
+
+    def _prepare(self, fn: Callable[..., Any]) -> Prepared:
+        try:
+            return (self._functions or self._open()).get(fn)
+        except _core.PoolClosed as error:
+            raise self._closed_error(error) from None
+
+    def _enter(
+        self,
+        function: Prepared,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        *,
+        wait: bool,
+        kept: bool = False,
+    ) -> Task[Any] | None:
+        payload = serial.dumps_call(args, kwargs, function.call)
+        pool, handle, name, crashes_max = self._pool, function.handle, options.name, options.crashes_max
+        assert pool is not None, "a function is prepared by a controller that was started"
+        try:
+            try:
+                task: Task[Any] = Task.__new__(Task, pool, handle, payload, name, crashes_max, kept, False)
+            except _core.QueueFull:
+                if not wait:
+                    return None
+                _refuse_to_block_a_loop()
+                task = Task.__new__(Task, pool, handle, payload, name, crashes_max, kept, True)
+        except _core.PoolClosed as error:
+            raise self._closed_error(error) from None
+        if self._executor is not None:
+            run_one(pool, self._executor)
+        return task
+
+    async def _enter_when_room(
+        self, function: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
+    ) -> Task[Any]:
+        """One coroutine at a time waits, in a thread: so they stay in order, and thousands need one thread."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        async with self._room.setdefault(loop, asyncio.Lock()):
+            enter = partial(self._enter, function, args, kwargs, options, wait=True)
+            entering = loop.run_in_executor(None, cast("Callable[[], Task[Any]]", enter))
+            try:
+                return await asyncio.shield(entering)
+            except asyncio.CancelledError:
+                entering.add_done_callback(_cancel_entered)
+                raise
+
+    def _push(self, function: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Task[Any]:
+        enter = partial(self._enter, function, args, kwargs, options, wait=True, kept=True)
+        return self._kept.add(options.name, cast("Callable[[], Task[Any]]", enter))
+
+    def _open(self) -> Functions:
+        with self._life:
+            if self._functions is None:
+                if self._closed:
+                    raise self._closed_error("it has ended")
+                registry.add(self, hides=self._hides)
+                try:
+                    self._functions = self._start()
+                except BaseException:
+                    registry.remove(self, ended=True)
+                    raise
+            return self._functions
+
+    def _start(self) -> Functions:
+        pool = self._made_pool()
+        pool.start()
+        self._pid = os.getpid()
+        if isinstance(self.launcher, Sequential):
+            self._executor = TaskExecutor()
+        else:
+            deliverer.start()
+            # The thread must not hold the controller, or nobody could ever let go of that.
+            orders = (pool, self.launcher, self.workers)
+            threading.Thread(target=carry_out_orders, args=orders, name="kumi-launcher", daemon=True).start()
+        return Functions(pool)
+
+    def _made_pool(self) -> _core.Pool:
+        if self._pool is None:
+            self._pool = self._make_pool()
+        return self._pool
+
+    def _live_pool(self) -> _core.Pool:
+        assert self._pool is not None, "a controller that was started has a pool"
+        return self._pool
+
+    def _close(self) -> _core.Pool | None:
+        """Takes no more tasks. Returns the pool if there is one that may have to be ended."""
+        with self._life:
+            self._closed = True
+            registry.remove(self, ended=False)
+            return None if self._functions is None else self._pool
+
+    def _is_usable(self) -> bool:
+        return not self._closed and self._pid in {None, os.getpid()}
+
+    def _wait_done(self, pool: _core.Pool) -> None:
+        if pool.wait_done(SECONDS_UNTIL_NOTICE):
+            return
+        status = pool.status()
+        sys.stderr.write(
+            f"kumi: controller {self.name!r} ends when its tasks are done: {status.running} running, "
+            f"{status.waiting} waiting, {status.workers} workers\n"
+        )
+        pool.wait_done(None)
+
+    def _closed_error(self, reason: object) -> ControllerClosed:
+        return ControllerClosed(f"controller {self.name!r} takes no more tasks: {reason}; open another one")
+
+
+_numbers = itertools.count(1)
+
+
+def _made_up_name() -> str:
+    taken = registry.names()
+    return next(name for name in (f"kumi-{number}" for number in _numbers) if name not in taken)
+
+
+def _launcher(value: Launcher | Sequential) -> Launcher | Sequential:
+    if isinstance(value, type) or not isinstance(value, Launcher | Sequential):
+        raise TypeError(f"launcher must be a launcher, such as kumi.Local(), not {value!r}")
+    return value
+
+
+def _workers_min(value: object, workers: int) -> int:
+    number = whole("workers_min", value, least=0)
+    if number > workers:
+        raise ValueError(f"workers_min must be a whole number from 0 to workers, which is {workers}, not {value!r}")
+    return number
+
+
+def _queue_bytes(gigabytes: float | None, launcher: Launcher | Sequential) -> int:
+    if isinstance(launcher, Sequential):
+        return BYTES_UNBOUNDED  # it would wait for room that only itself can make
+    if gigabytes is not None:
+        return max(1, int(gigabytes * 1e9))
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+
+
+def _refuse_to_block_a_loop() -> None:
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        raise QueueFull("the queue is full, and waiting would stop the event loop: use `await controller.run(...)`")
+
+
+def _cancel_entered(entering: "Future[Task[Any]]") -> None:
+    """For a task that found room after its coroutine was cancelled."""
+    if not entering.cancelled() and entering.exception() is None:
+        entering.result().cancel()

@@ -1,0 +1,162 @@
+"""The controller behind `kumi.submit` and its kin, and `daemons`, which sets it."""
+
+import os
+import threading
+from dataclasses import dataclass
+from typing import Any, Literal, overload
+
+from kumi.controller import Controller
+from kumi.launchers import Launcher, Local, Sequential
+from kumi.options import Options, text
+from kumi.registry import registry
+from kumi.submitter import Queue, Submitter
+
+NAME = "default"
+SECONDS_IDLE = 30.0  # of the controller that opens when nothing was set up
+
+_LOCAL = Local()
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    crew: Controller
+    call: tuple[object, ...] | None  # of `daemons`
+
+
+class _Defaults:
+    """The controllers that are or were the default, the present one last. The former ones come back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._entries: list[_Entry] = []
+
+    def get(self) -> Controller:
+        """The present default; one opens if there is none."""
+        with self._lock:
+            self._settle()
+            if not self._entries:
+                name = None if NAME in registry.names() else NAME
+                self._entries.append(_Entry(Controller(_LOCAL, name=name, seconds_idle=SECONDS_IDLE), None))
+            return self._entries[-1].crew
+
+    def set(self, call: tuple[object, ...], made: Controller) -> Controller:
+        """Makes a controller the default, or the open one that the same call has made."""
+        with self._lock:
+            self._settle()
+            former = self._named(made.name)
+            if former is not None and former.call == call:
+                self._entries.remove(former)
+                self._entries.append(former)
+                return former.crew
+            made._hides = None if former is None else former.crew
+            self._entries.append(_Entry(made, call))
+            return made
+
+    def end(self, name: str) -> None:
+        """Terminates the controller of that name, if one is open."""
+        with self._lock:
+            self._settle()
+            former = self._named(name)
+        if former is not None:
+            former.crew.terminate()
+
+    def _named(self, name: str) -> _Entry | None:
+        return next((e for e in reversed(self._entries) if e.crew.name == name), None)
+
+    def _settle(self) -> None:
+        """Drops what has ended, and ends what was replaced.
+
+        One controller replaces another of the same name when it is used without `with`: in a block it only hides the
+        other, which comes back afterwards. Whether there is a block shows a moment after `daemons` has returned.
+        """
+        self._entries = [entry for entry in self._entries if entry.crew._is_usable()]
+        top = self._entries[-1].crew if self._entries else None
+        if top is not None and top._hides is not None and not top._in_block:
+            if not top._hides._in_block:
+                top._hides.shutdown(wait=False)
+            top._hides = None
+
+
+class _Front(Submitter):
+    """The module `kumi` as a way to hand in work."""
+
+    def _route(self) -> tuple[Queue, Options]:
+        return _defaults.get()._route()
+
+
+_defaults = _Defaults()
+os.register_at_fork(after_in_child=_defaults.__init__)  # type: ignore[misc]
+
+_front = _Front()
+submit = _front.submit
+try_submit = _front.try_submit
+run = _front.run
+map = _front.map
+with_options = _front.with_options
+
+
+def default() -> Controller:
+    """The controller that `kumi.submit` and its kin go to. With nothing set up it is `Controller(seconds_idle=30)`.
+
+    Example:
+        >>> kumi.default().status().running
+        0
+    """
+    return _defaults.get()
+
+
+@overload
+def daemons(  # type: ignore[overload-overlap] # an int in general makes one
+    workers: Literal[0],
+    launcher: Launcher | Sequential = ...,
+    *,
+    name: str = ...,
+) -> None: ...
+@overload
+def daemons(
+    workers: int | None = ...,
+    launcher: Launcher | Sequential = ...,
+    *,
+    name: str = ...,
+    **controller_options: Any,
+) -> Controller: ...
+def daemons(
+    workers: int | None = None,
+    launcher: Launcher | Sequential = _LOCAL,
+    *,
+    name: str = NAME,
+    **controller_options: Any,
+) -> Controller | None:
+    """Opens a controller and makes it the default.
+
+    Its workers start at once and do not leave when idle. In a `with` statement the controller ends with the block and
+    the former default comes back. The same call again returns the open controller, and another call with the same
+    name replaces it: the former one takes no more tasks and ends when its own are done.
+
+    Args:
+        workers: The most workers at a time; None: as many as there are usable CPUs; 0: terminate the controller that
+            is open under this name.
+        launcher: Where workers come from.
+        name: The controller's name, for `with_options(controller=...)`.
+        controller_options: Further arguments of `Controller`.
+
+    Raises:
+        TypeError, ValueError: If `Controller` does not accept an argument.
+        ControllerError: If an open controller that `daemons` did not make has this name.
+
+    Example:
+        >>> with kumi.daemons(4):
+        ...     squares = kumi.map(pow, range(100), [2] * 100).results()
+    """
+    text("name", name)
+    if workers == 0 and not isinstance(workers, bool):
+        _defaults.end(name)
+        return None
+    made = Controller(launcher, name=name, workers=workers, **controller_options)
+    if isinstance(launcher, Local):
+        always_on: dict[str, Any] = {"workers_min": made.workers, "seconds_idle": None}
+        made = Controller(launcher, name=name, workers=workers, **(always_on | controller_options))
+    crew = _defaults.set((workers, launcher, controller_options), made)
+    if isinstance(launcher, Local):
+        crew.start()
+    return crew

@@ -1,0 +1,103 @@
+"""Workers on this machine."""
+
+import math
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kumi.launchers.base import Command
+
+# Every library that would otherwise start a thread for each core, in each worker.
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+
+# The worker looks for modules where this process does at the moment of the launch. `-c` puts '' in front of the path
+# of its own accord, hence the assignment of the whole. The variable goes, lest the tasks' own children inherit it.
+BOOTSTRAP = (
+    "import os, sys; sys.path[:] = os.environ.pop('KUMI_SYS_PATH').split(os.pathsep); "
+    "from kumi.worker import main; main()"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """Launches workers on this machine, in sessions of their own, started fresh and never forked.
+
+    Args:
+        python: The interpreter; None: the one that runs this program. It must be of the same minor version.
+        environment: Variables to set for the workers besides those of this process. A library's number of threads
+            (OMP_NUM_THREADS and its kin) is set to usable CPUs // workers unless it is set here or in this process.
+
+    Example:
+        >>> crew = kumi.Controller(kumi.Local(environment={"OMP_NUM_THREADS": "4"}), workers=2)
+    """
+
+    python: str | None = None
+    environment: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.python is not None and (not isinstance(self.python, str) or not self.python):
+            raise TypeError(
+                f"python must be the path of an interpreter as a non-empty string, or None: {self.python!r}"
+            )
+        if self.environment is None:
+            return
+        if not isinstance(self.environment, Mapping):
+            raise TypeError(f"environment must be a mapping of strings to strings, or None, not {self.environment!r}")
+        for name, value in self.environment.items():
+            if not isinstance(name, str) or not isinstance(value, str):
+                raise TypeError(f"environment must map strings to strings, not {name!r} to {value!r}")
+
+    def command(self, workers: int, /) -> Command:
+        """Renders the command that starts one worker.
+
+        Args:
+            workers: The most workers there may be at a time; the libraries' threads are divided by it.
+        """
+        threads = str(max(1, usable_cpus() // workers))
+        environment = dict.fromkeys(THREAD_VARIABLES, threads) | dict(os.environ) | dict(self.environment or {})
+        environment["KUMI_SYS_PATH"] = os.pathsep.join(_search_path())
+        # -u: what a task prints appears at once.
+        return Command([self.python or sys.executable, "-u", "-c", BOOTSTRAP], environment)
+
+
+def _search_path() -> list[str]:
+    """This process's `sys.path`, with relative entries made absolute: a task may change directory."""
+    return [str(Path(entry).absolute()) for entry in sys.path if isinstance(entry, str)]
+
+
+def usable_cpus() -> int:
+    """How many CPUs this process may use: as the scheduler's affinity and the control group's quota allow.
+
+    Example:
+        >>> kumi.Controller(workers=2 * usable_cpus())
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _quota()
+    return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
+
+
+def _quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """CPUs that the control group grants, from version 2's file or version 1's pair of files."""
+    quota, period = _read(root / "cpu.max") or (
+        _read(root / "cpu/cpu.cfs_quota_us") + _read(root / "cpu/cpu.cfs_period_us") or ["max", "1"]
+    )
+    try:
+        return int(quota) / int(period) if int(quota) > 0 else None
+    except ValueError:
+        return None  # "max"
+
+
+def _read(file: Path) -> list[str]:
+    try:
+        return file.read_text().split()
+    except OSError:
+        return []

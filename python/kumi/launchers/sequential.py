@@ -1,0 +1,30 @@
+"""No workers at all."""
+
+import time
+from dataclasses import dataclass
+
+from kumi import _core
+
+
+@dataclass(frozen=True, slots=True)
+class Sequential:
+    """Runs every task in this process, inside the call that submits it: for debugging.
+
+    Arguments and results are pickled all the same, so that a program that works here works with workers too.
+
+    Example:
+        >>> with kumi.Controller(kumi.Sequential()) as crew:
+        ...     crew.submit(abs, -3).result()
+        3
+    """
+
+
+def run_one(pool: _core.Pool, executor: "_core.Executor") -> None:
+    """Runs the oldest task that waits: the caller's own, unless another thread has taken that and left its own."""
+    job = pool.next_job()
+    if job is None:
+        return
+    number, function, payload = job
+    started, clock = time.time(), time.perf_counter()
+    success, outcome = executor.run(executor.load(function), payload)
+    pool.finish_job(number, success, outcome, started, time.perf_counter() - clock)

@@ -1,0 +1,91 @@
+"""Settings of tasks and the checks of arguments: every complaint names the argument and the range it accepts."""
+
+import math
+import operator
+from dataclasses import dataclass, replace
+from typing import overload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What `with_options` sets for the tasks submitted through it. None leaves a setting as it is.
+
+    Attributes:
+        name: A label, for records and messages; the elements of a map are called `<name>_<number>`.
+        controller: The name of the open controller that the tasks go to.
+        crashes_max: How often a task may crash its worker and be run again.
+    """
+
+    name: str | None = None
+    controller: str | None = None
+    crashes_max: int | None = None
+
+    def __post_init__(self) -> None:
+        text("name", self.name, none=True)
+        text("controller", self.controller, none=True)
+        whole("crashes_max", self.crashes_max, least=0, none=True)
+
+    def over(self, other: "Options") -> "Options":
+        """These options, completed by the other ones."""
+        return replace(
+            self,
+            name=other.name if self.name is None else self.name,
+            controller=other.controller if self.controller is None else self.controller,
+            crashes_max=other.crashes_max if self.crashes_max is None else self.crashes_max,
+        )
+
+    def numbered(self, number: int) -> "Options":
+        """The options of one element of a map."""
+        return self if self.name is None else replace(self, name=f"{self.name}_{number}")
+
+
+@overload
+def whole(argument: str, value: object, *, least: int) -> int: ...
+@overload
+def whole(argument: str, value: object, *, least: int, none: bool) -> int | None: ...
+def whole(argument: str, value: object, *, least: int, none: bool = False) -> int | None:
+    """Checks a whole number of at least `least`, or None where that is allowed."""
+    if value is None and none:
+        return None
+    accepted = f"{argument} must be a whole number of at least {least}{' or None' * none}"
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise TypeError(f"{accepted}, not {value!r}")
+    if number < least:
+        raise ValueError(f"{accepted}, not {value!r}")
+    return number
+
+
+@overload
+def positive(argument: str, value: object, *, zero: bool = ...) -> float: ...
+@overload
+def positive(argument: str, value: object, *, zero: bool = ..., none: bool) -> float | None: ...
+def positive(argument: str, value: object, *, zero: bool = False, none: bool = False) -> float | None:
+    """Checks a finite number above 0 (or of at least 0), or None where that is allowed."""
+    if value is None and none:
+        return None
+    accepted = f"{argument} must be a finite number {'of at least' if zero else 'above'} 0{' or None' * none}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{accepted}, not {value!r}")
+    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        raise ValueError(f"{accepted}, not {value!r}")
+    return float(value)
+
+
+@overload
+def text(argument: str, value: object) -> str: ...
+@overload
+def text(argument: str, value: object, *, none: bool) -> str | None: ...
+def text(argument: str, value: object, *, none: bool = False) -> str | None:
+    """Checks a non-empty string, or None where that is allowed."""
+    if value is None and none:
+        return None
+    accepted = f"{argument} must be a non-empty string{' or None' * none}"
+    if not isinstance(value, str):
+        raise TypeError(f"{accepted}, not {value!r}")
+    if not value:
+        raise ValueError(f"{accepted}, not {value!r}")
+    return value

@@ -1,0 +1,120 @@
+"""Which controllers are open, and how they end with the interpreter. Knows of a controller only that it can end."""
+
+import atexit
+import os
+import sys
+import threading
+import weakref
+from typing import Protocol
+
+from kumi import _core
+from kumi.errors import ControllerError
+from kumi.task import deliverer
+
+SECONDS_TO_LEAVE = 2.0  # what the last output and callbacks get when the interpreter ends
+
+
+class Member(Protocol):
+    """A controller, as far as it matters here."""
+
+    name: str
+
+    def shutdown(self, wait: bool = True) -> None:
+        """Waits for what was submitted and ends."""
+
+    def terminate(self) -> None:
+        """Ends at once."""
+
+
+class Registry:
+    """The open controllers of this process, oldest first. Only those that are ending are kept alive."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._open: weakref.WeakValueDictionary[int, Member] = weakref.WeakValueDictionary()
+        self._ending: set[Member] = set()
+
+    def add(self, member: Member, *, hides: Member | None = None) -> None:
+        """Enters a controller that opens.
+
+        Args:
+            member: The controller.
+            hides: An open one whose name it takes over as long as it is open.
+
+        Raises:
+            ControllerError: If another open controller has its name.
+        """
+        with self._lock:
+            if any(other.name == member.name and other is not hides for other in self._open.values()):
+                raise ControllerError(f"a controller named {member.name!r} is open already: choose another name")
+            self._open[id(member)] = member
+
+    def keep(self, member: Member) -> None:
+        """Keeps a controller alive that takes no more tasks and has some left."""
+        with self._lock:
+            self._ending.add(member)
+
+    def remove(self, member: Member, *, ended: bool) -> None:
+        """Forgets the name of a controller that takes no more tasks and, if it has ended, the controller."""
+        with self._lock:
+            self._open.pop(id(member), None)
+            if ended:
+                self._ending.discard(member)
+
+    def find(self, name: str) -> Member:
+        """The open controller of that name.
+
+        Raises:
+            ControllerError: If there is none; it lists those that are open.
+        """
+        with self._lock:
+            members = list(self._open.values())
+        for member in reversed(members):
+            if member.name == name:
+                return member
+        names = ", ".join(sorted({repr(member.name) for member in members})) or "none"
+        raise ControllerError(f"no controller named {name!r} is open; open are: {names}")
+
+    def names(self) -> set[str]:
+        """The names of the open controllers."""
+        with self._lock:
+            return {member.name for member in self._open.values()}
+
+    def end(self) -> None:
+        """Ends everything with the interpreter: waits for the tasks, unless an error has ended the program."""
+        with self._lock:
+            members = {*self._open.values(), *self._ending}
+        try:
+            for member in () if _failed() else members:
+                member.shutdown()
+        finally:
+            for member in members:
+                member.terminate()
+            if self._pid == os.getpid():
+                _core.leave()
+                deliverer.join(SECONDS_TO_LEAVE)
+
+    def forget(self) -> None:
+        """In a forked child: the controllers stayed with the parent, and so did whoever held the lock."""
+        pid = self._pid
+        self.__init__()  # type: ignore[misc]
+        self._pid = pid
+
+
+registry = Registry()
+
+
+def _failed() -> bool:
+    """Whether the program ends by an error that nobody caught. An interactive interpreter survives those."""
+    return hasattr(sys, "last_value") and not hasattr(sys, "ps1")
+
+
+def _after_fork() -> None:
+    _core.forked()
+    registry.forget()
+    deliverer.forget()
+
+
+atexit.register(registry.end)
+os.register_at_fork(after_in_child=_after_fork)

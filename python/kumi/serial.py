@@ -1,0 +1,356 @@
+"""Bytes from calls, values, functions and errors, and back.
+
+Plain values take a path that costs less than a microsecond; everything else goes through `pickler`, which is imported
+when first needed, as is whatever else takes time to import, for a worker pays for it before its first task. Hence also
+`_pickle`, the C part of `pickle`, which alone is imported in half the time.
+
+A payload is a pickle, after which there may follow the host's `sys.path`: pickled, then its length in four bytes, then
+"P". Every pickle ends with ".", and whatever follows is ignored by who unpickles it.
+"""
+
+import os
+import sys
+from _pickle import dumps as _dumps
+from _pickle import loads as _loads
+from functools import partial
+
+from kumi.errors import RemoteError, SerializationError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from traceback import TracebackException
+    from typing import Any
+
+_PLAIN = frozenset({type(None), bool, int, float, str, bytes})
+_STOP = ord(".")
+_GENERATOR = 0x20 | 0x200  # inspect.CO_GENERATOR and CO_ASYNC_GENERATOR, without importing inspect
+_HOME = os.path.dirname(__file__)  # noqa: PTH120 - pathlib would cost every worker its import
+_FRAMES_HIDDEN = frozenset(f"{_HOME}{os.sep}{name}.py" for name in ("pickler", "serial", "worker"))
+_LAST_WORDS = _dumps(("MemoryError", "what the task raised could not even be described", "", None), 5)
+
+_follows_host = False
+
+
+def dumps_call(args: "tuple[Any, ...]", kwargs: "dict[str, Any]", function: object = None) -> bytes:
+    """Pickles the arguments of one call.
+
+    Args:
+        args: The positional arguments.
+        kwargs: The keyword arguments.
+        function: What will be called, for the text of an error.
+
+    Raises:
+        SerializationError: If an argument cannot be pickled; it names the part.
+
+    Example:
+        >>> loads_call(dumps_call((1, 2), {"scale": 3}))
+        ((1, 2), {'scale': 3})
+    """
+    call = [args, kwargs] if kwargs else args
+    if _are_plain(args) and (not kwargs or _are_plain(kwargs.values())):
+        return _dumps(call, 5)
+    try:
+        return _dump_for_worker(call)
+    except Exception as error:
+        parts = [(f"argument {number + 1}", f"args[{number}]", value) for number, value in enumerate(args)]
+        parts += [(f"argument {name!r}", name, value) for name, value in kwargs.items()]
+        raise _refusal(f"of {label(function)!r} cannot be sent to a worker", parts, error) from error
+
+
+def loads_call(payload: bytes) -> "tuple[tuple[Any, ...], dict[str, Any]]":
+    """Unpickles the arguments of one call.
+
+    Args:
+        payload: What `dumps_call` returned.
+
+    Raises:
+        BaseException: Whatever unpickling them raises.
+    """
+    call = loads(payload)
+    if type(call) is tuple:
+        return call, {}
+    args, kwargs = call
+    return args, kwargs
+
+
+def dumps(value: object) -> bytes:
+    """Pickles what a task returned.
+
+    Raises:
+        SerializationError: If it cannot be pickled; it names the part.
+
+    Example:
+        >>> loads(dumps([1, 2]))
+        [1, 2]
+    """
+    if type(value) in _PLAIN:
+        return _dumps(value, 5)
+    try:
+        return _dump(value)
+    except Exception as error:
+        raise _refusal("of the task cannot be sent back", [("the result", "result", value)], error) from error
+
+
+def loads(payload: bytes) -> "Any":
+    """Unpickles any payload.
+
+    Raises:
+        BaseException: Whatever unpickling it raises.
+    """
+    if _follows_host and payload[-1] != _STOP:
+        _adopt_path(payload)
+    return _loads(payload)
+
+
+def dumps_function(function: "Callable[..., Any]") -> bytes:
+    """Pickles a function with all it holds, by name where a fresh interpreter finds it, else by value.
+
+    Args:
+        function: Anything callable.
+
+    Raises:
+        SerializationError: If it cannot be pickled (it names the part), or would return a generator.
+
+    Example:
+        >>> loads_function(dumps_function(lambda x: x + 1))(2)
+        3
+    """
+    if _makes_generator(function):
+        raise SerializationError(
+            f"{label(function)!r} is a generator function, and a generator cannot be sent back: "
+            "return a list, or submit a function for each part"
+        )
+    try:
+        return _dump_for_worker(function, always_path=True)
+    except Exception as error:
+        name = label(function)
+        raise _refusal("cannot be sent to a worker", [(f"function {name!r}", name, function)], error) from error
+
+
+def loads_function(payload: bytes) -> "Callable[..., Any]":
+    """Unpickles a function.
+
+    Args:
+        payload: What `dumps_function` returned.
+
+    Raises:
+        BaseException: Whatever unpickling it raises, which includes importing its module.
+    """
+    function: Callable[..., Any] = loads(payload)
+    return function
+
+
+def label(function: object) -> str:
+    """What to call a function: its qualified name, or that of what it wraps, or its type's.
+
+    Example:
+        >>> label(functools.partial(math.sqrt, 2))
+        'sqrt'
+    """
+    while isinstance(function, partial):
+        function = function.func
+    return str(getattr(function, "__qualname__", None) or type(function).__qualname__)
+
+
+def dumps_error(error: BaseException) -> bytes:
+    """Pickles what a task raised, with its traceback as text. Never raises.
+
+    The original travels along where it survives being pickled and may be raised at the other end; see `RemoteError`.
+
+    Example:
+        >>> loads_error(dumps_error(ValueError("no")))
+        ValueError('no')
+    """
+    try:
+        body = None if _must_stay(error) else _body_of(error)
+        return _dumps((*_summary_of(error), body), 5)
+    except BaseException:  # no memory, no stack: somebody waits for an answer all the same
+        return _LAST_WORDS
+
+
+def loads_error(payload: bytes) -> BaseException:
+    """Unpickles what a task raised: the original, or a `RemoteError`, whose `__cause__` shows the remote traceback.
+
+    Args:
+        payload: What `dumps_error` returned.
+    """
+    cause_type, text, traceback, body = _loads(payload)
+    error = None if body is None else _load_original(body)
+    if error is None:
+        error = RemoteError(cause_type, text, traceback)
+    error.__cause__ = _RemoteTraceback(traceback)
+    return error
+
+
+def error_summary(payload: bytes) -> tuple[str, str, str]:
+    """What a task raised, in words, without unpickling the original.
+
+    Args:
+        payload: What `dumps_error` returned.
+
+    Returns:
+        The qualified name of its type, its message, its traceback.
+    """
+    cause_type, text, traceback, _ = _loads(payload)
+    return cause_type, text, traceback
+
+
+def describe(error: BaseException) -> str:
+    """An exception's type and message in one line or more, whatever its `__str__` does.
+
+    Example:
+        >>> describe(ValueError("no"))
+        'ValueError: no'
+    """
+    return f"{_name_of(type(error))}: {_text_of(error)}"
+
+
+def follow_host() -> None:
+    """For worker processes: from now on `sys.path` becomes the host's whenever a payload brings it."""
+    global _follows_host  # noqa: PLW0603 - one fact about the process
+    _follows_host = True
+
+
+class _RemoteTraceback(Exception):
+    """Shows a traceback from another process where Python shows the cause of an error."""
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.args[0]}"""'
+
+
+def _are_plain(values: "Iterable[object]") -> bool:
+    for value in values:
+        kind = type(value)
+        if kind not in _PLAIN and not (kind is tuple and _PLAIN.issuperset(map(type, value))):  # type: ignore[call-overload]
+            return False
+    return True
+
+
+def _dump(value: object) -> bytes:
+    from kumi import pickler
+
+    return pickler.dump(value)[0].getvalue()
+
+
+def _dump_for_worker(value: object, always_path: bool = False) -> bytes:
+    from kumi import pickler
+
+    file, needs_path = pickler.dump(value)
+    if always_path or needs_path:
+        entries = _dumps(pickler.host_path(), 5)
+        file.write(entries + len(entries).to_bytes(4, "little") + b"P")
+    return file.getvalue()
+
+
+def _adopt_path(payload: bytes) -> None:
+    length = int.from_bytes(payload[-5:-1], "little")
+    path = list(_loads(payload[-5 - length : -5]))
+    if sys.path != path:
+        sys.path[:] = path
+    import importlib
+
+    importlib.invalidate_caches()  # the module may have been written a moment ago
+
+
+def _refusal(text: str, parts: "list[tuple[str, str, object]]", error: Exception) -> SerializationError:
+    """Says which of the named parts is to blame for an error."""
+    if isinstance(error, MemoryError):
+        raise error  # no part is to blame
+    from kumi import unpicklable
+
+    for name, path, value in parts:
+        explanation = unpicklable.explain(path, value)
+        if explanation is not None:
+            return SerializationError(f"{name} {text}: {explanation}")
+    # Each can be pickled alone, or can be now.
+    return SerializationError(f"{' with '.join(name for name, _, _ in parts)} {text}: {describe(error)}")
+
+
+def _makes_generator(function: object) -> bool:
+    while isinstance(function, partial):
+        function = function.func
+    called = function if hasattr(function, "__code__") else type(function).__call__
+    code = getattr(called, "__code__", None)
+    return code is not None and bool(code.co_flags & _GENERATOR)
+
+
+def _must_stay(error: BaseException) -> bool:
+    """Whether it would end or confuse a program that gets it out of `Task.result`."""
+    if not isinstance(error, Exception) or isinstance(error, StopIteration | StopAsyncIteration):
+        return True
+    # By name, because importing concurrent.futures to find out costs more than the task.
+    return any(kind.__name__ == "CancelledError" for kind in type(error).__mro__)
+
+
+class _Bare:
+    """Pickles an exception without calling its `__init__`, which may want other arguments than `args`."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __reduce__(self) -> "tuple[Any, ...]":
+        return _rebuild, (type(self.error), self.error.args, vars(self.error))
+
+
+def _rebuild(kind: type[BaseException], args: "tuple[Any, ...]", state: "dict[str, Any]") -> BaseException:
+    error = kind.__new__(kind, *args)
+    vars(error).update(state)
+    return error
+
+
+def _body_of(error: BaseException) -> bytes | None:
+    """Pickles an exception in the first way that it survives, or not at all."""
+    is_plain = type(error).__module__ == "builtins" and not vars(error) and _are_plain(error.args)
+    for form in (error, _Bare(error)):
+        try:
+            body = _dumps(form, 5) if is_plain else _dump(form)
+            copy = _loads(body)
+        except BaseException:  # the exception's own code may fail as it likes
+            continue
+        if type(copy) is type(error) and _text_of(copy) == _text_of(error):
+            return body
+    return None
+
+
+def _load_original(body: bytes) -> BaseException | None:
+    try:
+        error = loads(body)
+    except Exception:  # its class may be missing here
+        return None
+    return error if isinstance(error, BaseException) else None
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str.__str__(str(error))  # of a subclass of str only the text
+    except BaseException:
+        return f"<{type(error).__name__} whose __str__ fails>"
+
+
+def _summary_of(error: BaseException) -> tuple[str, str, str]:
+    name, text = _name_of(type(error)), _text_of(error)
+    try:
+        return name, text, _traceback_of(error)
+    except BaseException:  # the exception's attributes may fail as they like
+        return name, text, f"{name}: {text}\n"
+
+
+def _name_of(kind: type) -> str:
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _traceback_of(error: BaseException) -> str:
+    from traceback import TracebackException
+
+    told = TracebackException(type(error), error, error.__traceback__, compact=True)
+    _hide_frames(told)
+    return "".join(told.format())
+
+
+def _hide_frames(told: "TracebackException | None") -> None:
+    """Takes kumi's own frames from the top of a traceback and of those that led to it."""
+    while told is not None:
+        while told.stack and told.stack[0].filename in _FRAMES_HIDDEN:
+            del told.stack[0]
+        told = told.__cause__ or told.__context__

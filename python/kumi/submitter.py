@@ -1,0 +1,171 @@
+"""The ways to hand in work, the same for a controller, for a view of one with options, and for the module `kumi`."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
+
+from kumi.functions import Prepared
+from kumi.map import Map, elements_ahead
+from kumi.options import Options
+from kumi.task import Task
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Queue(Protocol):
+    """What a controller does for the ways in."""
+
+    workers: int
+
+    def _find(self, name: str) -> "Queue":
+        """The open controller of that name."""
+
+    def _prepare(self, fn: Callable[..., Any]) -> Prepared:
+        """Opens the controller and gives it the function."""
+
+    def _enter(
+        self, function: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, *, wait: bool
+    ) -> Task[Any] | None:
+        """Submits one call. None if there was no room and it may not wait."""
+
+    async def _enter_when_room(
+        self, function: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
+    ) -> Task[Any]:
+        """Submits one call; waits for room without blocking the event loop."""
+
+    def _push(self, function: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Task[Any]:
+        """Submits one call whose record the controller keeps."""
+
+
+class Submitter(ABC):
+    """The ways to hand in work. Every argument after the function belongs to the function."""
+
+    @abstractmethod
+    def _route(self) -> tuple[Queue, Options]:
+        """Where tasks go, and with which options."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]:
+        """Runs `fn(*args, **kwargs)` on a worker. While the queue is full it waits for room, without holding the GIL.
+
+        Raises:
+            SerializationError: If the function or an argument cannot be pickled; nothing was submitted then.
+            ControllerClosed: If the controller has ended.
+            QueueFull: If the queue is full on the thread of a running event loop, which must not wait: use `run`.
+
+        Example:
+            >>> crew.submit(pow, 2, 10).result()
+            1024
+        """
+        crew, options = self._route()
+        return cast("Task[T]", crew._enter(crew._prepare(fn), args, kwargs, options, wait=True))
+
+    def try_submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Task[T] | None:
+        """Like `submit`, but returns None at once when the queue is full.
+
+        Example:
+            >>> task = crew.try_submit(pow, 2, 10)
+        """
+        crew, options = self._route()
+        return crew._enter(crew._prepare(fn), args, kwargs, options, wait=False)
+
+    async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Waits for room, submits, waits for the task and returns its result, without blocking the event loop.
+
+        Cancelling the coroutine cancels the task. Raises what `submit` and `Task.result` raise.
+
+        Example:
+            >>> value = await crew.run(pow, 2, 10)
+        """
+        crew, options = self._route()
+        function = crew._prepare(fn)
+        task: Task[T] | None = crew._enter(function, args, kwargs, options, wait=False)
+        if task is None:
+            task = await crew._enter_when_room(function, args, kwargs, options)
+        return await task
+
+    def push(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]:
+        """Like `submit`, and the controller keeps the task's record for `pop`, `collect` and `records`.
+
+        Raises:
+            ControllerError: If the name given by `with_options` is held by a task whose record was not popped yet.
+
+        Example:
+            >>> task = crew.with_options(name="first").push(pow, 2, 10)
+            >>> crew.wait()
+            True
+            >>> crew.pop().result
+            1024
+        """
+        crew, options = self._route()
+        return crew._push(crew._prepare(fn), args, kwargs, options)
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        /,
+        *iterables: Iterable[Any],
+        buffersize: int | None = None,
+        timeout: float | None = None,
+        chunksize: int = 1,  # noqa: ARG002 - Executors have it; short tasks are sent together anyway
+    ) -> Map[T]:
+        """Calls `fn` for each element, or each tuple of elements, and returns an iterator over the values in order.
+
+        The function is pickled once, with all it holds. Input whose length is known is submitted at once, as far as
+        the queue has room and at most 100,000 elements ahead of the reader; other input as the reader advances.
+
+        Args:
+            fn: What to call.
+            iterables: Its arguments; the shortest ends the map.
+            buffersize: How many elements to submit ahead of the reader; None: all that has a length, else 32 for each
+                worker.
+            timeout: Seconds from now within which the last value must be read; None: no limit.
+            chunksize: Ignored.
+
+        Raises:
+            SerializationError: If the function, or an element submitted at once, cannot be pickled.
+
+        Example:
+            >>> crew.map(pow, [2, 3], [5, 2]).results()
+            [32, 9]
+        """
+        crew, options = self._route()
+        ahead = elements_ahead(iterables, buffersize, crew.workers)
+        function = crew._prepare(fn)
+
+        def submit(element: tuple[Any, ...], number: int, wait: bool) -> Task[T] | None:
+            return crew._enter(function, element, {}, options.numbered(number), wait=wait)
+
+        return Map(submit, iterables, ahead, timeout)
+
+    def with_options(
+        self, *, name: str | None = None, controller: str | None = None, crashes_max: int | None = None
+    ) -> "View":
+        """The same controller, with settings for the tasks that are submitted through what is returned.
+
+        Args:
+            name: A label for the tasks; None: as before.
+            controller: The name of another open controller that the tasks go to; None: as before.
+            crashes_max: How often a task may crash its worker and be run again; None: as before.
+
+        Example:
+            >>> crew.with_options(name="fit", crashes_max=0).submit(pow, 2, 10).name
+            'fit'
+        """
+        return View(self._route, Options(name=name, controller=controller, crashes_max=crashes_max))
+
+
+class View(Submitter):
+    """A controller seen through options: what `with_options` returns."""
+
+    def __init__(self, base: Callable[[], tuple[Queue, Options]], options: Options) -> None:
+        self._base = base
+        self._options = options
+
+    def __repr__(self) -> str:
+        return f"<View {self._options}>"
+
+    def _route(self) -> tuple[Queue, Options]:
+        crew, outer = self._base()
+        name = self._options.controller
+        return (crew if name is None else crew._find(name)), self._options.over(outer)

@@ -1,0 +1,406 @@
+"""One call of a function, seen from the host: a lazy `concurrent.futures.Future`, and the record of how it ended.
+
+A Future's condition, waiters and callbacks come into being when somebody touches them: a million tasks that nobody
+watches cost a million small objects and no locks. Until then everything is asked of the core. Afterwards only the
+thread `kumi-deliver` changes the Future, under its condition, because `concurrent.futures.wait` counts on that.
+"""
+
+import logging
+import sys
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, InvalidStateError
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TextIO, TypeVar, cast
+
+from kumi import _core, serial
+from kumi.errors import CrashError, LaunchError, SerializationError, TaskCancelled, TaskTimeout
+
+if TYPE_CHECKING:
+    import asyncio
+
+T = TypeVar("T")
+Ending = Literal["success", "error", "crash", "cancel", "timeout"]
+
+_LOGGER = logging.getLogger("concurrent.futures")  # where the standard library reports a callback that fails
+_LAZY = frozenset({"_condition", "_state", "_waiters", "_done_callbacks"})
+
+
+class _Failure:
+    """Tells an error that a task ended with from an error that it returned."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+class Task(_core.Handle, Future[T]):
+    """One call of a function on a worker. Made by `submit`, `push` and `run`, never by hand.
+
+    It is a `concurrent.futures.Future`, so `concurrent.futures.wait`, `as_completed` and `asyncio.wrap_future` take
+    it, and it can be awaited. Its result lives as long as it does.
+
+    Example:
+        >>> task = kumi.submit(pow, 2, 10)
+        >>> task.result(timeout=60)
+        1024
+        >>> task.record.status
+        'success'
+    """
+
+    __slots__ = ("_kept",)
+    _kept: T | _Failure
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            """Makes the parts of a Future when somebody, usually the standard library, touches the first of them."""
+            if name == "_kept":
+                raise AttributeError(name)  # the slot is empty: of all the ways through here the one that must be fast
+            if name in _LAZY:
+                deliverer.watch(self)
+                return self.__dict__[name]
+            if name == "_result":
+                kept = self._ending(0)
+                return None if type(kept) is _Failure else kept
+            if name == "_exception":
+                kept = self._ending(0)
+                return kept.error if type(kept) is _Failure else None
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+
+    def result(self, timeout: float | None = None) -> T:
+        """Waits for the task and returns what the function returned.
+
+        Args:
+            timeout: Seconds that this call waits at most; None: until the task is done. The task goes on regardless.
+
+        Raises:
+            TimeoutError: If the task is not done in time.
+            TaskCancelled, TaskTimeout, CrashError, SerializationError: If the task ended so.
+            Exception: Whatever the function raised, with the traceback of the worker attached.
+        """
+        kept = self._ending(timeout)
+        if type(kept) is not _Failure:
+            return cast("T", kept)
+        try:
+            raise kept.error
+        finally:
+            del self, kept  # the traceback holds this frame: without this, error and task would hold each other
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Waits for the task and returns the error it ended with, or None if it returned.
+
+        Args:
+            timeout: Seconds that this call waits at most; None: until the task is done.
+
+        Raises:
+            TimeoutError: If the task is not done in time.
+            TaskCancelled: If the task was cancelled.
+        """
+        kept = self._ending(timeout)
+        if type(kept) is not _Failure:
+            return None
+        try:
+            if isinstance(kept.error, TaskCancelled):
+                raise kept.error
+            return kept.error
+        finally:
+            del self, kept
+
+    def cancel(self) -> bool:
+        """Cancels the task if it has not started. Returns whether it is cancelled."""
+        return super().cancel() or self.cancelled()
+
+    def cancelled(self) -> bool:
+        """Whether the task was cancelled."""
+        return self.state() == "cancel"
+
+    def running(self) -> bool:
+        """Whether a worker is at it right now."""
+        return self.state() == "running"
+
+    @property
+    def record(self) -> "Record[T] | None":
+        """Everything known about the task, or None until it is done."""
+        facts = self.facts()
+        return None if facts is None else Record._of(self, facts)
+
+    def __await__(self) -> Generator[Any, None, T]:
+        """Waits without blocking the event loop. Cancelling the awaiter cancels the task; see `result` for errors."""
+        if not self.done():
+            yield from self._wake_loop().__await__()
+        return self.result()
+
+    async def _wake_loop(self) -> None:
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        woken = loop.create_future()
+        self.add_done_callback(lambda _: _wake(loop, woken))
+        try:
+            await woken
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+
+    def __repr__(self) -> str:
+        name = "" if self.name is None else f"{self.name!r} "
+        return f"<Task {name}{self.label} {self.state()}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Task cannot be pickled: it belongs to its controller's process; pass its result() instead")
+
+    def set_running_or_notify_cancel(self) -> NoReturn:
+        """Not for a Task: its controller alone resolves it."""
+        _refuse_to_be_set()
+
+    def set_result(self, result: T) -> NoReturn:  # noqa: ARG002 - the standard library's signature
+        """Not for a Task: its controller alone resolves it."""
+        _refuse_to_be_set()
+
+    def set_exception(self, exception: BaseException | None) -> NoReturn:  # noqa: ARG002
+        """Not for a Task: its controller alone resolves it."""
+        _refuse_to_be_set()
+
+    def _ending(self, timeout: float | None) -> T | _Failure:
+        """Decodes once: whoever asks gets the same object."""
+        try:
+            return self._kept
+        except AttributeError:
+            pass
+        if not self.wait(timeout):
+            raise TimeoutError(f"{self!r} was not done within {timeout} seconds; it goes on")
+        decoded = _decode(self)
+        with deliverer.lock:
+            try:
+                return self._kept
+            except AttributeError:
+                self._kept = decoded
+        return decoded
+
+    def _deliver(self) -> None:
+        """Resolves the Future that came into being while the task was not done. For the deliverer's thread alone."""
+        state = self.state()
+        with self._condition:
+            self._state = _final(state)
+            for waiter in self._waiters:
+                if state == "success":
+                    waiter.add_result(self)
+                elif state == "cancel":
+                    waiter.add_cancelled(self)
+                else:
+                    waiter.add_exception(self)
+            self._condition.notify_all()
+        for callback in self._done_callbacks:
+            try:
+                callback(self)
+            except BaseException:  # one user's callback, SystemExit included, must not cost another's delivery
+                _LOGGER.exception("exception calling callback for %r", self)
+        self._done_callbacks.clear()
+
+    if TYPE_CHECKING:
+        _condition: threading.Condition
+        _state: str
+        _waiters: list[Any]
+        _done_callbacks: list[Callable[[Future[T]], object]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Record(Generic[T]):
+    """Everything known about a finished task.
+
+    Attributes:
+        name: The label it was given, or None.
+        function: The function's qualified name.
+        status: How it ended: "success", "error", "crash", "cancel" or "timeout".
+        result: What the function returned; None unless the status is "success".
+        error: What `Task.result` raises; None if the status is "success".
+        traceback: The remote traceback, or the words for a failure that has none; None if the status is "success".
+        submitted: When it was submitted, in seconds of Unix time, as are `started` and `finished`.
+        started: When a worker last began it; None if none did.
+        finished: When it was resolved.
+        seconds: How long the function ran, by the worker's clock; None if it never returned.
+        queue_seconds: Seconds from submission to start; None if it never started.
+        worker: The worker's name, `<controller>-<number>`; None if it never started.
+        host: The machine the worker ran on.
+        pid: The worker's process id.
+        attempts: How often it was given to a worker.
+        controller: The controller's name.
+        certificate: How the last worker that died of it died; None if none did.
+    """
+
+    name: str | None
+    function: str
+    status: Ending
+    result: T | None
+    error: BaseException | None
+    traceback: str | None
+    submitted: float
+    started: float | None
+    finished: float
+    seconds: float | None
+    queue_seconds: float | None
+    worker: str | None
+    host: str | None
+    pid: int | None
+    attempts: int
+    controller: str
+    certificate: _core.Certificate | None
+
+    def get(self) -> T:
+        """Returns the result, or raises the error."""
+        if self.error is not None:
+            raise self.error
+        return cast("T", self.result)
+
+    @classmethod
+    def _of(cls, task: Task[T], facts: _core.Facts) -> "Record[T]":
+        kept = task._ending(None)
+        failure = kept if isinstance(kept, _Failure) else None
+        lost = failure is not None and facts.status == "success"  # the result arrived and cannot be read here
+        return cls(
+            name=task.name,
+            function=facts.function,
+            status="error" if lost else facts.status,
+            result=None if failure else cast("T", kept),
+            error=None if failure is None else failure.error,
+            traceback=None if failure is None else _traceback(task, failure.error),
+            submitted=facts.submitted,
+            started=facts.started,
+            finished=facts.finished,
+            seconds=facts.seconds,
+            queue_seconds=None if facts.started is None else max(0.0, facts.started - facts.submitted),
+            worker=facts.worker,
+            host=facts.host,
+            pid=facts.pid,
+            attempts=facts.attempts,
+            controller=task.pool.name,
+            certificate=facts.certificate,
+        )
+
+
+class Deliverer:
+    """Owns the one thread that brings news from the core to Python: finished Futures and output of workers."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._watched: dict[int, Task[Any]] = {}
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Starts the thread, unless it runs."""
+        with self.lock:
+            self._start()
+
+    def watch(self, task: Task[Any]) -> None:
+        """Makes the parts of a task's Future, and sees to it that they are changed when the task is done."""
+        with self.lock:
+            parts = task.__dict__
+            if "_state" in parts:
+                return  # another thread was first
+            token = task.watch()
+            if token is not None:
+                self._watched[token] = task
+                self._start()
+            parts["_condition"] = threading.Condition()
+            parts["_waiters"] = []
+            parts["_done_callbacks"] = []
+            parts["_state"] = PENDING if token is not None else _final(task.state())
+
+    def join(self, seconds: float) -> None:
+        """Lets what has been delivered reach its callbacks and streams, when Python ends."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def forget(self) -> None:
+        """Starts anew in a forked child: the thread stayed with the parent."""
+        self.__init__()  # type: ignore[misc]
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._deliver_all, name="kumi-deliver", daemon=True)
+            self._thread.start()
+
+    def _deliver_all(self) -> None:
+        while (news := _core.next_deliveries()) is not None:
+            for item in news:
+                if isinstance(item, int):
+                    with self.lock:
+                        task = self._watched.pop(item)
+                    task._deliver()
+                    del task  # or the last one delivered would live until the next one is
+                else:
+                    _echo(*item)
+
+
+deliverer = Deliverer()
+
+
+def _refuse_to_be_set() -> NoReturn:
+    raise InvalidStateError("a Task is resolved by its controller alone; for a Future of your own make another one")
+
+
+def _final(state: str) -> str:
+    return CANCELLED_AND_NOTIFIED if state == "cancel" else FINISHED
+
+
+def _wake(loop: "asyncio.AbstractEventLoop", woken: "asyncio.Future[None]") -> None:
+    try:
+        loop.call_soon_threadsafe(_set, woken)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise
+        # Nobody is left to be woken.
+
+
+def _set(woken: "asyncio.Future[None]") -> None:
+    if not woken.done():
+        woken.set_result(None)
+
+
+def _decode(task: Task[T]) -> T | _Failure:
+    outcome = task.outcome()
+    assert outcome is not None, "a task that is done has an outcome"
+    code, payload = outcome
+    if code == _core.SUCCESS:
+        try:
+            return cast("T", serial.loads(payload))
+        except Exception as error:
+            return _Failure(_unreadable(task, error))
+    if code == _core.ERROR:
+        return _Failure(serial.loads_error(payload))
+    text = payload.decode(errors="replace")
+    if code == _core.CANCEL:
+        return _Failure(TaskCancelled(text))
+    if code == _core.TIMEOUT:
+        return _Failure(TaskTimeout(text))
+    facts = task.facts()
+    kind = LaunchError if code == _core.LAUNCH else CrashError
+    return _Failure(kind(text, facts and facts.certificate))
+
+
+def _unreadable(task: Task[Any], cause: Exception) -> SerializationError:
+    error = SerializationError(
+        f"the result of {task!r} arrived but cannot be unpickled in this process: {type(cause).__name__}: {cause}"
+    )
+    error.__cause__ = cause
+    return error
+
+
+def _traceback(task: Task[Any], error: BaseException) -> str:
+    outcome = task.outcome()
+    if outcome is not None and outcome[0] == _core.ERROR:
+        return str(serial.error_summary(outcome[1])[2])
+    return str(error)
+
+
+def _echo(worker: str, is_stderr: bool, output: bytes) -> None:
+    stream: TextIO | None = sys.stderr if is_stderr else sys.stdout
+    try:
+        if stream is not None:
+            stream.write(output.decode(errors="replace"))
+            stream.flush()
+    except (OSError, ValueError):
+        _LOGGER.debug("output of worker %s could not be written", worker, exc_info=True)

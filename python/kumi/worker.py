@@ -1,0 +1,133 @@
+"""The worker process: the Rust core deals tasks to it, this file calls them.
+
+Whatever a task does ends as bytes for the host; nothing it raises leaves `Executor.run`. May not know: where the tasks
+come from, when the process should leave.
+"""
+
+import atexit
+import os
+import sys
+from functools import partial
+from types import CoroutineType
+
+from kumi import serial
+from kumi.errors import SerializationError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any, NoReturn
+
+
+class Executor:
+    """Runs tasks in this process. What `_core.Worker.serve` calls; `Sequential` uses it as well.
+
+    Example:
+        >>> executor = Executor()
+        >>> function = executor.load(serial.dumps_function(pow))
+        >>> succeeded, payload = executor.run(function, serial.dumps_call((2, 10), {}))
+        >>> succeeded, serial.loads(payload)
+        (True, 1024)
+    """
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+
+    def load(self, payload: bytes) -> "Callable[..., Any]":
+        """Unpickles a function. If that fails, returns one that raises the error in each task that calls it.
+
+        Args:
+            payload: What `serial.dumps_function` returned.
+        """
+        try:
+            return serial.loads_function(payload)
+        except BaseException as error:  # a module may do anything when it is imported
+            return partial(_refuse, "the function", error)
+
+    def run(self, function: "Any", payload: bytes) -> tuple[bool, bytes]:
+        """Calls a function; a coroutine that it returns is run to its end. Never raises.
+
+        Args:
+            function: What `load` returned.
+            payload: What `serial.dumps_call` returned.
+
+        Returns:
+            True and the pickled result, or False and the pickled error.
+        """
+        try:
+            args, kwargs = _load_call(payload)
+            value = function(*args, **kwargs)
+            if type(value) is CoroutineType:
+                value = _run_coroutine(value)
+            if os.getpid() != self._pid:
+                _leave_fork(None)
+            return True, serial.dumps(value)
+        except BaseException as error:
+            if os.getpid() != self._pid:
+                _leave_fork(error)
+            return False, serial.dumps_error(error)
+
+
+def main() -> None:
+    """Runs this process as a worker: takes what the host passed to it, runs tasks until told to stop, and exits."""
+    from kumi._core import Worker
+
+    try:
+        worker = Worker()
+    except OSError as error:
+        sys.exit(f"kumi.worker is started by a controller, which passes it its sockets: {error}")
+    serial.follow_host()
+    worker.serve(Executor())
+    _leave()
+
+
+def _load_call(payload: bytes) -> "tuple[tuple[Any, ...], dict[str, Any]]":
+    try:
+        return serial.loads_call(payload)
+    except BaseException as error:
+        _refuse("an argument", error)
+
+
+def _refuse(what: str, error: BaseException, *_: object, **__: object) -> "NoReturn":
+    """Raises what happened when something was unpickled, in place of a call."""
+    raise SerializationError(f"{what} could not be unpickled on the worker: {serial.describe(error)}") from error
+
+
+def _run_coroutine(coroutine: "Coroutine[Any, Any, object]") -> object:
+    import asyncio
+
+    return asyncio.run(coroutine)
+
+
+def _leave() -> "NoReturn":
+    """Exits as Python does, but without waiting for threads that a task left behind, which may never end."""
+    atexit._run_exitfuncs()
+    _exit(0)
+
+
+def _leave_fork(error: BaseException | None) -> "NoReturn":
+    """Ends a child that a task forked and that came back here, where it would answer in its parent's place."""
+    code = 1
+    try:
+        code = _exit_code(error)
+    finally:
+        _exit(code)
+
+
+def _exit_code(error: BaseException | None) -> int:
+    """What Python would exit with, after telling stderr what it would tell."""
+    if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+        return (error.code or 0) & 0xFF
+    if isinstance(error, SystemExit):
+        sys.stderr.write(f"{error.code}\n")
+    elif error is not None:
+        sys.excepthook(type(error), error, error.__traceback__)
+    return int(error is not None)
+
+
+def _exit(code: int) -> "NoReturn":
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)

@@ -1,0 +1,272 @@
+"""One function over many elements: order, how far ahead, and what an end before the end does."""
+
+import itertools
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import jobs
+import kumi
+import pytest
+from kumi.map import AHEAD_MAX
+
+LIMIT = jobs.SECONDS_MAX
+
+
+@pytest.fixture(scope="module")
+def crew() -> Iterator[kumi.Controller]:
+    with kumi.Controller(workers=2) as crew:
+        yield crew
+
+
+@pytest.fixture
+def single() -> Iterator[kumi.Controller]:
+    """A controller of its own with one worker, for counts."""
+    with kumi.Controller(workers=1) as crew:
+        yield crew
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[jobs.Gate]:
+    with jobs.gate_in(tmp_path) as gate:
+        yield gate
+
+
+class Elements:
+    """An iterator that knows how many were taken, and by which threads."""
+
+    def __init__(self, end: int | None = None) -> None:
+        self.taken = 0
+        self.threads: set[int] = set()
+        self.end = end
+
+    def __iter__(self) -> "Elements":
+        return self
+
+    def __next__(self) -> int:
+        if self.taken == self.end:
+            raise StopIteration
+        self.threads.add(threading.get_ident())
+        self.taken += 1
+        return self.taken - 1
+
+
+def test_values_come_in_order(crew: kumi.Controller) -> None:
+    assert crew.map(jobs.add, range(500)).results() == list(range(1, 501))
+    assert list(crew.map(jobs.add, range(500))) == list(range(1, 501))
+
+
+def test_several_inputs_end_with_the_shortest(crew: kumi.Controller) -> None:
+    assert crew.map(jobs.add, [1, 2, 3], [10, 20]).results() == [11, 22]
+    assert crew.map(jobs.add, itertools.count(), [10, 20]).results() == [10, 21]
+
+
+def test_empty_input_gives_nothing(crew: kumi.Controller) -> None:
+    assert crew.map(jobs.add, []).results() == []
+    assert crew.map(jobs.add, iter([])).results() == []
+
+
+def test_a_map_is_an_iterator(crew: kumi.Controller) -> None:
+    values = crew.map(jobs.add, range(4))
+    assert isinstance(values, Iterator)
+    assert next(values) == 1
+    assert list(values) == [2, 3, 4]
+    assert list(values) == []
+    assert next(values, "end") == "end"
+
+
+def test_lambdas_and_what_they_hold(crew: kumi.Controller) -> None:
+    factor = 7
+    assert crew.map(lambda x: x * factor, range(3)).results() == [0, 7, 14]
+
+
+def test_the_function_is_pickled_once(crew: kumi.Controller) -> None:
+    class Counting:
+        pickled = 0
+
+        def __reduce__(self) -> tuple[type, tuple[int]]:
+            Counting.pickled += 1
+            return int, (5,)
+
+    counting = Counting()
+    assert crew.map(lambda x: (x, counting), range(50)).results() == [(x, 5) for x in range(50)]
+    assert Counting.pickled == 1
+
+
+def test_chunksize_is_accepted(crew: kumi.Controller) -> None:
+    assert crew.map(jobs.add, range(5), chunksize=3).results() == [1, 2, 3, 4, 5]
+
+
+def test_elements_are_named_after_the_map(crew: kumi.Controller, gate: jobs.Gate) -> None:
+    gate.open(2)
+    values = crew.with_options(name="fit").map(jobs.hold, [gate.path] * 2)
+    assert [task.name for task in values._tasks] == ["fit_0", "fit_1"]
+    values.results()
+
+
+# How far ahead
+
+
+def test_input_with_a_length_is_submitted_whole(single: kumi.Controller, gate: jobs.Gate) -> None:
+    values = single.map(jobs.hold, [gate.path] * 40, range(40))
+    status = single.status()
+    assert status.waiting + status.running == 40
+    gate.open(40)
+    assert values.results() == list(range(40))
+
+
+def test_a_map_nobody_reads_runs(single: kumi.Controller, tmp_path: Path) -> None:
+    file = tmp_path / "ran"
+    single.map(jobs.note, [str(file)] * 3, "abc")
+    single.submit(jobs.add, 1).result(LIMIT)  # the one worker has done all of it when it has done this
+    assert sorted(file.read_text().split()) == ["a", "b", "c"]
+
+
+def test_other_input_is_taken_buffersize_ahead_by_the_reader(single: kumi.Controller) -> None:
+    elements = Elements()
+    values = single.map(jobs.add, elements, buffersize=3)
+    assert elements.taken == 3
+    assert [next(values), next(values)] == [1, 2]
+    assert 3 <= elements.taken <= 5
+    values.close()
+    assert elements.threads == {threading.get_ident()}
+
+
+def test_other_input_is_bounded_without_being_told(single: kumi.Controller) -> None:
+    elements = Elements()
+    single.map(jobs.add, elements).close()
+    assert 2 <= elements.taken <= 1000
+
+
+def test_buffersize_holds_for_input_with_a_length(single: kumi.Controller, gate: jobs.Gate) -> None:
+    gate.open(10)
+    values = single.map(jobs.hold, [gate.path] * 10, range(10), buffersize=2)
+    assert single.status().finished + single.status().waiting + single.status().running <= 2
+    assert values.results() == list(range(10))
+
+
+def test_an_endless_range_is_not_submitted_whole() -> None:
+    with kumi.Controller(workers=1) as crew:
+        values = crew.map(jobs.add, range(10**12))
+        assert next(values) == 1
+        assert crew.status().waiting <= AHEAD_MAX
+        values.close()
+
+
+def test_a_full_queue_delays_the_input_and_never_blocks_map(gate: jobs.Gate) -> None:
+    with kumi.Controller(workers=1, queue_gigabytes_max=5e-6) as crew:
+        values = crew.map(jobs.hold, [gate.path] * 100, range(100))
+        assert crew.status().waiting < 50
+        gate.open(100)
+        assert values.results() == list(range(100))
+
+
+# Errors, and ends before the end
+
+
+def test_an_error_carries_its_number_and_cancels_the_rest(single: kumi.Controller) -> None:
+    values = single.map(jobs.boom_at, range(1000), [5] * 1000)
+    got = []
+    with pytest.raises(ValueError, match="bad 5") as caught:
+        for value in values:
+            got.append(value)  # noqa: PERF402 - what came before the error counts
+    assert got == [0, 1, 2, 3, 4]
+    assert any("element 5 " in note for note in caught.value.__notes__)
+    assert single.status().waiting == 0
+    with pytest.raises(kumi.TaskCancelled):
+        next(values)
+
+
+def test_break_cancels_what_has_not_started(single: kumi.Controller, gate: jobs.Gate) -> None:
+    gate.open()
+    values = single.map(jobs.hold, [gate.path] * 20, range(20))
+    for value in values:
+        assert value == 0
+        break
+    assert single.status().waiting == 0
+    gate.open(20)
+    with pytest.raises(kumi.TaskCancelled, match="1 of its elements"):
+        next(values)
+
+
+def test_close_cancels_what_has_not_started(single: kumi.Controller, gate: jobs.Gate) -> None:
+    values = single.map(jobs.hold, [gate.path] * 20)
+    gate.wait()
+    values.close()
+    gate.open(20)
+    assert single.status().waiting == 0
+    single.shutdown()
+    assert single.summary().cancel >= 18
+
+
+def test_dropping_a_map_in_the_middle_cancels(single: kumi.Controller, gate: jobs.Gate) -> None:
+    gate.open()
+    values = single.map(jobs.hold, [gate.path] * 20)
+    next(values)
+    del values
+    assert single.status().waiting == 0
+    gate.open(20)
+
+
+def test_an_interrupt_of_the_reader_cancels(single: kumi.Controller, gate: jobs.Gate) -> None:
+    gate.open()
+
+    def read() -> None:
+        for _ in single.map(jobs.hold, [gate.path] * 20):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        read()
+    assert single.status().waiting == 0
+    gate.open(20)
+
+
+def test_timeout_counts_from_the_call(single: kumi.Controller, gate: jobs.Gate) -> None:
+    values = single.map(jobs.hold, [gate.path] * 3, timeout=0.05)
+    with pytest.raises(TimeoutError):
+        values.results()
+    assert single.status().waiting == 0
+    gate.open(3)
+
+
+def test_an_input_that_fails_is_the_readers_error_and_cancels(single: kumi.Controller, gate: jobs.Gate) -> None:
+    def failing() -> Iterator[str]:
+        yield gate.path
+        yield gate.path
+        raise LookupError("the input's own")
+
+    with pytest.raises(LookupError, match="the input's own"):
+        single.map(jobs.hold, failing())
+    gate.open(2)
+    assert single.status().waiting == 0
+
+
+def test_an_element_that_cannot_be_pickled_is_named_and_cancels(single: kumi.Controller, gate: jobs.Gate) -> None:
+    with pytest.raises(kumi.SerializationError, match="argument 2") as caught:
+        single.map(jobs.hold, [gate.path] * 3, [1, 2, jobs.Unpicklable()])
+    assert any("element 2 " in note for note in caught.value.__notes__)
+    gate.open(2)
+    assert single.status().waiting == 0
+    assert single.submit(jobs.add, 1).result(LIMIT) == 2
+
+
+@pytest.mark.parametrize("buffersize", [0, -1])
+def test_buffersize_out_of_range(crew: kumi.Controller, buffersize: int) -> None:
+    with pytest.raises(ValueError, match="buffersize must be at least 1"):
+        crew.map(jobs.add, [1], buffersize=buffersize)
+
+
+@pytest.mark.parametrize("buffersize", [1.5, "2", True])
+def test_buffersize_of_another_kind(crew: kumi.Controller, buffersize: int) -> None:
+    with pytest.raises(TypeError, match="buffersize must be"):
+        crew.map(jobs.add, [1], buffersize=buffersize)
+
+
+def test_no_input_at_all(crew: kumi.Controller) -> None:
+    with pytest.raises(TypeError, match="at least one iterable"):
+        crew.map(jobs.add)
+
+
+def test_a_non_callable(crew: kumi.Controller) -> None:
+    with pytest.raises(TypeError, match="callable"):
+        crew.map(3, [1])  # type: ignore[arg-type]
