@@ -20,7 +20,7 @@ QUESTIONS: dict[str, Ask] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the chosen questions; return 1 if `--check` was given and a target was missed."""
+    """Run the chosen questions; return 1 if `--check` was given and a target is not shown to be met."""
     options = _parser().parse_args(arguments)
     peers = [kind for kind in PEERS if not options.peer or kind.name in options.peer]
     facts = machine.facts()
@@ -28,9 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measured: list[type[Pool]] = [Kumi, *peers]
     versions = {kind.name: kind.version() for kind in measured if not kind.missing()}
     print(write(options.out, facts, versions, machine.caveats(facts), answers))
-    missed = [sentence for answer in answers for sentence in answer.missed()]
-    print(*(f"MISSED: {sentence}" for sentence in missed), sep="\n", file=sys.stderr, end="\n" if missed else "")
-    return int(options.check and bool(missed))
+    unmet = [sentence for answer in answers for sentence in answer.unmet()]
+    for sentence in unmet:
+        print(f"not met: {sentence}", file=sys.stderr)
+    return int(options.check and bool(unmet))
 
 
 def _ask(name: str, effort: Effort, peers: Sequence[type[Pool]]) -> Answer:
@@ -54,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--peer", action="append", choices=[kind.name for kind in PEERS], help="only this peer; may be repeated"
     )
-    parser.add_argument("--check", action="store_true", help="exit with 1 when a target is missed")
+    parser.add_argument("--check", action="store_true", help="exit with 1 unless every target is met by steady figures")
     return parser
 
 

@@ -31,6 +31,7 @@ class Effort:
 
 
 FULL = Effort(rounds=7, seconds=0.4)
+SPREAD_MOST = 4.0  # a row whose best and worst round lie further apart tells of the machine, not of the pools
 QUICK = Effort(rounds=3, seconds=0.08)
 
 
@@ -48,6 +49,11 @@ class Row:
     target: float | None = None
     budget: float | None = None
 
+    @property
+    def steady(self) -> bool:
+        """Whether the rounds agree well enough to judge by them."""
+        return self.highest <= SPREAD_MOST * self.lowest
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -60,16 +66,18 @@ class Answer:
     caveats: list[str] = field(default_factory=list)
 
     def met(self, row: Row, limit: float | None) -> bool | None:
-        """Return whether the row keeps within the limit; None without one."""
-        if limit is None:
+        """Return whether the row keeps within the limit; None without one, or where its rounds disagree too much."""
+        if limit is None or not row.steady:
             return None
         return row.ratio >= limit if self.bound == "at least" else row.ratio <= limit
 
-    def missed(self) -> list[str]:
-        """Return a sentence for each target that was missed."""
-        rows = [row for row in self.rows if self.met(row, row.target) is False]
+    def unmet(self) -> list[str]:
+        """Return a sentence for each target that this run does not show to be met."""
+        rows = [row for row in self.rows if row.target is not None and not self.met(row, row.target)]
         return [
-            f"{self.question}: {_short(row.ratio)}x {row.against}, must be {self.bound} {row.target}x" for row in rows
+            f"{self.question}: {_short(row.ratio)}x {row.against} (rounds {_short(row.lowest)} to {_short(row.highest)}),"
+            f" must be {self.bound} {row.target:g}x"
+            for row in rows
         ]
 
 
@@ -171,6 +179,10 @@ def _section(answer: Answer) -> str:
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     rows = [_line(answer, row, sign) for row in answer.rows]
+    if not all(row.steady for row in answer.rows if row.target or row.budget):
+        rows.append(
+            f"\nUNSTEADY: best and worst round are more than {SPREAD_MOST:g}x apart; repeat on a quiet machine."
+        )
     notes = [f"- Not measured: {name}: {reason}." for name, reason in answer.skipped.items()]
     return "\n".join([*head, *rows, "", *notes, *(f"- {caveat}" for caveat in answer.caveats), ""])
 
@@ -188,7 +200,8 @@ def _line(answer: Answer, row: Row, sign: str) -> str:
 
 
 def _limit(limit: float | None, met: bool | None, sign: str) -> str:
-    return "" if limit is None else f"{sign} {limit:g}x {'met' if met else 'MISSED'}"
+    verdict = {True: "met", False: "MISSED", None: "UNSTEADY"}[met]
+    return "" if limit is None else f"{sign} {limit:g}x {verdict}"
 
 
 def _short(figure: float) -> str:

@@ -5,6 +5,7 @@ import ctypes
 import os
 import select
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ SECONDS_MAX = 30.0
 class Gate:
     """Tasks say here that they have begun, and go on when the test lets them. No clock is involved.
 
-    If the test ends without opening it, tasks go on because the pipe has no writer any more.
+    When the gate is closed those that wait go on, and those that come later fail.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -40,6 +41,9 @@ class Gate:
         os.write(self._go, b"." * tasks)
 
     def close(self) -> None:
+        # Names first: as long as they are there somebody is at the other end, so that no task is caught opening one.
+        for name in ("begun", "go"):
+            Path(self.path, name).unlink()
         os.close(self._begun)
         os.close(self._go)
 
@@ -51,6 +55,18 @@ def gate_in(directory: Path) -> Iterator[Gate]:
         yield gate
     finally:
         gate.close()
+
+
+def wait_for_end(pid: int) -> None:
+    """Returns when the process is gone."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([descriptor], [], [], SECONDS_MAX)[0], f"process {pid} did not end"
+    finally:
+        os.close(descriptor)
 
 
 def begin(gate: str) -> None:
@@ -119,6 +135,11 @@ def kill_self(file: str | None = None) -> NoReturn:
         note(file, str(os.getpid()))
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("unreachable")
+
+
+def start_child() -> int:
+    """Starts a process that would outlive the task by far, and returns its process id."""
+    return subprocess.Popen(["sleep", "600"], start_new_session=True).pid
 
 
 def segfault() -> None:

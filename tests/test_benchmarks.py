@@ -77,7 +77,7 @@ def test_a_quick_run_measures_and_reports(tmp_path: Path) -> None:
     for row in (row for found in rows.values() for row in found):
         assert min(row["theirs"], row["kumi"]) > 0
         assert row["lowest"] <= row["ratio"] <= row["highest"]
-        assert row["target_met"] in ((True, False) if row["target"] else (None,))
+        assert row["target_met"] is None or row["target"]
 
 
 def test_memory_and_start_are_judged_against_their_allowances(tmp_path: Path) -> None:
@@ -125,6 +125,13 @@ def test_check_fails_on_a_missed_target(
 ) -> None:
     monkeypatch.setattr(command, "_ask", lambda *_: an_answer(target))
     assert command.main(["start", "--out", str(tmp_path), *(["--check"] if check else [])]) == status
+
+
+def test_rounds_that_disagree_prove_nothing() -> None:
+    wild = Answer("How long?", "at most", [compare("first", "us", [(10, 1), (10, 5), (10, 50)], target=2)])
+    assert wild.met(wild.rows[0], 2) is None
+    assert wild.unmet() == ["How long?: 0.5x first (rounds 0.1 to 5), must be at most 2x"]
+    assert "≤ 2x UNSTEADY" in markdown({}, {}, [], [wild])
 
 
 def test_an_unknown_question_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -297,7 +297,8 @@ def test_run_in_executor_and_wrap_future(crew: kumi.Controller) -> None:
 # Callbacks
 
 
-def called_back(task: kumi.Task[Any]) -> tuple[Any, str]:
+def called_back(task: kumi.Task[Any], then: Callable[[], object] = lambda: None) -> tuple[Any, str]:
+    """What a callback gets, and in which thread, if `then` is done after it was added."""
     calls: list[tuple[Any, str]] = []
     came = threading.Event()
 
@@ -306,6 +307,7 @@ def called_back(task: kumi.Task[Any]) -> tuple[Any, str]:
         came.set()
 
     task.add_done_callback(note)
+    then()
     assert came.wait(LIMIT)
     assert len(calls) == 1
     return calls[0]
@@ -313,8 +315,7 @@ def called_back(task: kumi.Task[Any]) -> tuple[Any, str]:
 
 def test_a_callback_runs_in_the_delivering_thread(crew: kumi.Controller, gate: jobs.Gate) -> None:
     task = crew.submit(jobs.hold, gate.path)
-    threading.Timer(0, gate.open).start()
-    assert called_back(task) == (task, "kumi-deliver")
+    assert called_back(task, gate.open) == (task, "kumi-deliver")
 
 
 def test_a_callback_on_a_finished_task_runs_at_once(crew: kumi.Controller) -> None:

@@ -222,16 +222,14 @@ def test_arguments_are_released_after_each_task() -> None:
 # Whole processes
 
 FAKE_CORE = """
-import sys, types
+import kumi._core as core
 
 class Worker:
     def serve(self, executor):
         act(executor)
         return "told to stop"
 
-core = types.ModuleType("kumi._core")
 core.Worker = Worker
-sys.modules["kumi._core"] = core
 
 def act(executor): pass
 """

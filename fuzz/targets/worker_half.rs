@@ -15,7 +15,9 @@ fuzz_target!(|input: &[u8]| {
     let mut world = World::default();
     while !input.is_empty() {
         match input.int_in_range(0..=7) {
-            Ok(0) => drop(world.take_job()),
+            Ok(0) => {
+                world.take_job();
+            }
             Ok(1) => world.finish(),
             Ok(2) => world.hear_answers(),
             Ok(3) => world.hear_interrupt(),
@@ -113,7 +115,11 @@ impl World {
     }
 
     fn hear_interrupt(&mut self) {
-        assert_eq!(self.half.interrupted(), self.interrupted.take(), "lost, or not of the running task");
+        assert_eq!(
+            self.half.interrupted(),
+            self.interrupted.take(),
+            "lost, or not of the running task"
+        );
     }
 
     /// All that is left comes out; then it leaves if it was told to.

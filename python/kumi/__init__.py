@@ -8,8 +8,7 @@ Example:
     [32, 9]
 """
 
-from kumi._core import Status
-from kumi.controller import Controller, Summary
+from kumi.controller import Controller
 from kumi.default import daemons, default, map, run, submit, try_submit, with_options
 from kumi.errors import (
     ControllerClosed,
@@ -25,6 +24,7 @@ from kumi.errors import (
 )
 from kumi.launchers import Local, Sequential
 from kumi.map import Map
+from kumi.status import Status, Summary
 from kumi.task import Record, Task
 
 __all__ = [

@@ -12,21 +12,22 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from kumi import _core, serial
-from kumi._core import Status
+from kumi.deliver import deliverer
 from kumi.errors import ControllerClosed, QueueFull
 from kumi.functions import Functions, Prepared
 from kumi.kept import Kept
 from kumi.launchers import Launcher, Local, Sequential, carry_out_orders, run_one, usable_cpus
 from kumi.options import Options, positive, text, whole
 from kumi.registry import registry
+from kumi.status import Status, Summary
 from kumi.submitter import Submitter
-from kumi.task import Record, Task, deliverer
+from kumi.task import Record, Task
 from kumi.worker import Executor as TaskExecutor
 
 if TYPE_CHECKING:
@@ -36,41 +37,7 @@ SECONDS_KILL = 5.0  # what a worker gets, once told to stop, before it is killed
 SECONDS_UNTIL_NOTICE = 10.0  # a program that waits longer than this at its end says for what
 BYTES_UNBOUNDED = 2**63 - 1
 
-_PLAIN = Options()
 _LOCAL = Local()
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What a controller has done so far.
-
-    Attributes:
-        controller: Its name.
-        tasks: Tasks that are finished, however they ended.
-        success: How many of them succeeded,
-        error: raised an error,
-        crash: died with their workers, or found no worker,
-        cancel: were cancelled,
-        timeout: or ran into a limit.
-        workers_launched: Workers that ever joined.
-        workers_left_idle: How many of them left because there was no work,
-        workers_left_limit: because of `seconds_wall` or `tasks_max`,
-        workers_left_stopped: because the controller ended,
-        workers_lost: or died.
-    """
-
-    controller: str
-    tasks: int
-    success: int
-    error: int
-    crash: int
-    cancel: int
-    timeout: int
-    workers_launched: int
-    workers_left_idle: int
-    workers_left_limit: int
-    workers_left_stopped: int
-    workers_lost: int
 
 
 class Controller(Submitter, Executor):
@@ -155,7 +122,7 @@ class Controller(Submitter, Executor):
 
     def status(self) -> Status:
         """Counts of workers and tasks at this instant. Takes microseconds."""
-        with self._life:
+        with self._told_if_closed(), self._life:
             return self._made_pool().status()
 
     def summary(self) -> Summary:
@@ -181,7 +148,8 @@ class Controller(Submitter, Executor):
         """
         if mode not in {"all", "one"}:
             raise ValueError(f'mode must be "all" or "one", not {mode!r}')
-        return self._functions is not None and self._live_pool().wait_kept(mode == "all", timeout)
+        with self._told_if_closed():
+            return self._functions is not None and self._live_pool().wait_kept(mode == "all", timeout)
 
     def pop(self, timeout: float | None = 0) -> Record[Any] | None:
         """Takes the record of the next pushed task that is done, in the order in which they finish.
@@ -191,10 +159,11 @@ class Controller(Submitter, Executor):
         """
         if self._functions is None:
             return None
-        while (id_ := self._live_pool().pop(timeout)) is not None:
-            task = self._kept.take(id_)
-            if task is not None:
-                return task.record
+        with self._told_if_closed():
+            while (number := self._live_pool().pop(timeout)) is not None:
+                task = self._kept.take(number)
+                if task is not None:
+                    return task.record
         return None
 
     def collect(self, on_error: Literal["return", "raise"] = "return") -> list[Record[Any]]:
@@ -267,8 +236,8 @@ class Controller(Submitter, Executor):
         state = "closed" if self._closed else "new" if self._functions is None else "open"
         return f"<Controller {self.name!r} {state}, {self.launcher!r}, workers={self.workers}>"
 
-    def _route(self) -> tuple["Controller", Options]:
-        return self, _PLAIN
+    def _target(self) -> "Controller":
+        return self
 
     def _find(self, name: str) -> "Controller":
         return cast("Controller", registry.find(name))
@@ -381,8 +350,16 @@ class Controller(Submitter, Executor):
         )
         pool.wait_done(None)
 
+    @contextmanager
+    def _told_if_closed(self) -> Iterator[None]:
+        """For what can be asked of a closed controller too, but not in a forked child or when Python is ending."""
+        try:
+            yield
+        except _core.PoolClosed as error:
+            raise self._closed_error(error) from None
+
     def _closed_error(self, reason: object) -> ControllerClosed:
-        return ControllerClosed(f"controller {self.name!r} takes no more tasks: {reason}; open another one")
+        return ControllerClosed(f"controller {self.name!r} is closed: {reason}; open another one")
 
 
 _numbers = itertools.count(1)

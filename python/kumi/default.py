@@ -7,7 +7,7 @@ from typing import Any, Literal, overload
 
 from kumi.controller import Controller
 from kumi.launchers import Launcher, Local, Sequential
-from kumi.options import Options, text
+from kumi.options import text
 from kumi.registry import registry
 from kumi.submitter import Queue, Submitter
 
@@ -40,7 +40,7 @@ class _Defaults:
             return self._entries[-1].crew
 
     def set(self, call: tuple[object, ...], made: Controller) -> Controller:
-        """Makes a controller the default, or the open one that the same call has made."""
+        """Opens a controller and makes it the default, or the open one that the same call has made."""
         with self._lock:
             self._settle()
             former = self._named(made.name)
@@ -49,6 +49,7 @@ class _Defaults:
                 self._entries.append(former)
                 return former.crew
             made._hides = None if former is None else former.crew
+            made.start()
             self._entries.append(_Entry(made, call))
             return made
 
@@ -80,8 +81,8 @@ class _Defaults:
 class _Front(Submitter):
     """The module `kumi` as a way to hand in work."""
 
-    def _route(self) -> tuple[Queue, Options]:
-        return _defaults.get()._route()
+    def _target(self) -> Queue:
+        return _defaults.get()
 
 
 _defaults = _Defaults()
@@ -156,7 +157,4 @@ def daemons(
     if isinstance(launcher, Local):
         always_on: dict[str, Any] = {"workers_min": made.workers, "seconds_idle": None}
         made = Controller(launcher, name=name, workers=workers, **(always_on | controller_options))
-    crew = _defaults.set((workers, launcher, controller_options), made)
-    if isinstance(launcher, Local):
-        crew.start()
-    return crew
+    return _defaults.set((workers, launcher, controller_options), made)

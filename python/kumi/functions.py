@@ -4,7 +4,6 @@ import pickle
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from hashlib import blake2b
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
@@ -61,6 +60,8 @@ class Functions:
             return self._by_name.setdefault(id(function), Prepared(function, made))
 
     def _define_by_value(self, function: Callable[..., Any], payload: bytes) -> Prepared:
+        from hashlib import blake2b
+
         digest = blake2b(payload, digest_size=20).digest()
         with self._lock:
             known = self._by_value.get(digest)

@@ -8,8 +8,8 @@ import weakref
 from typing import Protocol
 
 from kumi import _core
+from kumi.deliver import deliverer
 from kumi.errors import ControllerError
-from kumi.task import deliverer
 
 SECONDS_TO_LEAVE = 2.0  # what the last output and callbacks get when the interpreter ends
 

@@ -41,9 +41,11 @@ class Queue(Protocol):
 class Submitter(ABC):
     """The ways to hand in work. Every argument after the function belongs to the function."""
 
+    _options = Options()
+
     @abstractmethod
-    def _route(self) -> tuple[Queue, Options]:
-        """Where tasks go, and with which options."""
+    def _target(self) -> Queue:
+        """Where tasks go."""
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]:
         """Runs `fn(*args, **kwargs)` on a worker. While the queue is full it waits for room, without holding the GIL.
@@ -57,8 +59,8 @@ class Submitter(ABC):
             >>> crew.submit(pow, 2, 10).result()
             1024
         """
-        crew, options = self._route()
-        return cast("Task[T]", crew._enter(crew._prepare(fn), args, kwargs, options, wait=True))
+        crew = self._target()
+        return cast("Task[T]", crew._enter(crew._prepare(fn), args, kwargs, self._options, wait=True))
 
     def try_submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Task[T] | None:
         """Like `submit`, but returns None at once when the queue is full.
@@ -66,8 +68,8 @@ class Submitter(ABC):
         Example:
             >>> task = crew.try_submit(pow, 2, 10)
         """
-        crew, options = self._route()
-        return crew._enter(crew._prepare(fn), args, kwargs, options, wait=False)
+        crew = self._target()
+        return crew._enter(crew._prepare(fn), args, kwargs, self._options, wait=False)
 
     async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Waits for room, submits, waits for the task and returns its result, without blocking the event loop.
@@ -77,11 +79,11 @@ class Submitter(ABC):
         Example:
             >>> value = await crew.run(pow, 2, 10)
         """
-        crew, options = self._route()
+        crew = self._target()
         function = crew._prepare(fn)
-        task: Task[T] | None = crew._enter(function, args, kwargs, options, wait=False)
+        task: Task[T] | None = crew._enter(function, args, kwargs, self._options, wait=False)
         if task is None:
-            task = await crew._enter_when_room(function, args, kwargs, options)
+            task = await crew._enter_when_room(function, args, kwargs, self._options)
         return await task
 
     def push(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]:
@@ -97,8 +99,8 @@ class Submitter(ABC):
             >>> crew.pop().result
             1024
         """
-        crew, options = self._route()
-        return crew._push(crew._prepare(fn), args, kwargs, options)
+        crew = self._target()
+        return crew._push(crew._prepare(fn), args, kwargs, self._options)
 
     def map(
         self,
@@ -129,7 +131,7 @@ class Submitter(ABC):
             >>> crew.map(pow, [2, 3], [5, 2]).results()
             [32, 9]
         """
-        crew, options = self._route()
+        crew, options = self._target(), self._options
         ahead = elements_ahead(iterables, buffersize, crew.workers)
         function = crew._prepare(fn)
 
@@ -152,20 +154,20 @@ class Submitter(ABC):
             >>> crew.with_options(name="fit", crashes_max=0).submit(pow, 2, 10).name
             'fit'
         """
-        return View(self._route, Options(name=name, controller=controller, crashes_max=crashes_max))
+        options = Options(name=name, controller=controller, crashes_max=crashes_max)
+        return View(self._target, options.over(self._options))
 
 
 class View(Submitter):
     """A controller seen through options: what `with_options` returns."""
 
-    def __init__(self, base: Callable[[], tuple[Queue, Options]], options: Options) -> None:
+    def __init__(self, base: Callable[[], Queue], options: Options) -> None:
         self._base = base
         self._options = options
 
     def __repr__(self) -> str:
         return f"<View {self._options}>"
 
-    def _route(self) -> tuple[Queue, Options]:
-        crew, outer = self._base()
+    def _target(self) -> Queue:
         name = self._options.controller
-        return (crew if name is None else crew._find(name)), self._options.over(outer)
+        return self._base() if name is None else self._base()._find(name)

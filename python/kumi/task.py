@@ -6,16 +6,16 @@ thread `kumi-deliver` changes the Future, under its condition, because `concurre
 """
 
 import logging
-import sys
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TextIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast
 
 from kumi import _core, serial
-from kumi.errors import CrashError, LaunchError, SerializationError, TaskCancelled, TaskTimeout
+from kumi.deliver import deliverer
+from kumi.errors import ControllerClosed, CrashError, LaunchError, SerializationError, TaskCancelled, TaskTimeout
 
 if TYPE_CHECKING:
     import asyncio
@@ -60,8 +60,7 @@ class Task(_core.Handle, Future[T]):
             if name == "_kept":
                 raise AttributeError(name)  # the slot is empty: of all the ways through here the one that must be fast
             if name in _LAZY:
-                deliverer.watch(self)
-                return self.__dict__[name]
+                return self._parts()[name]
             if name == "_result":
                 kept = self._ending(0)
                 return None if type(kept) is _Failure else kept
@@ -170,15 +169,27 @@ class Task(_core.Handle, Future[T]):
             return self._kept
         except AttributeError:
             pass
-        if not self.wait(timeout):
-            raise TimeoutError(f"{self!r} was not done within {timeout} seconds; it goes on")
-        decoded = _decode(self)
+        try:
+            if not self.wait(timeout):
+                raise TimeoutError(f"{self!r} was not done within {timeout} seconds; it goes on")
+            decoded = _decode(self)
+        except _core.PoolClosed as error:  # in a forked child, or when Python is ending
+            raise ControllerClosed(f"the task's controller is closed: {error}") from None
         with deliverer.lock:
             try:
                 return self._kept
             except AttributeError:
                 self._kept = decoded
         return decoded
+
+    def _parts(self) -> dict[str, Any]:
+        """The parts of a Future, made now unless another thread was first."""
+        with deliverer.lock:
+            parts = self.__dict__
+            if "_state" not in parts:
+                state = PENDING if deliverer.watch(self) else _final(self.state())
+                parts.update(_condition=threading.Condition(), _waiters=[], _done_callbacks=[], _state=state)
+            return parts
 
     def _deliver(self) -> None:
         """Resolves the Future that came into being while the task was not done. For the deliverer's thread alone."""
@@ -281,63 +292,6 @@ class Record(Generic[T]):
         )
 
 
-class Deliverer:
-    """Owns the one thread that brings news from the core to Python: finished Futures and output of workers."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self._watched: dict[int, Task[Any]] = {}
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Starts the thread, unless it runs."""
-        with self.lock:
-            self._start()
-
-    def watch(self, task: Task[Any]) -> None:
-        """Makes the parts of a task's Future, and sees to it that they are changed when the task is done."""
-        with self.lock:
-            parts = task.__dict__
-            if "_state" in parts:
-                return  # another thread was first
-            token = task.watch()
-            if token is not None:
-                self._watched[token] = task
-                self._start()
-            parts["_condition"] = threading.Condition()
-            parts["_waiters"] = []
-            parts["_done_callbacks"] = []
-            parts["_state"] = PENDING if token is not None else _final(task.state())
-
-    def join(self, seconds: float) -> None:
-        """Lets what has been delivered reach its callbacks and streams, when Python ends."""
-        if self._thread is not None:
-            self._thread.join(seconds)
-
-    def forget(self) -> None:
-        """Starts anew in a forked child: the thread stayed with the parent."""
-        self.__init__()  # type: ignore[misc]
-
-    def _start(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._deliver_all, name="kumi-deliver", daemon=True)
-            self._thread.start()
-
-    def _deliver_all(self) -> None:
-        while (news := _core.next_deliveries()) is not None:
-            for item in news:
-                if isinstance(item, int):
-                    with self.lock:
-                        task = self._watched.pop(item)
-                    task._deliver()
-                    del task  # or the last one delivered would live until the next one is
-                else:
-                    _echo(*item)
-
-
-deliverer = Deliverer()
-
-
 def _refuse_to_be_set() -> NoReturn:
     raise InvalidStateError("a Task is resolved by its controller alone; for a Future of your own make another one")
 
@@ -394,13 +348,3 @@ def _traceback(task: Task[Any], error: BaseException) -> str:
     if outcome is not None and outcome[0] == _core.ERROR:
         return str(serial.error_summary(outcome[1])[2])
     return str(error)
-
-
-def _echo(worker: str, is_stderr: bool, output: bytes) -> None:
-    stream: TextIO | None = sys.stderr if is_stderr else sys.stdout
-    try:
-        if stream is not None:
-            stream.write(output.decode(errors="replace"))
-            stream.flush()
-    except (OSError, ValueError):
-        _LOGGER.debug("output of worker %s could not be written", worker, exc_info=True)

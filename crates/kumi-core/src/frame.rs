@@ -80,7 +80,9 @@ impl<M: Wire> Decoder<M> {
             let space = self.space();
             let count = space.len().min(input.len());
             let (now, later) = input.split_at(count);
-            space.iter_mut().zip(now).for_each(|(to, from)| *to = *from);
+            if let Some(place) = space.get_mut(..count) {
+                place.copy_from_slice(now);
+            }
             self.filled(count);
             input = later;
         }

@@ -21,7 +21,7 @@ pub const PAUSE_MAX: Duration = Duration::from_secs(30);
 pub struct Snapshot {
     /// Tasks in the queue.
     pub waiting: u64,
-    /// Tasks that workers hold.
+    /// Tasks that joined workers run: one for each that is busy. What waits behind it is short, or comes back.
     pub running: u64,
     /// Workers that have joined and will take further tasks.
     pub joined: u64,

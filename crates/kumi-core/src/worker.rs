@@ -57,6 +57,7 @@ pub(crate) struct Worker {
     pub defined: BTreeSet<FunctionId>,
     pub heard: Time,
     pub idle_since: Time,
+    pub busy_since: Time,
     pub idle_timer: bool,
     pub stall_timer: bool,
     /// Tasks dealt and not taken back.
@@ -103,6 +104,7 @@ impl Worker {
             defined: BTreeSet::new(),
             heard: now,
             idle_since: now,
+            busy_since: now,
             idle_timer: false,
             stall_timer: false,
             dealt: 0,
@@ -185,7 +187,8 @@ impl WorkerHalf {
             }
             ToWorker::Recall { lease } => self.recall(lease),
             // An interrupt names its task: it can never hit the next one.
-            ToWorker::Interrupt { lease } => self.interrupted = self.running.filter(|running| *running == lease),
+            ToWorker::Interrupt { lease } if self.running == Some(lease) => self.interrupted = Some(lease),
+            ToWorker::Interrupt { .. } => {}
             ToWorker::Ping => self.answers.push_back(FromWorker::Heartbeat),
             ToWorker::Stop { leave } => self.leave = Some(leave),
         }
@@ -217,7 +220,7 @@ impl WorkerHalf {
 
     /// The task taken last is answered.
     pub fn finished(&mut self) {
-        self.running = None;
+        (self.running, self.interrupted) = (None, None);
     }
 
     /// The running task, if the host wants it interrupted.

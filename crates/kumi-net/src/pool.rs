@@ -202,7 +202,10 @@ impl Pool {
             return Ok(());
         }
         if !self.shared.in_process {
-            *thread = Some(crate::io::start(Arc::clone(&self.shared))?);
+            let started = crate::io::start(Arc::clone(&self.shared));
+            // Without its thread nothing will ever happen here: whoever waits must not.
+            self.shared.lock().over = started.is_err();
+            *thread = Some(started?);
         }
         POOLS.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&self.shared));
         self.with(|state, now| {

@@ -24,8 +24,10 @@ pub use crate::sys::block_all_signals;
 /// Name of the environment variable that marks a worker and all that it starts.
 pub const MARKER: &str = "KUMI_WORKER";
 
-/// How long to wait for killed processes to be gone. Arbitrary: one that hangs in the kernel longer dies without us looking on.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long to go on until nothing is left, and to wait for those just killed before looking for others. Both arbitrary: a
+/// process that hangs in the kernel for longer dies without us looking on.
+const PATIENCE: Duration = Duration::from_secs(2);
+const ROUND: Duration = Duration::from_millis(100);
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +89,7 @@ pub fn peek(pidfd: BorrowedFd<'_>) -> io::Result<bool> {
 /// Ends what a dead worker left behind, then reaps the worker: call it when `pidfd` is readable, and reap nowhere else.
 ///
 /// First its process group, then every process of this user with `KUMI_WORKER=marker` in its environment, until none is left
-/// (for at most a second: what the kernel does not let go of by then has been killed all the same). The search reads `/proc`, about
+/// (for at most two seconds: what the kernel does not let go of by then has been killed all the same). The search reads `/proc`, about
 /// 10 us for each process of the machine.
 pub fn bury(pid: i32, pidfd: BorrowedFd<'_>, marker: &str) -> Ending {
     // If somebody else reaped it, its number may lead another group by now.
@@ -107,12 +109,15 @@ pub fn kill_descendants() {
     kill_until_none(|| reap_children().then(descendants));
 }
 
-/// Ends this process and everything it started. Never returns.
+/// Ends this process and everything it started. Never returns; any thread may call it, several at once too.
+///
+/// A main thread that finds its host gone calls it instead of exiting: an exit would cut short the watchdog's own call.
 pub fn end_tree() -> ! {
+    // A main thread that starts one program after the other would outrun us. Where the kernel refuses, we do what we can.
+    let _ = forbid_new_processes();
     kill_descendants();
     loop {
-        // SAFETY: integers only. The group goes in the same instant, with what a busy main thread started just now; the second
-        // call is for a process that leads no group.
+        // SAFETY: integers only. The whole group goes in one instant; the second call is for a process that leads no group.
         unsafe {
             libc::kill(-libc::getpid(), libc::SIGKILL);
             libc::kill(libc::getpid(), libc::SIGKILL);
@@ -129,7 +134,7 @@ pub fn become_subreaper() -> io::Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }).map(drop)
 }
 
-/// Kills what `find` finds and waits until it is dead, until `find` says `None` or patience ends.
+/// Kills what `find` finds, and again, until `find` says `None` or patience ends.
 fn kill_until_none(mut find: impl FnMut() -> Option<Vec<OwnedFd>>) {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline
@@ -139,10 +144,65 @@ fn kill_until_none(mut find: impl FnMut() -> Option<Vec<OwnedFd>>) {
             // Fails if it has just ended, which is as good.
             let _ = send_signal(process.as_fd(), libc::SIGKILL);
         }
-        for process in &found {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let _ = poll(&mut [watch(Some(process.as_fd()), libc::POLLIN)], Some(left));
-        }
+        await_ends(&found);
+    }
+}
+
+/// Waits until all have ended, or for one round.
+fn await_ends(processes: &[OwnedFd]) {
+    let deadline = Instant::now() + ROUND;
+    for process in processes {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // An error cannot be mended here; the next round looks again.
+        let _ = poll(&mut [watch(Some(process.as_fd()), libc::POLLIN)], Some(left));
+    }
+}
+
+/// From now on every thread of this process that forks gets EPERM instead. There is no way back.
+///
+/// An error, not a freeze: a thread frozen inside `fork` would keep the allocator's locks, and we need them.
+fn forbid_new_processes() -> io::Result<()> {
+    const FORKS: &[libc::c_long] = &[
+        libc::SYS_clone,
+        libc::SYS_clone3,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_fork,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_vfork,
+    ];
+    let step = |code: u32, k: u32, skip: usize| libc::sock_filter {
+        code: code as u16,
+        jt: skip as u8,
+        jf: 0,
+        k,
+    };
+    // The number of the system call stands at offset 0; whoever forks skips the rest of the list and the line that allows.
+    let mut program = vec![step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0)];
+    let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    program.extend(
+        FORKS
+            .iter()
+            .enumerate()
+            .map(|(i, call)| step(equal, *call as u32, FORKS.len() - i)),
+    );
+    program.push(step(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0));
+    program.push(step(
+        libc::BPF_RET | libc::BPF_K,
+        libc::SECCOMP_RET_ERRNO | libc::EPERM as u32,
+        0,
+    ));
+    let filter = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
+    let (mode, all_threads) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_TSYNC);
+    // SAFETY: integers, and a filter that points to as many instructions as it says, copied during the call. Without
+    // no_new_privs only root may install one.
+    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })?;
+    // SAFETY: as above. A positive answer names a thread that could not be included.
+    match check(unsafe { libc::syscall(libc::SYS_seccomp, mode, all_threads, &filter) } as c_int)? {
+        0 => Ok(()),
+        thread => Err(io::Error::other(format!("thread {thread} has a filter of its own"))),
     }
 }
 

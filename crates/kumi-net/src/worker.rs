@@ -11,7 +11,7 @@ use kumi_core::{Decoder, FromWorker, Job, Leave, Lease, PROTOCOL, Payload, ToWor
 
 use crate::outbox::Outbox;
 use crate::page::Page;
-use crate::process::{MARKER, become_subreaper};
+use crate::process::{MARKER, become_subreaper, end_tree};
 use crate::spawn::{CONTROL_FD, DATA_FD, PAGE_FD};
 use crate::sys::check;
 use crate::watchdog::{Watchdog, open_host};
@@ -86,8 +86,12 @@ impl WorkerEnd {
     /// What to do next. A task it gives has begun, as far as the host can see.
     ///
     /// # Errors
-    /// The host is gone.
+    /// None is known, save that the socket was closed under us.
     pub fn take(&mut self) -> io::Result<Next> {
+        self.next_step().map_err(without_host)
+    }
+
+    fn next_step(&mut self) -> io::Result<Next> {
         while let Some(answer) = self.half.answer() {
             self.say(&answer)?;
         }
@@ -105,13 +109,13 @@ impl WorkerEnd {
     /// Waits for messages. A signal ends the wait as well.
     ///
     /// # Errors
-    /// The host is gone, refused this worker, or sent something that is not a message.
+    /// The host refused this worker, or sent something that is not a message.
     pub fn fill(&mut self) -> io::Result<()> {
         let count = match self.data.read(self.decoder.space()) {
-            Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the host is gone")),
+            Ok(0) => end_tree(),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
-            Err(error) => return Err(error),
+            Err(error) => return Err(without_host(error)),
         };
         self.decoder.filled(count);
         while let Some(message) = self.decoder.next().map_err(io::Error::other)? {
@@ -123,8 +127,12 @@ impl WorkerEnd {
     /// The task that was taken last is done.
     ///
     /// # Errors
-    /// The host is gone.
+    /// None is known, save that the socket was closed under us.
     pub fn finish(&mut self, slot: u16, finished: Finished) -> io::Result<()> {
+        self.answer(slot, finished).map_err(without_host)
+    }
+
+    fn answer(&mut self, slot: u16, finished: Finished) -> io::Result<()> {
         let Finished { lease, success, started, took, payload } = finished;
         let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let first = self.say(&FromWorker::Finished { lease, success, started, nanoseconds, payload })?;
@@ -141,6 +149,14 @@ impl WorkerEnd {
             return self.outbox().flush();
         }
         Ok(())
+    }
+}
+
+/// Nobody is left to work for, or to tell: a worker whose host is gone ends with all its children. Other errors come back.
+fn without_host(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => end_tree(),
+        _ => error,
     }
 }
 

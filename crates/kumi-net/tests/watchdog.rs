@@ -115,13 +115,14 @@ fn role_worker() {
     }
 }
 
+/// Runs `script` beside us; ends this process as its main thread ought to when nothing can be started any more.
 #[allow(clippy::zombie_processes, reason = "to be killed by the watchdog is their purpose")]
 fn shell(script: &str) {
-    std::process::Command::new("sh")
+    let child = std::process::Command::new("sh")
         .args(["-c", script])
         .stdin(Stdio::null())
-        .spawn()
-        .unwrap();
+        .spawn();
+    child.unwrap_or_else(|_| end_tree());
 }
 
 /// Children of every kind, without the marker, so that only descent can find them; then a main thread that is busy for ever.

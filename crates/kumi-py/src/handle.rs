@@ -15,6 +15,7 @@ use crate::pool::{Function, Pool, QueueFull};
 #[pyclass(frozen, subclass, module = "kumi._core")]
 pub struct Handle {
     pool: Py<Pool>,
+    function: Py<Function>,
     id: TaskId,
     name: Option<Py<PyString>>,
 }
@@ -49,7 +50,7 @@ impl Handle {
         loop {
             let new = new.clone();
             match with(py, net, move |state, now| state.brain.submit(now, new))? {
-                Ok(id) => return Ok(Self { pool, id, name }),
+                Ok(id) => return Ok(Self { pool, function: function.clone().unbind(), id, name }),
                 Err(SubmitError::Full) if wait => {
                     let found = wait_for(py, net, Wants::Any, None, |state| state.brain.has_room(room).then_some(()))?;
                     found.ok_or_else(|| PoolClosed::new_err("the controller ended"))?;
@@ -76,6 +77,11 @@ impl Handle {
     #[getter]
     fn name(&self, py: Python<'_>) -> Option<Py<PyString>> {
         self.name.as_ref().map(|name| name.clone_ref(py))
+    }
+
+    #[getter]
+    fn label(&self) -> &str {
+        self.function.get().name()
     }
 
     fn state(&self, py: Python<'_>) -> PyResult<&'static str> {

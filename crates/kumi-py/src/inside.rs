@@ -27,6 +27,8 @@ const LEAVE: Duration = Duration::from_secs(2);
 
 static INSIDE: Mutex<usize> = Mutex::new(0);
 static OUT: Condvar = Condvar::new();
+/// Somebody waits for the others to leave: only then is it worth a system call to say so.
+static LEAVING: AtomicBool = AtomicBool::new(false);
 /// From now on whoever is inside stays there.
 static GONE: AtomicBool = AtomicBool::new(false);
 /// This process is a child: locks may be held for ever by threads that do not exist here.
@@ -64,7 +66,9 @@ pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
         result
     });
     *inside() -= 1;
-    OUT.notify_all();
+    if LEAVING.load(Ordering::Relaxed) {
+        OUT.notify_all();
+    }
     result
 }
 
@@ -126,6 +130,7 @@ pub fn leave(py: Python<'_>) {
         return;
     }
     py.detach(|| {
+        LEAVING.store(true, Ordering::SeqCst);
         pool::wake_everyone();
         deliver::end();
         let deadline = Instant::now() + LEAVE;

@@ -39,6 +39,10 @@ impl Function {
     pub fn id(&self) -> FunctionId {
         self.id
     }
+
+    pub fn name(&self) -> &str {
+        &self.label
+    }
 }
 
 #[pymethods]

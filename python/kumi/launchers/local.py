@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from kumi.launchers.base import Command
 
@@ -65,13 +64,14 @@ class Local:
         threads = str(max(1, usable_cpus() // workers))
         environment = dict.fromkeys(THREAD_VARIABLES, threads) | dict(os.environ) | dict(self.environment or {})
         environment["KUMI_SYS_PATH"] = os.pathsep.join(_search_path())
-        # -u: what a task prints appears at once.
-        return Command([self.python or sys.executable, "-u", "-c", BOOTSTRAP], environment)
+        # What a task prints appears at once, and a segmentation fault tells where it happened.
+        options = ["-u", "-X", "faulthandler"]
+        return Command([self.python or sys.executable, *options, "-c", BOOTSTRAP], environment)
 
 
 def _search_path() -> list[str]:
     """This process's `sys.path`, with relative entries made absolute: a task may change directory."""
-    return [str(Path(entry).absolute()) for entry in sys.path if isinstance(entry, str)]
+    return [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]  # noqa: PTH100 - no slow import
 
 
 def usable_cpus() -> int:
@@ -85,19 +85,19 @@ def usable_cpus() -> int:
     return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
 
 
-def _quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
+def _quota(root: str = "/sys/fs/cgroup") -> float | None:
     """CPUs that the control group grants, from version 2's file or version 1's pair of files."""
-    quota, period = _read(root / "cpu.max") or (
-        _read(root / "cpu/cpu.cfs_quota_us") + _read(root / "cpu/cpu.cfs_period_us") or ["max", "1"]
-    )
+    words = _read(f"{root}/cpu.max") or _read(f"{root}/cpu/cpu.cfs_quota_us") + _read(f"{root}/cpu/cpu.cfs_period_us")
     try:
-        return int(quota) / int(period) if int(quota) > 0 else None
-    except ValueError:
-        return None  # "max"
+        quota, period = (int(word) for word in words)
+    except ValueError:  # "max", or no such files
+        return None
+    return quota / period if quota > 0 and period > 0 else None
 
 
-def _read(file: Path) -> list[str]:
+def _read(file: str) -> list[str]:
     try:
-        return file.read_text().split()
+        with open(file, encoding="ascii") as f:  # noqa: PTH123 - pathlib is slow to import
+            return f.read().split()
     except OSError:
         return []

@@ -30,8 +30,10 @@ impl Dispatcher {
             self.assign(now, worker, task);
             self.top_up(now, worker);
         }
-        if !self.loaded.is_empty() && (self.idle.len() as u64) > self.recalls {
-            self.recall_for_idle();
+        while (self.idle.len() as u64) > self.recalls
+            && let Some(&worker) = self.loaded.last()
+        {
+            self.recall_for_idle(worker);
         }
     }
 
@@ -75,6 +77,7 @@ impl Dispatcher {
         self.next_lease += 1;
         if worker.held.is_empty() {
             self.idle.remove(&(worker.idle_since, id));
+            worker.busy_since = now;
         }
         worker.held.push_back(Held { lease, task: task_id, slot, nanos, recall: Recall::No });
         worker.held_nanos = worker.held_nanos.saturating_add(nanos);
@@ -113,7 +116,9 @@ impl Dispatcher {
 
     /// Gives a worker that runs short tasks more of them, but not more than its share of those that wait.
     pub(super) fn top_up(&mut self, now: Time, id: WorkerId) {
-        let mut share = (self.waiting / self.active.max(1)).max(1);
+        // What the idle workers will be dealt in a moment is not to be shared out.
+        let spare = self.waiting.saturating_sub(self.idle.len() as u64);
+        let mut share = spare.div_ceil(self.active.max(1));
         if self.workers.get(id).is_none_or(|worker| worker.held.is_empty() || worker.held_nanos > WINDOW / 2) {
             return;
         }
@@ -193,9 +198,8 @@ impl Dispatcher {
         }
     }
 
-    /// Takes half of what some loaded worker has not begun, for the workers that have nothing to do.
-    fn recall_for_idle(&mut self) {
-        let Some(&id) = self.loaded.iter().next_back() else { return };
+    /// Takes half of what a loaded worker has not begun, for the workers that have nothing to do.
+    fn recall_for_idle(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get(id) else { return };
         let count = worker.held.len() / 2;
         let leases = recallable(&worker.held, count);
@@ -305,8 +309,8 @@ impl Dispatcher {
     fn interrupt(&mut self, now: Time, id: WorkerId, lease: Lease) {
         let Some(worker) = self.workers.get_mut(id) else { return };
         if let Some(held) = worker.held(lease) {
-            held.nanos = LONG;
-            worker.held_nanos = LONG;
+            let more = LONG.saturating_sub(std::mem::replace(&mut held.nanos, LONG));
+            worker.held_nanos = worker.held_nanos.saturating_add(more);
         }
         self.actions.push_back(Action::Send { worker: id, message: ToWorker::Interrupt { lease } });
         self.timers.set(now.after(self.policy.kill), Timer::Kill(id, lease));
@@ -320,10 +324,11 @@ impl Dispatcher {
         if worker.held.len() < 2 {
             return;
         }
-        let quiet = now.since(worker.heard);
+        let since = worker.heard.max(worker.busy_since);
+        let quiet = now.since(since);
         if quiet < STALL {
             worker.stall_timer = true;
-            let again = worker.heard.after(STALL);
+            let again = since.after(STALL);
             return self.timers.set(again, Timer::Stall(id));
         }
         let first = worker.held.front().map(|held| held.task);

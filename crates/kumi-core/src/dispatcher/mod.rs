@@ -350,9 +350,6 @@ impl Dispatcher {
         if let Some(deadline) = deadline {
             self.timers.set(deadline, Timer::Total(id));
         }
-        if self.gave_up {
-            (self.gave_up, self.failures) = (false, 0);
-        }
         self.settle(now);
         Ok(id)
     }
@@ -421,13 +418,20 @@ impl Dispatcher {
     }
 
     fn scale(&mut self, now: Time) {
-        if !self.started || self.gave_up || self.policy.in_process {
+        if !self.started || self.policy.in_process {
             return;
+        }
+        // After giving up only a new need is worth new attempts; `workers_min` alone is not.
+        if self.gave_up {
+            if self.waiting == 0 {
+                return;
+            }
+            (self.gave_up, self.failures) = (false, 0);
         }
         let leaving = (self.launches.len() as u64).saturating_sub(self.active + self.expected);
         let snapshot = scaling::Snapshot {
             waiting: self.waiting,
-            running: self.dealt,
+            running: self.active - self.idle.len() as u64,
             joined: self.active,
             leaving: if self.planted(Bug::OverCap) { 0 } else { leaving },
             expected: self.expected,

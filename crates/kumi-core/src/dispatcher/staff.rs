@@ -98,7 +98,10 @@ impl Dispatcher {
         if link == Link::Remote {
             self.timers.set(now.after(self.policy.silence), Timer::Silence(id));
         }
-        self.watch_idle(now, id);
+        let idle: Vec<_> = self.idle.iter().map(|(_, id)| *id).collect();
+        for id in idle {
+            self.watch_idle(now, id);
+        }
         self.settle(now);
         Some(id)
     }
@@ -120,13 +123,13 @@ impl Dispatcher {
         if worker.stage != Stage::Active || !worker.held.is_empty() {
             return;
         }
-        if now.since(since) >= idle && self.active > self.policy.workers_min {
-            self.drain(now, id, Leave::Idle);
-        } else {
+        if now.since(since) < idle {
             worker.idle_timer = true;
-            let again = if now.since(since) >= idle { now } else { since };
-            self.timers.set(again.after(idle), Timer::Idle(id));
+            self.timers.set(since.after(idle), Timer::Idle(id));
+        } else if self.active > self.policy.workers_min {
+            self.drain(now, id, Leave::Idle);
         }
+        // Else `workers_min` keeps it, until another one joins.
     }
 
     /// The worker takes no more tasks and leaves when it holds none.
@@ -268,6 +271,8 @@ impl Dispatcher {
             self.resolve(now, held.task, Outcome::Cancel, None, Some(Arc::clone(&worker.face)));
             return false;
         }
+        // Whatever may have killed a worker runs alone from now on, so that the next time is certain.
+        task.suspect |= guilt.crashed && guilt.begun == Begun::Unknown;
         let verdict = match guilt.begun {
             Begun::Nothing => Verdict::Innocent,
             Begun::One(lease) if lease == held.lease => Verdict::Guilty,
@@ -276,17 +281,14 @@ impl Dispatcher {
             Begun::Unknown => Verdict::Suspect,
         };
         let verdict = if blame_all { Verdict::Guilty } else { verdict };
-        match verdict {
-            Verdict::Guilty if guilt.crashed => {
-                self.crashed(now, held.task, guilt.certificate, &worker.face);
-                return true;
-            }
-            Verdict::Suspect if task.once => {
-                self.crashed(now, held.task, guilt.certificate, &worker.face);
-                return true;
-            }
-            Verdict::Suspect => task.suspect = true,
-            Verdict::Guilty | Verdict::Innocent => {}
+        let blamed = match verdict {
+            Verdict::Guilty => guilt.crashed,
+            Verdict::Suspect => task.once,
+            Verdict::Innocent => false,
+        };
+        if blamed {
+            self.crashed(now, held.task, guilt.certificate, &worker.face);
+            return true;
         }
         if !no_requeue {
             self.requeue(held.task);

@@ -193,7 +193,7 @@ impl Ledger {
                 Begun::One(lease) => lease == held.lease,
                 Begun::Unknown => note.held.len() == 1 || task.spec.once,
             };
-            task.suspect |= begun == Begun::Unknown;
+            task.suspect |= crashed && begun == Begun::Unknown;
             task.crashes += u32::from(blamed && crashed);
             let most = task.spec.crashes_max + 1;
             rule!(task.crashes <= most, "task {} crashed {} times of {most}", held.task, task.crashes);
@@ -263,7 +263,7 @@ impl Ledger {
 
     fn dealt(&mut self, now: Time, id: WorkerId, task: TaskId, lease: Lease) -> Check {
         let Some(&number) = self.by_id.get(&task) else { return Err(format!("{task:?} is dealt, but unknown")) };
-        let oldest = self.waiting.first().copied();
+        let (oldest, idle) = (self.waiting.first().copied(), self.workers.values().filter(|worker| worker.idle()).count());
         rule!(oldest == Some(number), "task {number} is dealt before {oldest:?}");
         let Some(worker) = self.workers.get_mut(&id) else { return Err(format!("task {number} goes to nobody, {id:?}")) };
         rule!(worker.told_to_leave.is_none() && !worker.killed, "task {number} goes to {id:?}, which is leaving");
@@ -276,6 +276,8 @@ impl Ledger {
         };
         let alone = lonely(number) || worker.held.iter().any(|held| lonely(held.task));
         rule!(worker.held.is_empty() || !alone, "task {number} is not alone on {id:?}, or not behind one that must be");
+        let enough = self.waiting.len() > idle;
+        rule!(worker.held.is_empty() || enough, "task {number} goes behind another, though {idle} workers are idle");
         worker.held.push(Held { lease, task: number, asked_back: false, answered: false, interrupted: None });
         let note = &mut tasks[number];
         (note.spot, note.dealt) = (Spot::Held(id, lease), now);
@@ -321,9 +323,9 @@ impl Ledger {
         let (living, most) = (self.launches.len() as u64, self.policy.workers);
         rule!(living <= most, "{living} workers and launches, of {most} allowed");
         let expected = self.launches.values().filter(|launch| matches!(launch, Launch::Expected(_))).count();
-        let active = self.workers.values().filter(|worker| worker.told_to_leave.is_none() && !worker.killed);
-        let idle = active.filter(|worker| worker.idle()).count();
-        let need = self.open.len().max(if self.closing { 0 } else { self.policy.workers_min as usize });
+        let idle = self.workers.values().filter(|worker| worker.idle()).count();
+        let least = if self.closing { 0 } else { self.policy.workers_min as usize };
+        let need = self.unbegun().max(least);
         rule!(expected + idle <= need, "{expected} launches and {idle} idle workers for {need} tasks");
         if let Some(failed) = self.failed {
             let pause = kumi_core::scaling::PAUSE_MIN;
@@ -331,6 +333,12 @@ impl Ledger {
             rule!(now >= failed.after(pause), "launched at {now:?}, right after the failure at {failed:?}");
         }
         Ok(())
+    }
+
+    /// Tasks that wait, or are behind another in a worker's hands.
+    fn unbegun(&self) -> usize {
+        let behind = self.workers.values().flat_map(|worker| worker.held.iter().skip(1));
+        self.waiting.len() + behind.filter(|held| self.open.contains(&held.task)).count()
     }
 
     /// A task is done, rightly so?

@@ -388,7 +388,13 @@ impl World {
     pub(super) fn say(&mut self, line: impl FnOnce() -> String) {
         let now = self.now.0;
         if let Some(history) = &mut self.history {
-            history.push(format!("{:>15.6} ms  {}", now as f64 / 1e6, line()));
+            history.push(format!("{:>15.6} ms  {}", now as f64 / 1e6, without_payload(&line())));
         }
     }
+}
+
+/// A line of history without the bytes in it.
+fn without_payload(line: &str) -> String {
+    let Some((head, bytes)) = line.split_once(", payload: [") else { return line.into() };
+    format!("{head}{}", bytes.split_once(']').map_or("", |(_, tail)| tail))
 }

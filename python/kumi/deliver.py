@@ -1,0 +1,84 @@
+"""The one thread, `kumi-deliver`, that brings news from the core to Python: finished tasks and output of workers.
+
+Never a thread that waits for a task, which might hold a lock that a callback wants, and never one of the core's own.
+"""
+
+import logging
+import sys
+import threading
+from typing import Protocol, TextIO
+
+from kumi import _core
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class Watched(Protocol):
+    """A task, as far as it matters here."""
+
+    def watch(self) -> int | None:
+        """Asks the core for a delivery; None if the task is done."""
+
+    def _deliver(self) -> None:
+        """Called once, in this thread, when the task is done."""
+
+
+class Deliverer:
+    """Owns the one thread that brings news from the core to Python: finished Futures and output of workers."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._watched: dict[int, Watched] = {}
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Starts the thread, unless it runs."""
+        with self.lock:
+            self._start()
+
+    def watch(self, task: Watched) -> bool:
+        """Sees to it that the task is told when it is done; false if it is. To be called with the lock held."""
+        token = task.watch()
+        if token is None:
+            return False
+        self._watched[token] = task
+        self._start()
+        return True
+
+    def join(self, seconds: float) -> None:
+        """Lets what has been delivered reach its callbacks and streams, when Python ends."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def forget(self) -> None:
+        """Starts anew in a forked child: the thread stayed with the parent."""
+        self.__init__()  # type: ignore[misc]
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._deliver_all, name="kumi-deliver", daemon=True)
+            self._thread.start()
+
+    def _deliver_all(self) -> None:
+        while (news := _core.next_deliveries()) is not None:
+            for item in news:
+                if isinstance(item, int):
+                    with self.lock:
+                        task = self._watched.pop(item)
+                    task._deliver()
+                    del task  # or the last one delivered would live until the next one is
+                else:
+                    _echo(*item)
+
+
+deliverer = Deliverer()
+
+
+def _echo(worker: str, is_stderr: bool, output: bytes) -> None:
+    stream: TextIO | None = sys.stderr if is_stderr else sys.stdout
+    try:
+        if stream is not None:
+            stream.write(output.decode(errors="replace"))
+            stream.flush()
+    except (OSError, ValueError):
+        _LOGGER.debug("output of worker %s could not be written", worker, exc_info=True)
