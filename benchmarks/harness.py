@@ -75,8 +75,8 @@ class Answer:
         """Return a sentence for each target that this run does not show to be met."""
         rows = [row for row in self.rows if row.target is not None and not self.met(row, row.target)]
         return [
-            f"{self.question}: {_short(row.ratio)}x {row.against} (rounds {_short(row.lowest)} to {_short(row.highest)}),"
-            f" must be {self.bound} {row.target:g}x"
+            f"{self.question}: {_short(row.ratio)}x {row.against}"
+            f" (rounds {_short(row.lowest)} to {_short(row.highest)}), must be {self.bound} {row.target:g}x"
             for row in rows
         ]
 

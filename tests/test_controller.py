@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import gc
+import io
 import os
 import pickle
 import subprocess
@@ -566,16 +567,20 @@ def test_shutdown_cancels_futures_that_wait(gate: jobs.Gate) -> None:
     crew.shutdown()
 
 
-def test_a_long_end_says_what_it_waits_for(
-    gate: jobs.Gate, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_long_end_says_what_it_waits_for(gate: jobs.Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    class OpensTheGate(io.StringIO):
+        def write(self, text: str) -> int:
+            gate.open()
+            return super().write(text)
+
+    stderr = OpensTheGate()
     monkeypatch.setattr(kumi.controller, "SECONDS_UNTIL_NOTICE", 0.0)
+    monkeypatch.setattr(sys, "stderr", stderr)
     crew = kumi.Controller(workers=1, name="patient")
     crew.submit(jobs.hold, gate.path)
     gate.wait()
-    gate.open()
     crew.shutdown()
-    assert "'patient'" in capsys.readouterr().err
+    assert "'patient' ends when its tasks are done: 1 running, 0 waiting" in stderr.getvalue()
 
 
 def test_a_controller_nobody_holds_is_terminated_with_a_warning(gate: jobs.Gate) -> None:

@@ -64,8 +64,9 @@ impl World {
         assert_eq!(self.half.handle(message).is_err(), refused);
     }
 
-    /// Whether there was one.
+    /// Whether there was one. A main thread answers a task before it takes the next.
     fn take_job(&mut self) -> bool {
+        self.finish();
         let short = self.half.short_next();
         match self.half.next_job() {
             Some(Job::Run { lease, short: said, .. }) => {
@@ -73,9 +74,9 @@ impl World {
                 assert!(lease > self.newest, "out of order, or twice");
                 self.newest = lease;
                 self.begun.insert(lease);
-                (self.running, self.interrupted) = (Some(lease), None);
+                self.running = Some(lease);
             }
-            Some(Job::Define { .. } | Job::Forget { .. }) => (self.running, self.interrupted) = (None, None),
+            Some(Job::Define { .. } | Job::Forget { .. }) => {}
             None => {
                 assert!(!short);
                 return false;

@@ -17,7 +17,9 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
-from kumi import _core, serial
+from kumi import serial
+from kumi._core import Pool, PoolClosed
+from kumi._core import QueueFull as NoRoom
 from kumi.deliver import deliverer
 from kumi.errors import ControllerClosed, QueueFull
 from kumi.functions import Functions, Prepared
@@ -87,7 +89,7 @@ class Controller(Submitter, Executor):
         self.workers = whole("workers", workers, least=1, none=True) or usable_cpus()
         self.name = text("name", name, none=True) or _made_up_name()
         self._make_pool = partial(
-            _core.Pool,
+            Pool,
             name=self.name,
             workers=self.workers,
             workers_min=_workers_min(workers_min, self.workers),
@@ -101,7 +103,7 @@ class Controller(Submitter, Executor):
             in_process=isinstance(launcher, Sequential),
         )
         self._life = threading.Lock()  # guards the next three
-        self._pool: _core.Pool | None = None
+        self._pool: Pool | None = None
         self._functions: Functions | None = None  # from the start on
         self._closed = False
         self._executor: TaskExecutor | None = None  # if tasks run in this process
@@ -245,7 +247,7 @@ class Controller(Submitter, Executor):
     def _prepare(self, fn: Callable[..., Any]) -> Prepared:
         try:
             return (self._functions or self._open()).get(fn)
-        except _core.PoolClosed as error:
+        except PoolClosed as error:
             raise self._closed_error(error) from None
 
     def _enter(
@@ -264,12 +266,12 @@ class Controller(Submitter, Executor):
         try:
             try:
                 task: Task[Any] = Task.__new__(Task, pool, handle, payload, name, crashes_max, kept, False)
-            except _core.QueueFull:
+            except NoRoom:
                 if not wait:
                     return None
                 _refuse_to_block_a_loop()
                 task = Task.__new__(Task, pool, handle, payload, name, crashes_max, kept, True)
-        except _core.PoolClosed as error:
+        except PoolClosed as error:
             raise self._closed_error(error) from None
         if self._executor is not None:
             run_one(pool, self._executor)
@@ -321,16 +323,16 @@ class Controller(Submitter, Executor):
             threading.Thread(target=carry_out_orders, args=orders, name="kumi-launcher", daemon=True).start()
         return Functions(pool)
 
-    def _made_pool(self) -> _core.Pool:
+    def _made_pool(self) -> Pool:
         if self._pool is None:
             self._pool = self._make_pool()
         return self._pool
 
-    def _live_pool(self) -> _core.Pool:
+    def _live_pool(self) -> Pool:
         assert self._pool is not None, "a controller that was started has a pool"
         return self._pool
 
-    def _close(self) -> _core.Pool | None:
+    def _close(self) -> Pool | None:
         """Takes no more tasks. Returns the pool if there is one that may have to be ended."""
         with self._life:
             self._closed = True
@@ -340,7 +342,7 @@ class Controller(Submitter, Executor):
     def _is_usable(self) -> bool:
         return not self._closed and self._pid in {None, os.getpid()}
 
-    def _wait_done(self, pool: _core.Pool) -> None:
+    def _wait_done(self, pool: Pool) -> None:
         if pool.wait_done(SECONDS_UNTIL_NOTICE):
             return
         status = pool.status()
@@ -355,7 +357,7 @@ class Controller(Submitter, Executor):
         """For what can be asked of a closed controller too, but not in a forked child or when Python is ending."""
         try:
             yield
-        except _core.PoolClosed as error:
+        except PoolClosed as error:
             raise self._closed_error(error) from None
 
     def _closed_error(self, reason: object) -> ControllerClosed:

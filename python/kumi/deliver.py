@@ -8,7 +8,7 @@ import sys
 import threading
 from typing import Protocol, TextIO
 
-from kumi import _core
+from kumi._core import next_deliveries
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Deliverer:
             self._thread.start()
 
     def _deliver_all(self) -> None:
-        while (news := _core.next_deliveries()) is not None:
+        while (news := next_deliveries()) is not None:
             for item in news:
                 if isinstance(item, int):
                     with self.lock:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from kumi import _core, serial
+from kumi import serial
+from kumi._core import Function, Pool
 
 BY_NAME_MAX = 1024  # these are small
 BY_VALUE_MAX = 64  # these may hold anything, and the pool keeps the bytes
@@ -17,7 +18,7 @@ class Prepared(NamedTuple):
     """A function and what the core knows it by."""
 
     call: Callable[..., Any]
-    handle: _core.Function
+    handle: Function
 
 
 class Functions:
@@ -27,12 +28,12 @@ class Functions:
     value is pickled at each call, because what it holds may have changed, and known again by its bytes.
     """
 
-    def __init__(self, pool: _core.Pool) -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._lock = threading.Lock()
         # By id, which stays its own as long as the function is held here.
         self._by_name: dict[int, Prepared] = {}
-        self._by_value: OrderedDict[bytes, _core.Function] = OrderedDict()
+        self._by_value: OrderedDict[bytes, Function] = OrderedDict()
 
     def get(self, function: Callable[..., Any]) -> Prepared:
         """Sees to it that the pool has this function.

@@ -46,8 +46,11 @@ class Map(Iterator[T], Generic[T]):
         self._submitted = 0
         self._read = 0
         self._left = False
-        with _CloseOnError(self):
+        try:
             self._fill(wait=False)
+        except BaseException:
+            self._abandon()
+            raise
 
     def results(self) -> list[T]:
         """Waits for all elements and returns their values in order.
@@ -80,13 +83,16 @@ class Map(Iterator[T], Generic[T]):
             self.close()
 
     def __next__(self) -> T:
-        with _CloseOnError(self):
-            if self._left:
-                raise TaskCancelled(f"this map was left after {self._read} of its elements and the rest was cancelled")
+        if self._left:
+            raise TaskCancelled(f"this map was left after {self._read} of its elements and the rest was cancelled")
+        try:
             self._fill(wait=True)
-            if not self._tasks:
-                raise StopIteration
-            return self._take()
+            if self._tasks:
+                return self._take()
+        except BaseException:
+            self._abandon()
+            raise
+        raise StopIteration
 
     def __del__(self) -> None:
         if getattr(self, "_read", 0):
@@ -119,32 +125,21 @@ class Map(Iterator[T], Generic[T]):
 
     def _take(self) -> T:
         task = self._tasks[0]
-        if not task.wait(None if self._deadline is None else max(0.0, self._deadline - time.monotonic())):
+        if self._deadline is not None and not task.wait(max(0.0, self._deadline - time.monotonic())):
             raise TimeoutError(f"element {self._read} was not done within the {self._timeout} seconds of this map")
+        try:
+            value = task.result()
+        except BaseException as error:
+            if task.done():
+                _add_number(error, self._read)
+            raise
         self._tasks.popleft()
         self._read += 1
-        try:
-            return task.result()
-        except BaseException as error:
-            _add_number(error, self._read - 1)
-            raise
+        return value
 
-
-class _CloseOnError:
-    """Closes the map when anything but its end comes out of the block."""
-
-    __slots__ = ("_map",)
-
-    def __init__(self, map_: Map[Any]) -> None:
-        self._map = map_
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and kind is not StopIteration:
-            self._map._left = True
-            self._map.close()
+    def _abandon(self) -> None:
+        self._left = True
+        self.close()
 
 
 def elements_ahead(iterables: tuple[Iterable[Any], ...], buffersize: int | None, workers: int) -> int:

@@ -7,7 +7,7 @@ import threading
 import weakref
 from typing import Protocol
 
-from kumi import _core
+from kumi._core import forked, leave
 from kumi.deliver import deliverer
 from kumi.errors import ControllerError
 
@@ -92,7 +92,7 @@ class Registry:
             for member in members:
                 member.terminate()
             if self._pid == os.getpid():
-                _core.leave()
+                leave()
                 deliverer.join(SECONDS_TO_LEAVE)
 
     def forget(self) -> None:
@@ -111,7 +111,7 @@ def _failed() -> bool:
 
 
 def _after_fork() -> None:
-    _core.forked()
+    forked()
     registry.forget()
     deliverer.forget()
 

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
-from kumi import _core
+from kumi._core import decide as _decide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,4 +56,4 @@ def decide(snapshot: Snapshot, policy: Policy) -> Decision:
         >>> decide(Snapshot(waiting=9, joined=1), Policy(workers=4)).launch
         3
     """
-    return Decision(*_core.decide(**asdict(snapshot), **asdict(policy)))
+    return Decision(*_decide(**asdict(snapshot), **asdict(policy)))

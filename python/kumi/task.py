@@ -13,7 +13,8 @@ from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast
 
-from kumi import _core, serial
+from kumi import serial
+from kumi._core import CANCEL, Certificate, ERROR, Facts, Handle, LAUNCH, PoolClosed, SUCCESS, TIMEOUT
 from kumi.deliver import deliverer
 from kumi.errors import ControllerClosed, CrashError, LaunchError, SerializationError, TaskCancelled, TaskTimeout
 
@@ -36,7 +37,7 @@ class _Failure:
         self.error = error
 
 
-class Task(_core.Handle, Future[T]):
+class Task(Handle, Future[T]):
     """One call of a function on a worker. Made by `submit`, `push` and `run`, never by hand.
 
     It is a `concurrent.futures.Future`, so `concurrent.futures.wait`, `as_completed` and `asyncio.wrap_future` take
@@ -57,8 +58,6 @@ class Task(_core.Handle, Future[T]):
 
         def __getattr__(self, name):
             """Makes the parts of a Future when somebody, usually the standard library, touches the first of them."""
-            if name == "_kept":
-                raise AttributeError(name)  # the slot is empty: of all the ways through here the one that must be fast
             if name in _LAZY:
                 return self._parts()[name]
             if name == "_result":
@@ -165,19 +164,23 @@ class Task(_core.Handle, Future[T]):
 
     def _ending(self, timeout: float | None) -> T | _Failure:
         """Decodes once: whoever asks gets the same object."""
+        kept: T | _Failure
         try:
-            return self._kept
+            kept = _kept_by(self)
         except AttributeError:
-            pass
+            return self._settle(timeout)
+        return kept
+
+    def _settle(self, timeout: float | None) -> T | _Failure:
         try:
             if not self.wait(timeout):
                 raise TimeoutError(f"{self!r} was not done within {timeout} seconds; it goes on")
             decoded = _decode(self)
-        except _core.PoolClosed as error:  # in a forked child, or when Python is ending
+        except PoolClosed as error:  # in a forked child, or when Python is ending
             raise ControllerClosed(f"the task's controller is closed: {error}") from None
         with deliverer.lock:
             try:
-                return self._kept
+                decoded = _kept_by(self)
             except AttributeError:
                 self._kept = decoded
         return decoded
@@ -216,6 +219,10 @@ class Task(_core.Handle, Future[T]):
         _state: str
         _waiters: list[Any]
         _done_callbacks: list[Callable[[Future[T]], object]]
+
+
+# Reads the slot past `__getattr__`, which would make a miss three times as dear: each first `result` is one.
+_kept_by = Task.__dict__["_kept"].__get__
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -258,7 +265,7 @@ class Record(Generic[T]):
     pid: int | None
     attempts: int
     controller: str
-    certificate: _core.Certificate | None
+    certificate: Certificate | None
 
     def get(self) -> T:
         """Returns the result, or raises the error."""
@@ -267,7 +274,7 @@ class Record(Generic[T]):
         return cast("T", self.result)
 
     @classmethod
-    def _of(cls, task: Task[T], facts: _core.Facts) -> "Record[T]":
+    def _of(cls, task: Task[T], facts: Facts) -> "Record[T]":
         kept = task._ending(None)
         failure = kept if isinstance(kept, _Failure) else None
         lost = failure is not None and facts.status == "success"  # the result arrived and cannot be read here
@@ -318,20 +325,20 @@ def _decode(task: Task[T]) -> T | _Failure:
     outcome = task.outcome()
     assert outcome is not None, "a task that is done has an outcome"
     code, payload = outcome
-    if code == _core.SUCCESS:
+    if code == SUCCESS:
         try:
             return cast("T", serial.loads(payload))
         except Exception as error:
             return _Failure(_unreadable(task, error))
-    if code == _core.ERROR:
+    if code == ERROR:
         return _Failure(serial.loads_error(payload))
     text = payload.decode(errors="replace")
-    if code == _core.CANCEL:
+    if code == CANCEL:
         return _Failure(TaskCancelled(text))
-    if code == _core.TIMEOUT:
+    if code == TIMEOUT:
         return _Failure(TaskTimeout(text))
     facts = task.facts()
-    kind = LaunchError if code == _core.LAUNCH else CrashError
+    kind = LaunchError if code == LAUNCH else CrashError
     return _Failure(kind(text, facts and facts.certificate))
 
 
@@ -345,6 +352,6 @@ def _unreadable(task: Task[Any], cause: Exception) -> SerializationError:
 
 def _traceback(task: Task[Any], error: BaseException) -> str:
     outcome = task.outcome()
-    if outcome is not None and outcome[0] == _core.ERROR:
+    if outcome is not None and outcome[0] == ERROR:
         return str(serial.error_summary(outcome[1])[2])
     return str(error)

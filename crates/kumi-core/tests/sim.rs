@@ -15,6 +15,7 @@ mod sim {
     pub mod world;
 }
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kumi_core::Bug;
@@ -70,10 +71,17 @@ fn no_seed_breaks_a_rule() {
         println!("{}", history.join("\n"));
         return end.unwrap();
     }
-    let Some(seed) = first_failure(setting("KUMI_SEEDS").unwrap_or(500)) else { return };
+    let Some(seed) = first_failure(setting("KUMI_SEEDS").unwrap_or(500)) else {
+        return;
+    };
     let (history, end) = replay(seed);
     let tail = &history[history.len().saturating_sub(LINES).max(1)..];
-    panic!("seed {seed}: {}\n{}\n...\n{}", end.unwrap_err(), history[0], tail.join("\n"));
+    panic!(
+        "seed {seed}: {}\n{}\n...\n{}",
+        end.unwrap_err(),
+        history[0],
+        tail.join("\n")
+    );
 }
 
 #[test]
@@ -85,9 +93,60 @@ fn the_same_seed_gives_the_same_history() {
     }
 }
 
+/// What the seeds must contain between them, or they prove nothing.
+const HAPPENINGS: [&str; 26] = [
+    "a closed queue",
+    "a full queue",
+    "a late hello",
+    "a result of a worker that is gone",
+    "a result that is not wanted any more",
+    "a result under a void lease",
+    "a second hello",
+    "a suspect",
+    "a task interrupted",
+    "a task of a dead worker",
+    "a task prefetched",
+    "a task recalled",
+    "a task recalled too late",
+    "a worker killed",
+    "a worker lost by its silence",
+    "cancel",
+    "crash",
+    "error",
+    "left as closing",
+    "left as idle",
+    "left by tasks_max",
+    "left by wall time",
+    "success",
+    "timeout of seconds_run",
+    "timeout of seconds_total",
+    "unlaunchable",
+];
+
+#[test]
+fn everything_happens_somewhere() {
+    let mut seen = BTreeMap::new();
+    for seed in 0..300 {
+        let mut world = World::new(seed, None, false);
+        world.run().unwrap();
+        world
+            .seen()
+            .iter()
+            .for_each(|(what, count)| *seen.entry(*what).or_insert(0) += count);
+    }
+    println!("{seen:#?}");
+    assert_eq!(seen.into_keys().collect::<Vec<_>>(), HAPPENINGS);
+}
+
 #[test]
 fn planted_bugs_are_found() {
-    for bug in [Bug::NoRequeue, Bug::StaleResult, Bug::BlameUnstarted, Bug::FreedWorkerForgotten, Bug::OverCap] {
+    for bug in [
+        Bug::NoRequeue,
+        Bug::StaleResult,
+        Bug::BlameUnstarted,
+        Bug::FreedWorkerForgotten,
+        Bug::OverCap,
+    ] {
         let found = (0..200).find_map(|seed| run(seed, Some(bug)).err().map(|rule| (seed, rule)));
         let (seed, rule) = found.unwrap_or_else(|| panic!("{bug:?} is not found within 200 seeds"));
         println!("{bug:?}: found after {} seeds: {rule}", seed + 1);

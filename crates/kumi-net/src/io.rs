@@ -71,16 +71,22 @@ fn spawn_ordered(shared: &Shared, wires: &Wires) {
     loop {
         let (command, launch, name, marker) = {
             let mut state = shared.lock();
-            let (Some(command), Some(launch)) = (state.command.clone(), state.to_spawn.pop()) else { return };
+            let (Some(command), Some(launch)) = (state.command.clone(), state.to_spawn.pop()) else {
+                return;
+            };
             let number = state.brain.launch_number(launch).unwrap_or_default();
             state.spawning.insert(launch);
-            (command, launch, format!("{}-{number}", shared.name), format!("{}-{number}", state.mark))
+            (
+                command,
+                launch,
+                format!("{}-{number}", shared.name),
+                format!("{}-{number}", state.mark),
+            )
         };
-        let link = start_worker(&command, launch, name, marker);
+        let link = start_worker(&command, launch, name, marker).map_err(|error| error.to_string());
         let mut state = shared.lock();
         state.spawning.remove(&launch);
-        let registered = link.and_then(|link| register(&mut state, wires, link));
-        match registered {
+        match link.map(|link| register(&mut state, wires, link)) {
             Ok(()) if shared.is_abandoned(&state, launch) => {
                 let _ = state.links.values().find(|link| link.launch == launch).map(Link::kill);
             }
@@ -97,35 +103,42 @@ fn spawn_ordered(shared: &Shared, wires: &Wires) {
 fn start_worker(command: &Command, launch: LaunchId, name: String, marker: String) -> io::Result<Link> {
     let mut command = command.clone();
     let variable = format!("{MARKER}={marker}");
-    command.environment.push(std::ffi::CString::new(variable).map_err(io::Error::other)?);
+    command
+        .environment
+        .push(std::ffi::CString::new(variable).map_err(io::Error::other)?);
     Link::start(&command, launch, name, marker)
 }
 
-fn register(state: &mut State, wires: &Wires, link: Link) -> io::Result<()> {
+/// From now on the threads see what the worker says and does.
+fn register(state: &mut State, wires: &Wires, link: Link) {
     let key = state.next_link;
     state.next_link += 1;
-    let added = add_all(wires, &link, key);
-    if added.is_err() {
+    // It fails only without memory. What could be added still tells the end of the worker that is killed then.
+    if add_all(wires, &link, key).is_err() {
         link.kill();
-        process::bury(link.pid, link.pidfd.as_fd(), &link.marker);
-    } else {
-        state.links.insert(key, link);
     }
-    added
+    state.links.insert(key, link);
 }
 
 fn add_all(wires: &Wires, link: &Link, key: u64) -> io::Result<()> {
+    wires.all.add(link.pidfd.as_fd(), key * 4 + PROCESS, READ)?;
     wires.sockets.add(link.data.as_fd(), key * 4 + DATA, READ)?;
     for (index, output) in link.outputs.iter().enumerate() {
-        wires.all.add(output.pipe.as_fd(), key * 4 + STDOUT + index as u64, READ)?;
+        wires
+            .all
+            .add(output.pipe.as_fd(), key * 4 + STDOUT + index as u64, READ)?;
     }
-    wires.all.add(link.pidfd.as_fd(), key * 4 + PROCESS, READ)
+    Ok(())
 }
 
 /// One reading of one pipe. True: there may be more.
 fn read_output(shared: &Shared, state: &mut State, wires: &Wires, key: u64, index: usize) -> bool {
-    let Some(link) = state.links.get_mut(&key) else { return false };
-    let Some(output) = link.outputs.get_mut(index).filter(|output| output.open) else { return false };
+    let Some(link) = state.links.get_mut(&key) else {
+        return false;
+    };
+    let Some(output) = link.outputs.get_mut(index).filter(|output| output.open) else {
+        return false;
+    };
     let stderr = output.stderr;
     match read_pipe(output.pipe.as_fd()) {
         None => {
@@ -161,20 +174,31 @@ fn unmute(shared: &Shared, state: &mut State, wires: &Wires) {
 fn set_outputs(state: &State, wires: &Wires, events: u32) {
     for (key, link) in &state.links {
         for (index, output) in link.outputs.iter().enumerate().filter(|(_, output)| output.open) {
-            let _ = wires.all.set(output.pipe.as_fd(), key * 4 + STDOUT + index as u64, events);
+            let _ = wires
+                .all
+                .set(output.pipe.as_fd(), key * 4 + STDOUT + index as u64, events);
         }
     }
 }
 
 /// A worker's process has ended: hears its last words, ends what it left behind, tells the brain.
 fn bury(shared: &Shared, wires: &Wires, key: u64) {
-    let Some((link, begun)) = last_words(shared, wires, key) else { return };
+    let Some((link, begun)) = last_words(shared, wires, key) else {
+        return;
+    };
     // Without the lock: this looks through all processes of the machine.
     let ending = process::bury(link.pid, link.pidfd.as_fd(), &link.marker);
     let certificate = certificate(shared, &link, ending);
     let event = match link.worker {
-        Some(worker) => Event::Gone { worker, begun, certificate },
-        None => Event::LaunchFailed { launch: link.launch, text: Arc::from(obituary(&certificate)) },
+        Some(worker) => Event::Gone {
+            worker,
+            begun,
+            certificate,
+        },
+        None => Event::LaunchFailed {
+            launch: link.launch,
+            text: Arc::from(obituary(&certificate)),
+        },
     };
     let mut state = shared.lock();
     if let Some(worker) = link.worker {
@@ -227,7 +251,7 @@ fn certificate(shared: &Shared, link: &Link, ending: Ending) -> Certificate {
 
 /// Why a worker never came, in one text.
 fn obituary(certificate: &Certificate) -> String {
-    let mut text = format!("a worker process {} before it could connect", certificate.cause);
+    let mut text = format!("a worker process ended before it could connect ({})", certificate.cause);
     if !certificate.stderr.is_empty() {
         text.push_str("; the last it wrote to stderr:\n");
         text.push_str(&certificate.stderr);

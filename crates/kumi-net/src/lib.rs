@@ -1,13 +1,15 @@
 //! The hands of kumi: sockets, processes, shared pages, threads and the only clock.
 //!
 //! May not know: Python. Decides nothing: every rule is in `kumi-core`.
-//! - Host: [`pool`] (the brain behind its lock), [`wait`] (threads that wait, the baton), `io` (the I/O thread),
-//!   `link` (one worker), [`spawn`], [`process`] (death and burial), [`deliver`] (news for Python).
+//! - Host: [`pool`] (the brain behind its lock), `act` (carrying out what it wants), `hear` (what workers say),
+//!   [`wait`] (threads that wait, the baton), `io` (the I/O thread), `link` (one worker), [`spawn`], [`process`] (death and burial), [`deliver`] (news for Python).
 //! - Worker: [`worker`], [`outbox`], [`watchdog`].
 //! - Both: [`page`] (the memory they share).
 
+mod act;
 pub mod deliver;
 mod epoll;
+mod hear;
 mod io;
 mod link;
 pub mod outbox;

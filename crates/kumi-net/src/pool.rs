@@ -2,6 +2,7 @@
 //!
 //! One lock guards brain and links together, so a message is read, understood and answered in one go. It is held for
 //! microseconds and never across a wait. Whoever needs it while holding Python's GIL uses [`Pool::try_with`].
+//! - `act.rs`: carrying out what the brain wants. `hear.rs`: what workers say.
 //! - `wait.rs`: threads that wait, and which of them reads the sockets.
 //! - `io.rs`: the I/O thread: processes, timers, output.
 
@@ -13,14 +14,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kumi_core::scaling::Launch;
-use kumi_core::{
-    Action, Dispatcher, Event, Face, FromWorker, FunctionId, LaunchId, Link as Transport, PROTOCOL, Policy, TaskId,
-    Time, ToWorker, WorkerId,
-};
+use kumi_core::{Dispatcher, FunctionId, LaunchId, Policy, TaskId, Time, WorkerId};
 
-use crate::deliver::{self, Delivery};
-use crate::epoll::{Alarm, Bell, Epoll, READ, Ready, WRITE};
-use crate::link::{Heard, Link};
+use crate::deliver;
+use crate::epoll::{Alarm, Bell, Epoll, READ};
+use crate::link::Link;
 use crate::spawn::Command;
 use crate::wait::{Seats, Waited, Wants};
 
@@ -97,12 +95,17 @@ pub struct State {
     pub(crate) to_spawn: Vec<LaunchId>,
     /// Being spawned by the I/O thread just now, without the lock.
     pub(crate) spawning: BTreeSet<LaunchId>,
-    orders: VecDeque<LaunchId>,
+    /// Launches for Python's launcher.
+    pub(crate) orders: VecDeque<LaunchId>,
     pub(crate) seats: Seats,
-    tokens: BTreeMap<TaskId, u64>,
-    armed: Option<Time>,
-    dirty: Vec<u64>,
-    told: u64,
+    /// Tasks whose end is to be delivered, with the token to deliver.
+    pub(crate) tokens: BTreeMap<TaskId, u64>,
+    /// When the alarm rings.
+    pub(crate) armed: Option<Time>,
+    /// Links with something to send.
+    pub(crate) dirty: Vec<u64>,
+    /// The number of finished tasks at the last call of those who wait for anything.
+    pub(crate) told: u64,
     /// The I/O thread has ended, or never began: nothing will happen any more.
     pub over: bool,
 }
@@ -207,7 +210,10 @@ impl Pool {
             self.shared.lock().over = started.is_err();
             *thread = Some(started?);
         }
-        POOLS.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&self.shared));
+        POOLS
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Arc::downgrade(&self.shared));
         self.with(|state, now| {
             state.mark = mark;
             state.brain.start(now);
@@ -263,6 +269,14 @@ impl Pool {
     pub fn cancel_waiting(&self, task: TaskId) -> bool {
         self.with(|state, now| state.brain.cancel_waiting(now, task));
         self.with(|state, _| matches!(state.brain.outcome(task), Some(kumi_core::Outcome::Cancel)))
+    }
+
+    /// Cancels every task that has not begun. How many.
+    pub fn cancel_all_waiting(&self) -> u64 {
+        let mut state = self.shared.lock();
+        let before = state.brain.counts().cancel;
+        self.shared.work(&mut state, |state, now| state.brain.cancel_all_waiting(now));
+        state.brain.counts().cancel - before
     }
 
     /// Asks for a delivery when the task is done; `None`: it is done.
@@ -350,7 +364,11 @@ fn mark() -> io::Result<String> {
         return Err(io::Error::last_os_error());
     }
     let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-    Ok(format!("{}-{serial}-{:016x}", std::process::id(), u64::from_ne_bytes(random)))
+    Ok(format!(
+        "{}-{serial}-{:016x}",
+        std::process::id(),
+        u64::from_ne_bytes(random)
+    ))
 }
 
 impl State {
@@ -402,210 +420,11 @@ impl Shared {
         result
     }
 
-    /// Carries out what the brain wants, until it wants nothing more.
-    pub fn carry_out(&self, state: &mut State) {
-        while let Some(action) = state.brain.next_action() {
-            match action {
-                Action::Send { worker, message } => self.queue(state, worker, &message),
-                Action::Recall { worker, lease, slot } => {
-                    let link = state.by_worker.get(&worker).and_then(|key| state.links.get(key));
-                    if let Some(link) = link {
-                        let message = FromWorker::Recalled { lease, back: link.recall(slot, lease) };
-                        state.brain.handle(self.now(), Event::Said { worker, message });
-                    }
-                }
-                Action::Launch { launches } => self.order(state, launches),
-                Action::Abandon { launch } => self.abandon(state, launch),
-                Action::Kill { worker } => {
-                    if let Some(link) = state.by_worker.get(&worker).and_then(|key| state.links.get(key)) {
-                        link.kill();
-                    }
-                }
-                Action::Resolved { task } => {
-                    if let Some(token) = state.tokens.remove(&task) {
-                        deliver::put(Delivery::Resolved(token));
-                    }
-                    self.poke(state, Wants::Task(task));
-                }
-            }
-        }
-        self.flush_dirty(state);
-        self.arm(state);
-        let finished = state.brain.counts().finished;
-        if state.told != finished {
-            state.told = finished;
-            self.poke(state, Wants::Any);
-        }
-        if state.brain.ended()
-            && let Some(wires) = self.wires.get()
-            && !state.over
-        {
-            wires.wake.ring();
-        }
-    }
-
-    fn queue(&self, state: &mut State, worker: WorkerId, message: &ToWorker) {
-        let Some(&key) = state.by_worker.get(&worker) else { return };
-        if let Some(link) = state.links.get_mut(&key) {
-            link.queue(message);
-            if state.dirty.last() != Some(&key) {
-                state.dirty.push(key);
-            }
-        }
-    }
-
-    fn flush_dirty(&self, state: &mut State) {
-        while let Some(key) = state.dirty.pop() {
-            self.flush(state, key);
-        }
-    }
-
-    pub fn flush(&self, state: &mut State, key: u64) {
-        let Some(link) = state.links.get_mut(&key) else { return };
-        let want = !link.flush();
-        if want != link.want_write
-            && let Some(wires) = self.wires.get()
-        {
-            use std::os::fd::AsFd;
-            link.want_write = want;
-            let events = if want { READ | WRITE } else { READ };
-            // It fails only for a socket that was taken out because it ended.
-            let _ = wires.sockets.set(link.data.as_fd(), key * 4 + DATA, events);
-        }
-    }
-
-    fn arm(&self, state: &mut State) {
-        let (Some(at), Some(wires)) = (state.brain.next_timeout(), self.wires.get()) else { return };
-        // An alarm that rings early costs a look; one that is set again at each change costs more.
-        if state.armed.is_none_or(|armed| at < armed) && wires.alarm.set(at.since(self.now())).is_ok() {
-            state.armed = Some(at);
-        }
-    }
-
-    pub fn alarm_rang(&self, state: &mut State) {
-        state.armed = None;
-        state.brain.handle(self.now(), Event::Tick);
-    }
-
-    fn order(&self, state: &mut State, launches: Vec<LaunchId>) {
-        if state.command.is_none() {
-            state.orders.extend(launches);
-            return self.poke(state, Wants::Orders);
-        }
-        state.to_spawn.extend(launches);
-        if let Some(wires) = self.wires.get() {
-            wires.wake.ring();
-        }
-    }
-
-    fn abandon(&self, state: &mut State, launch: LaunchId) {
-        if let Some(link) = state.links.values().find(|link| link.launch == launch) {
-            link.kill();
-        } else if !state.spawning.contains(&launch) {
-            state.to_spawn.retain(|other| *other != launch);
-            state.orders.retain(|other| *other != launch);
-            let text = Arc::from("it was not needed any more");
-            state.brain.handle(self.now(), Event::LaunchFailed { launch, text });
-        }
-    }
-
-    /// Reads what is ready, by whoever has the baton.
-    pub fn read_ready(&self, state: &mut State, ready: &Ready) {
-        for (key, events) in ready.iter() {
-            if key == KICK {
-                if let Some(wires) = self.wires.get() {
-                    wires.kick.hush();
-                }
-                continue;
-            }
-            if events & WRITE != 0 {
-                self.flush(state, key / 4);
-            }
-            if events & !WRITE != 0 {
-                self.read(state, key / 4);
-            }
-        }
-        self.carry_out(state);
-    }
-
-    fn read(&self, state: &mut State, key: u64) {
-        let Some(link) = state.links.get_mut(&key) else { return };
-        let heard = link.hear();
-        self.take_messages(state, key);
-        match heard {
-            Ok(Heard::All | Heard::More) => {}
-            // It ends, or closed what is not its to close; either way its process tells the rest.
-            Ok(Heard::End) | Err(_) => self.stop_reading(state, key),
-        }
-    }
-
-    pub fn stop_reading(&self, state: &mut State, key: u64) {
-        use std::os::fd::AsFd;
-        if let (Some(link), Some(wires)) = (state.links.get(&key), self.wires.get()) {
-            let _ = wires.sockets.remove(link.data.as_fd());
-        }
-    }
-
-    pub fn take_messages(&self, state: &mut State, key: u64) {
-        let now = self.now();
-        while let Some(link) = state.links.get_mut(&key) {
-            match link.next_message() {
-                Ok(Some(FromWorker::Hello { version, python, pid, host })) if link.worker.is_none() => {
-                    self.welcome(state, key, version, python, Face { name: String::new(), pid, host });
-                }
-                Ok(Some(message)) => {
-                    if let Some(worker) = link.worker {
-                        state.brain.handle(now, Event::Said { worker, message });
-                    }
-                }
-                Ok(None) => return,
-                Err(error) => {
-                    link.fault = Some(format!("it sent something that is not a message: {error}"));
-                    link.kill();
-                    return self.stop_reading(state, key);
-                }
-            }
-        }
-    }
-
-    fn welcome(&self, state: &mut State, key: u64, version: u32, python: (u8, u8), face: Face) {
-        let Some(link) = state.links.get_mut(&key) else { return };
-        if let Some(reason) = self.refusal(version, python) {
-            link.fault = Some(reason.clone());
-            link.dismissed = true;
-            link.queue(&ToWorker::Refuse { reason });
-            return self.flush(state, key);
-        }
-        let face = Face { name: link.name.clone(), ..face };
-        let launch = link.launch;
-        match state.brain.join(self.now(), launch, face, Transport::Local) {
-            Some(worker) => {
-                link.worker = Some(worker);
-                state.by_worker.insert(worker, key);
-            }
-            None => link.kill(),
-        }
-    }
-
-    fn refusal(&self, version: u32, python: (u8, u8)) -> Option<String> {
-        let ours = self.host.python;
-        if version != PROTOCOL {
-            return Some(format!(
-                "the worker speaks version {version} of the protocol, the host version {PROTOCOL}: \
-                 install the same version of kumi for both"
-            ));
-        }
-        (python != ours).then(|| {
-            format!(
-                "the worker runs Python {}.{}, the host Python {}.{}: functions cannot travel between them; \
-                 give the launcher python= of the host's version",
-                python.0, python.1, ours.0, ours.1
-            )
-        })
-    }
-
     /// Whether this launch was given up while its process was being started.
     pub fn is_abandoned(&self, state: &State, launch: LaunchId) -> bool {
-        !matches!(state.brain.launch_state(launch), Some(Launch::Requested | Launch::Starting))
+        !matches!(
+            state.brain.launch_state(launch),
+            Some(Launch::Requested | Launch::Starting)
+        )
     }
 }

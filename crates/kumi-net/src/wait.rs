@@ -88,7 +88,9 @@ impl Shared {
             return Ok(Waited::Done(found));
         }
         let bell = my_bell()?;
-        let Some(wires) = self.wires.get() else { return Ok(Waited::TimedOut) };
+        let Some(wires) = self.wires.get() else {
+            return Ok(Waited::TimedOut);
+        };
         let number = state.seats.take(wants, Arc::clone(&bell));
         let mut ready = Ready::default();
         let mut signalled = false;
@@ -175,7 +177,11 @@ impl Shared {
 impl Seats {
     fn take(&mut self, wants: Wants, bell: Arc<Bell>) -> u64 {
         self.next += 1;
-        self.taken.push(Seat { number: self.next, wants, bell });
+        self.taken.push(Seat {
+            number: self.next,
+            wants,
+            bell,
+        });
         self.next
     }
 

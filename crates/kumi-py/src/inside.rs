@@ -113,12 +113,15 @@ pub fn with<R: Send>(
 #[pyfunction]
 pub fn next_deliveries(py: Python<'_>) -> PyResult<Option<Vec<Py<PyAny>>>> {
     check_alive()?;
-    let Some(news) = detached(py, deliver::take) else { return Ok(None) };
+    let Some(news) = detached(py, deliver::take) else {
+        return Ok(None);
+    };
     let convert = |delivery| match delivery {
         Delivery::Resolved(token) => Ok(token.into_pyobject(py)?.into_any().unbind()),
-        Delivery::Output { worker, stderr, bytes } => {
-            Ok((worker, stderr, PyBytes::new(py, &bytes)).into_pyobject(py)?.into_any().unbind())
-        }
+        Delivery::Output { worker, stderr, bytes } => Ok((worker, stderr, PyBytes::new(py, &bytes))
+            .into_pyobject(py)?
+            .into_any()
+            .unbind()),
     };
     news.into_iter().map(convert).collect::<PyResult<Vec<_>>>().map(Some)
 }

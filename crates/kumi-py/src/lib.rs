@@ -29,7 +29,15 @@ fn decide(
     seconds_since_failure: Option<f64>,
 ) -> (u64, Option<f64>, bool) {
     let now = inside::span(seconds_since_failure.unwrap_or_default());
-    let snapshot = Snapshot { waiting, running, joined, expected, failures, failed: Time(0), leaving: 0 };
+    let snapshot = Snapshot {
+        waiting,
+        running,
+        joined,
+        expected,
+        failures,
+        failed: Time(0),
+        leaving: 0,
+    };
     let now = Time(0).after(now);
     let decision = kumi_core::scaling::decide(snapshot, Bounds { workers, workers_min }, now);
     let again = decision.again.map(|again| again.since(now).as_secs_f64());

@@ -79,7 +79,11 @@ pub fn host_name() -> String {
     // SAFETY: the buffer is valid for its length.
     let failed = unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len()) } != 0;
     let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
-    if failed { String::from("localhost") } else { String::from_utf8_lossy(&name[..end]).into_owned() }
+    if failed {
+        String::from("localhost")
+    } else {
+        String::from_utf8_lossy(&name[..end]).into_owned()
+    }
 }
 
 /// Major and minor version of this Python.
@@ -126,8 +130,13 @@ impl Pool {
             queue_bytes,
             in_process,
         };
-        let host = Host { name: host_name(), python: python_version(py) };
-        Self { net: pool::Pool::new(policy, host) }
+        let host = Host {
+            name: host_name(),
+            python: python_version(py),
+        };
+        Self {
+            net: pool::Pool::new(policy, host),
+        }
     }
 
     #[getter]
@@ -149,7 +158,9 @@ impl Pool {
         directory: Option<String>,
     ) -> PyResult<()> {
         check_alive()?;
-        let variables = environment.into_iter().map(|(key, value)| text(format!("{key}={value}")));
+        let variables = environment
+            .into_iter()
+            .map(|(key, value)| text(format!("{key}={value}")));
         let command = Command {
             argv: argv.into_iter().map(text).collect::<PyResult<_>>()?,
             environment: variables.collect::<PyResult<_>>()?,
@@ -179,7 +190,11 @@ impl Pool {
     fn define(&self, py: Python<'_>, payload: &[u8], label: String) -> PyResult<Function> {
         let (payload, name) = (Arc::from(payload), Arc::from(label.as_str()));
         let id = with(py, &self.net, move |state, _| state.brain.define(payload, name))?;
-        Ok(Function { net: self.net.clone(), id, label })
+        Ok(Function {
+            net: self.net.clone(),
+            id,
+            label,
+        })
     }
 
     fn next_job<'py>(&self, py: Python<'py>) -> PyResult<Option<(u64, Bound<'py, PyBytes>, Bound<'py, PyBytes>)>> {
@@ -200,18 +215,26 @@ impl Pool {
         let nanoseconds = |seconds| u64::try_from(span(seconds).as_nanos()).unwrap_or(u64::MAX);
         let run = (nanoseconds(started), nanoseconds(seconds));
         let name = format!("{}-0", self.net.name());
-        let face = Arc::new(Face { name, pid: std::process::id(), host: self.net.host().to_owned() });
+        let face = Arc::new(Face {
+            name,
+            pid: std::process::id(),
+            host: self.net.host().to_owned(),
+        });
         let outcome = outcome_here(success, payload);
         with(py, &self.net, move |state, now| {
-            state.brain.finish_here(now, TaskId::from_number(id), outcome, run, face);
+            state
+                .brain
+                .finish_here(now, TaskId::from_number(id), outcome, run, face);
         })
     }
 
     #[pyo3(signature = (timeout, /))]
     fn pop(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<u64>> {
-        let found = wait_for(py, &self.net, Wants::Any, timeout, |state| match state.brain.kept_pop() {
-            Some(task) => Some(Some(task.number())),
-            None => (state.brain.kept_open() == 0).then_some(None),
+        let found = wait_for(py, &self.net, Wants::Any, timeout, |state| {
+            match state.brain.kept_pop() {
+                Some(task) => Some(Some(task.number())),
+                None => (state.brain.kept_open() == 0).then_some(None),
+            }
         })?;
         Ok(found.flatten())
     }
@@ -220,7 +243,11 @@ impl Pool {
     fn wait_kept(&self, py: Python<'_>, every: bool, timeout: Option<f64>) -> PyResult<bool> {
         let found = wait_for(py, &self.net, Wants::Any, timeout, |state| {
             let (open, some) = (state.brain.kept_open(), state.brain.kept_front().is_some());
-            if open == 0 { Some(some) } else { (some && !every).then_some(true) }
+            if open == 0 {
+                Some(some)
+            } else {
+                (some && !every).then_some(true)
+            }
         })?;
         Ok(found.unwrap_or(false))
     }
@@ -242,6 +269,11 @@ impl Pool {
     #[pyo3(signature = (workers, /))]
     fn resize(&self, py: Python<'_>, workers: u64) -> PyResult<()> {
         with(py, &self.net, move |state, now| state.brain.resize(now, workers))
+    }
+
+    fn cancel_waiting(&self, py: Python<'_>) -> PyResult<u64> {
+        check_alive()?;
+        Ok(detached(py, || self.net.cancel_all_waiting()))
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {

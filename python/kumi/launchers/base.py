@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from kumi import _core
+from kumi._core import Pool, PoolClosed
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Launcher(Protocol):
         ...
 
 
-def carry_out_orders(pool: _core.Pool, launcher: Launcher, workers: int) -> None:
+def carry_out_orders(pool: Pool, launcher: Launcher, workers: int) -> None:
     """What the thread `kumi-launcher` does: tells the core how workers are started, which then launches by itself.
 
     Where the launcher fails, each launch that the core asks for has failed with the launcher's words, and the launcher
@@ -44,7 +44,7 @@ def carry_out_orders(pool: _core.Pool, launcher: Launcher, workers: int) -> None
         try:
             command = launcher.command(workers)
             return pool.spawn_by(command.argv, command.environment, command.directory)
-        except _core.PoolClosed:
+        except PoolClosed:
             return None
         except BaseException as error:  # the launcher may be the user's own
             text = f"{launcher!r} failed: {type(error).__name__}: {error}"

@@ -2,8 +2,12 @@
 
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from kumi import _core
+from kumi._core import Pool
+
+if TYPE_CHECKING:
+    from kumi._core import Executor
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +23,7 @@ class Sequential:
     """
 
 
-def run_one(pool: _core.Pool, executor: "_core.Executor") -> None:
+def run_one(pool: Pool, executor: "Executor") -> None:
     """Runs the oldest task that waits: the caller's own, unless another thread has taken that and left its own."""
     job = pool.next_job()
     if job is None:

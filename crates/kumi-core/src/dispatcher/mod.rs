@@ -296,7 +296,13 @@ impl Dispatcher {
 
     /// Takes in a pickled function; `label` is its name in records.
     pub fn define(&mut self, payload: Payload, label: Arc<str>) -> FunctionId {
-        self.functions.insert(Function { payload, label, users: 0, open: true, nanos: None })
+        self.functions.insert(Function {
+            payload,
+            label,
+            users: 0,
+            open: true,
+            nanos: None,
+        })
     }
 
     /// Nobody will submit tasks of this function any more.
@@ -331,15 +337,26 @@ impl Dispatcher {
             suspect: false,
             wanted: true,
             watched: false,
-            limits: limited.then(|| Box::new(Limits { run: new.seconds_run, deadline })),
+            limits: limited.then(|| {
+                Box::new(Limits {
+                    run: new.seconds_run,
+                    deadline,
+                })
+            }),
             certificate: None,
         };
         // A task larger than the bound is taken when it is alone, else it could never run.
         if !self.has_room(task.payload.len() as u64) {
             return Err(SubmitError::Full);
         }
-        let Some(function) = self.functions.get_mut(new.function) else { return Err(SubmitError::NoFunction) };
+        let Some(function) = self.functions.get_mut(new.function) else {
+            return Err(SubmitError::NoFunction);
+        };
         function.users += 1;
+        if self.unresolved() == 0 {
+            // What failed for the tasks before is forgiven: else one more failure would be the last.
+            self.failures = 0;
+        }
         self.bytes += task.bytes();
         self.waiting += 1;
         self.next_number += 1;
@@ -361,7 +378,11 @@ impl Dispatcher {
             Event::Launched { launch } => self.launch_started(launch),
             Event::LaunchFailed { launch, text } => self.launch_failed(now, launch, text),
             Event::Said { worker, message } => self.said(now, worker, message),
-            Event::Gone { worker, begun, certificate } => self.gone(now, worker, begun, certificate),
+            Event::Gone {
+                worker,
+                begun,
+                certificate,
+            } => self.gone(now, worker, begun, certificate),
         }
         while let Some(timer) = self.timers.due(now) {
             self.fire(now, timer);
@@ -371,8 +392,18 @@ impl Dispatcher {
 
     fn said(&mut self, now: Time, worker: WorkerId, message: FromWorker) {
         match message {
-            FromWorker::Finished { lease, success, started, nanoseconds, payload } => {
-                let outcome = if success { Outcome::Success(payload) } else { Outcome::Error(payload) };
+            FromWorker::Finished {
+                lease,
+                success,
+                started,
+                nanoseconds,
+                payload,
+            } => {
+                let outcome = if success {
+                    Outcome::Success(payload)
+                } else {
+                    Outcome::Error(payload)
+                };
                 self.finished(now, worker, lease, outcome, (started, nanoseconds));
             }
             FromWorker::Recalled { lease, back } => self.recalled(now, worker, lease, back),
@@ -439,7 +470,10 @@ impl Dispatcher {
             failed: self.failed,
         };
         let workers_min = if self.closing { 0 } else { self.policy.workers_min };
-        let bounds = scaling::Bounds { workers: self.policy.workers, workers_min };
+        let bounds = scaling::Bounds {
+            workers: self.policy.workers,
+            workers_min,
+        };
         let decision = scaling::decide(snapshot, bounds, now);
         if decision.launch > 0 {
             self.launch(now, decision.launch);
@@ -461,14 +495,7 @@ impl Dispatcher {
     }
 
     /// The end of every task goes through here, once.
-    fn resolve(
-        &mut self,
-        now: Time,
-        id: TaskId,
-        outcome: Outcome,
-        run: Option<(u64, u64)>,
-        face: Option<Arc<Face>>,
-    ) {
+    fn resolve(&mut self, now: Time, id: TaskId, outcome: Outcome, run: Option<(u64, u64)>, face: Option<Arc<Face>>) {
         let Some(task) = self.tasks.get_mut(id) else { return };
         match task.place {
             Place::Waiting => self.waiting -= 1,
@@ -489,7 +516,12 @@ impl Dispatcher {
             Outcome::Cancel => self.counts.cancel += 1,
             Outcome::Timeout(_) => self.counts.timeout += 1,
         }
-        task.place = Place::Done(Box::new(Done { outcome, finished: now, run, face }));
+        task.place = Place::Done(Box::new(Done {
+            outcome,
+            finished: now,
+            run,
+            face,
+        }));
         if task.kept {
             self.kept_open -= 1;
             self.kept_done.push_back(id);
@@ -511,15 +543,26 @@ impl Dispatcher {
     }
 
     fn drop_unused_function(&mut self, id: FunctionId) {
-        if self.functions.get(id).is_some_and(|function| function.users == 0 && !function.open) {
+        if self
+            .functions
+            .get(id)
+            .is_some_and(|function| function.users == 0 && !function.open)
+        {
             self.functions.remove(id);
-            let having: Vec<_> = self.workers.iter().filter(|(_, worker)| worker.defined.contains(&id)).collect();
+            let having: Vec<_> = self
+                .workers
+                .iter()
+                .filter(|(_, worker)| worker.defined.contains(&id))
+                .collect();
             let having: Vec<_> = having.into_iter().map(|(worker, _)| worker).collect();
             for worker in having {
                 if let Some(note) = self.workers.get_mut(worker) {
                     note.defined.remove(&id);
                 }
-                self.actions.push_back(Action::Send { worker, message: ToWorker::Forget { function: id } });
+                self.actions.push_back(Action::Send {
+                    worker,
+                    message: ToWorker::Forget { function: id },
+                });
             }
         }
     }
@@ -533,6 +576,19 @@ impl Dispatcher {
             Some(Place::Here | Place::Done(_)) | None => {}
         }
         self.settle(now);
+    }
+
+    /// Cancels every task that no worker has begun, as [`Dispatcher::cancel_waiting`] does one.
+    pub fn cancel_all_waiting(&mut self, now: Time) {
+        let open: Vec<_> = self
+            .tasks
+            .iter()
+            .filter(|(_, task)| !task.is_done())
+            .map(|(id, _)| id)
+            .collect();
+        for id in open {
+            self.cancel_waiting(now, id);
+        }
     }
 
     /// Cancels a task wherever it is: it is resolved at once, and a worker that runs it is stopped behind the scenes.
@@ -558,13 +614,20 @@ impl Dispatcher {
     fn resolve_waiting(&mut self, now: Time, id: TaskId, outcome: Outcome) {
         self.resolve(now, id, outcome, None, None);
         let tasks = &self.tasks;
-        self.queue.forget_one(|id| tasks.get(id).is_some_and(|task| !task.is_done()));
+        self.queue
+            .forget_one(|id| tasks.get(id).is_some_and(|task| !task.is_done()));
     }
 
     fn run_due(&mut self, now: Time, task: TaskId, lease: Lease) {
-        let Some(Place::Held(worker)) = self.tasks.get(task).map(|task| &task.place) else { return };
+        let Some(Place::Held(worker)) = self.tasks.get(task).map(|task| &task.place) else {
+            return;
+        };
         let worker = *worker;
-        if self.workers.get_mut(worker).is_some_and(|note| note.held(lease).is_some()) {
+        if self
+            .workers
+            .get_mut(worker)
+            .is_some_and(|note| note.held(lease).is_some())
+        {
             self.stop_task(now, task, Outcome::Timeout(Limit::Run));
         }
     }
@@ -627,7 +690,12 @@ impl Dispatcher {
     /// Cancels what is unresolved and kills the workers.
     pub fn terminate(&mut self, now: Time) {
         self.closing = true;
-        let open: Vec<_> = self.tasks.iter().filter(|(_, task)| !task.is_done()).map(|(id, _)| id).collect();
+        let open: Vec<_> = self
+            .tasks
+            .iter()
+            .filter(|(_, task)| !task.is_done())
+            .map(|(id, _)| id)
+            .collect();
         for id in open {
             self.resolve(now, id, Outcome::Cancel, None, None);
         }

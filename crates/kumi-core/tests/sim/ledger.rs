@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use kumi_core::message::{Leave, ToWorker};
-use kumi_core::{Action, Begun, LaunchId, Lease, Limit, Link, Outcome, Payload, Policy, TaskId, TaskView, Time, WorkerId};
+use kumi_core::{
+    Action, Begun, LaunchId, Lease, Limit, Link, Outcome, Payload, Policy, TaskId, TaskView, Time, WorkerId,
+};
 
 use super::task::{Note, Spot, Wish};
 
@@ -33,6 +35,7 @@ pub struct WorkerNote {
     pub held: Vec<Held>,
     pub told_to_leave: Option<Time>,
     pub killed: bool,
+    pub finished: bool,
 }
 
 /// A task in a worker's hands, in the world's books.
@@ -72,6 +75,8 @@ pub struct Ledger {
     pub failed: Option<Time>,
     /// Under this lease, this result has just come in and must be accepted.
     expected: Option<(usize, Payload)>,
+    /// What has happened, and how often.
+    pub seen: BTreeMap<&'static str, u64>,
 }
 
 impl WorkerNote {
@@ -105,6 +110,7 @@ impl Ledger {
             closing: false,
             failed: None,
             expected: None,
+            seen: BTreeMap::new(),
         }
     }
 
@@ -124,8 +130,19 @@ impl Ledger {
     /// The brain let a worker join, or refused it.
     pub fn joined(&mut self, now: Time, launch: LaunchId, link: Link, worker: Option<WorkerId>) -> Check {
         let expected = matches!(self.launches.get(&launch), Some(Launch::Expected(_)));
-        rule!(worker.is_some() == expected, "{launch:?} was {:?}, joined as {worker:?}", self.launches.get(&launch));
-        let Some(worker) = worker else { return Ok(()) };
+        rule!(
+            worker.is_some() == expected,
+            "{launch:?} was {:?}, joined as {worker:?}",
+            self.launches.get(&launch)
+        );
+        let Some(worker) = worker else {
+            self.saw(if self.launches.get(&launch) == Some(&Launch::Joined) {
+                "a second hello"
+            } else {
+                "a late hello"
+            });
+            return Ok(());
+        };
         self.launches.insert(launch, Launch::Joined);
         let note = WorkerNote {
             link,
@@ -136,6 +153,7 @@ impl Ledger {
             held: Vec::new(),
             told_to_leave: None,
             killed: false,
+            finished: false,
         };
         rule!(self.workers.insert(worker, note).is_none(), "{worker:?} joined twice");
         Ok(())
@@ -157,37 +175,61 @@ impl Ledger {
 
     /// Is about to be told: this result.
     pub fn finished(&mut self, now: Time, worker: WorkerId, lease: Lease, payload: &Payload) {
-        let Some(note) = self.workers.get_mut(&worker) else { return };
-        let Some(held) = note.take(now, lease) else { return };
+        let Some(note) = self.workers.get_mut(&worker) else {
+            return self.saw("a result of a worker that is gone");
+        };
+        let Some(held) = note.take(now, lease) else {
+            return self.saw("a result under a void lease");
+        };
+        note.finished = true;
         self.failed = None;
         if self.open.contains(&held.task) {
             self.expected = Some((held.task, payload.clone()));
+        } else {
+            self.saw("a result that is not wanted any more");
         }
     }
 
     /// Is about to be told: this answer to a recall.
     pub fn recalled(&mut self, now: Time, worker: WorkerId, lease: Lease, back: bool) {
-        let Some(note) = self.workers.get_mut(&worker) else { return };
-        let Some(held) = note.held.iter_mut().find(|held| held.lease == lease) else { return };
+        let Some(note) = self.workers.get_mut(&worker) else {
+            return;
+        };
+        let Some(held) = note.held.iter_mut().find(|held| held.lease == lease) else {
+            return;
+        };
         if !held.asked_back || held.answered {
             return;
         }
         held.answered = true;
+        self.saw(if back {
+            "a task recalled"
+        } else {
+            "a task recalled too late"
+        });
+        let Some(note) = self.workers.get_mut(&worker) else {
+            return;
+        };
         if back && let Some(held) = note.take(now, lease) {
             self.wait_again(held.task);
         }
     }
 
     /// The worker is gone: it is about to be told, or the brain concluded it from its silence.
-    pub fn gone(&mut self, worker: WorkerId, begun: Begun) -> Check {
-        let Some(note) = self.workers.remove(&worker) else { return Ok(()) };
+    pub fn gone(&mut self, now: Time, worker: WorkerId, begun: Begun) -> Check {
+        let Some(note) = self.workers.remove(&worker) else {
+            return Ok(());
+        };
         self.launches.remove(&note.launch);
         let crashed = note.told_to_leave.is_none() && !note.killed;
+        let mut innocent = true;
         for held in &note.held {
             if !self.open.contains(&held.task) {
                 continue;
             }
-            let Some(task) = self.tasks.get_mut(held.task) else { continue };
+            let Some(task) = self.tasks.get_mut(held.task) else {
+                continue;
+            };
             let blamed = match begun {
                 Begun::Nothing => false,
                 Begun::One(lease) => lease == held.lease,
@@ -196,10 +238,30 @@ impl Ledger {
             task.suspect |= crashed && begun == Begun::Unknown;
             task.crashes += u32::from(blamed && crashed);
             let most = task.spec.crashes_max + 1;
-            rule!(task.crashes <= most, "task {} crashed {} times of {most}", held.task, task.crashes);
+            rule!(
+                task.crashes <= most,
+                "task {} crashed {} times of {most}",
+                held.task,
+                task.crashes
+            );
+            innocent &= !(blamed && crashed);
+            let suspect = crashed && begun == Begun::Unknown && !blamed;
+            self.saw(if suspect {
+                "a suspect"
+            } else {
+                "a task of a dead worker"
+            });
             self.wait_again(held.task);
         }
+        if crashed && innocent && !note.finished && !matches!(begun, Begun::One(_)) {
+            self.failed = Some(now);
+        }
         Ok(())
+    }
+
+    /// Counts what has happened, so that a test can tell whether anything did.
+    pub fn saw(&mut self, what: &'static str) {
+        *self.seen.entry(what).or_default() += 1;
     }
 
     fn wait_again(&mut self, number: usize) {
@@ -222,14 +284,20 @@ impl Ledger {
                     self.failed = Some(now);
                 }
                 let before = self.launches.insert(*launch, Launch::Abandoned);
-                rule!(matches!(before, Some(Launch::Expected(_))), "{launch:?} abandoned when {before:?}");
+                rule!(
+                    matches!(before, Some(Launch::Expected(_))),
+                    "{launch:?} abandoned when {before:?}"
+                );
                 Ok(())
             }
             Action::Kill { worker } => {
-                if let Some(note) = self.workers.get_mut(worker) {
-                    rule!(!note.killed, "{worker:?} killed twice");
-                    note.killed = true;
-                }
+                let Some(note) = self.workers.get_mut(worker) else {
+                    self.saw("a worker lost by its silence");
+                    return Ok(());
+                };
+                rule!(!note.killed, "{worker:?} killed twice");
+                note.killed = true;
+                self.saw("a worker killed");
                 Ok(())
             }
             Action::Resolved { task } => self.resolved(now, *task, view(*task)),
@@ -244,7 +312,11 @@ impl Ledger {
                 if let Some(held) = self.held(worker, *lease) {
                     held.interrupted = Some(now);
                     let task = held.task;
-                    rule!(!self.open.contains(&task), "task {task} is interrupted, though its result is wanted");
+                    self.saw("a task interrupted");
+                    rule!(
+                        !self.open.contains(&task),
+                        "task {task} is interrupted, though its result is wanted"
+                    );
                 }
                 Ok(())
             }
@@ -258,27 +330,59 @@ impl Ledger {
     }
 
     fn held(&mut self, worker: WorkerId, lease: Lease) -> Option<&mut Held> {
-        self.workers.get_mut(&worker)?.held.iter_mut().find(|held| held.lease == lease)
+        self.workers
+            .get_mut(&worker)?
+            .held
+            .iter_mut()
+            .find(|held| held.lease == lease)
     }
 
     fn dealt(&mut self, now: Time, id: WorkerId, task: TaskId, lease: Lease) -> Check {
-        let Some(&number) = self.by_id.get(&task) else { return Err(format!("{task:?} is dealt, but unknown")) };
-        let (oldest, idle) = (self.waiting.first().copied(), self.workers.values().filter(|worker| worker.idle()).count());
+        let Some(&number) = self.by_id.get(&task) else {
+            return Err(format!("{task:?} is dealt, but unknown"));
+        };
+        let (oldest, idle) = (
+            self.waiting.first().copied(),
+            self.workers.values().filter(|worker| worker.idle()).count(),
+        );
         rule!(oldest == Some(number), "task {number} is dealt before {oldest:?}");
-        let Some(worker) = self.workers.get_mut(&id) else { return Err(format!("task {number} goes to nobody, {id:?}")) };
-        rule!(worker.told_to_leave.is_none() && !worker.killed, "task {number} goes to {id:?}, which is leaving");
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return Err(format!("task {number} goes to nobody, {id:?}"));
+        };
+        rule!(
+            worker.told_to_leave.is_none() && !worker.killed,
+            "task {number} goes to {id:?}, which is leaving"
+        );
         let ends = self.policy.wall.map(|wall| worker.joined.after(wall));
-        rule!(ends.is_none_or(|ends| now <= ends), "task {number} goes to {id:?} after its wall time");
+        rule!(
+            ends.is_none_or(|ends| now <= ends),
+            "task {number} goes to {id:?} after its wall time"
+        );
         let tasks = &mut self.tasks;
         let lonely = |number: usize| {
             let task = &tasks[number];
             task.suspect || task.spec.once || task.spec.run_limit.is_some()
         };
         let alone = lonely(number) || worker.held.iter().any(|held| lonely(held.task));
-        rule!(worker.held.is_empty() || !alone, "task {number} is not alone on {id:?}, or not behind one that must be");
+        rule!(
+            worker.held.is_empty() || !alone,
+            "task {number} is not alone on {id:?}, or not behind one that must be"
+        );
         let enough = self.waiting.len() > idle;
-        rule!(worker.held.is_empty() || enough, "task {number} goes behind another, though {idle} workers are idle");
-        worker.held.push(Held { lease, task: number, asked_back: false, answered: false, interrupted: None });
+        rule!(
+            worker.held.is_empty() || enough,
+            "task {number} goes behind another, though {idle} workers are idle"
+        );
+        if !worker.held.is_empty() {
+            *self.seen.entry("a task prefetched").or_default() += 1;
+        }
+        worker.held.push(Held {
+            lease,
+            task: number,
+            asked_back: false,
+            answered: false,
+            interrupted: None,
+        });
         let note = &mut tasks[number];
         (note.spot, note.dealt) = (Spot::Held(id, lease), now);
         self.waiting.remove(&number);
@@ -287,7 +391,10 @@ impl Ledger {
 
     fn asked_back(&mut self, worker: WorkerId, lease: Lease) -> Check {
         let held = self.held(worker, lease);
-        rule!(held.is_some(), "{lease:?} is asked back from {worker:?}, who does not hold it");
+        rule!(
+            held.is_some(),
+            "{lease:?} is asked back from {worker:?}, who does not hold it"
+        );
         if let Some(held) = held {
             rule!(!held.asked_back, "{lease:?} is asked back twice");
             held.asked_back = true;
@@ -296,20 +403,40 @@ impl Ledger {
     }
 
     fn told_to_leave(&mut self, now: Time, id: WorkerId, leave: Leave) -> Check {
-        let active = self.workers.values().filter(|worker| worker.told_to_leave.is_none() && !worker.killed).count();
-        let Some(worker) = self.workers.get_mut(&id) else { return Err(format!("{id:?} is told to leave, but gone")) };
-        rule!(worker.held.is_empty(), "{id:?} is told to leave with {} tasks", worker.held.len());
+        let active = self
+            .workers
+            .values()
+            .filter(|worker| worker.told_to_leave.is_none() && !worker.killed)
+            .count();
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return Err(format!("{id:?} is told to leave, but gone"));
+        };
+        rule!(
+            worker.held.is_empty(),
+            "{id:?} is told to leave with {} tasks",
+            worker.held.len()
+        );
         rule!(worker.told_to_leave.is_none(), "{id:?} is told to leave twice");
         worker.told_to_leave = Some(now);
+        *self.seen.entry(leave_word(leave)).or_default() += 1;
         match leave {
             Leave::Idle => {
                 let due = self.policy.idle.map(|idle| worker.idle_since.after(idle));
-                rule!(due.is_some_and(|due| now >= due), "{id:?} leaves as idle at {now:?}, due {due:?}");
+                rule!(
+                    due.is_some_and(|due| now >= due),
+                    "{id:?} leaves as idle at {now:?}, due {due:?}"
+                );
                 let least = self.policy.workers_min;
-                rule!(active as u64 > least, "{id:?} leaves as idle, though {active} workers of at least {least} are here");
+                rule!(
+                    active as u64 > least,
+                    "{id:?} leaves as idle, though {active} workers of at least {least} are here"
+                );
             }
             Leave::Wall => rule!(self.policy.wall.is_some(), "{id:?} leaves by wall time without one"),
-            Leave::Tasks => rule!(self.policy.tasks_max.is_some(), "{id:?} leaves by tasks_max without one"),
+            Leave::Tasks => rule!(
+                self.policy.tasks_max.is_some(),
+                "{id:?} leaves by tasks_max without one"
+            ),
             Leave::Closing => rule!(self.closing, "{id:?} leaves as if closing"),
         }
         Ok(())
@@ -322,15 +449,33 @@ impl Ledger {
         // A joined worker's launch stands for it.
         let (living, most) = (self.launches.len() as u64, self.policy.workers);
         rule!(living <= most, "{living} workers and launches, of {most} allowed");
-        let expected = self.launches.values().filter(|launch| matches!(launch, Launch::Expected(_))).count();
+        let expected = self
+            .launches
+            .values()
+            .filter(|launch| matches!(launch, Launch::Expected(_)))
+            .count();
         let idle = self.workers.values().filter(|worker| worker.idle()).count();
-        let least = if self.closing { 0 } else { self.policy.workers_min as usize };
+        let least = if self.closing {
+            0
+        } else {
+            self.policy.workers_min as usize
+        };
         let need = self.unbegun().max(least);
-        rule!(expected + idle <= need, "{expected} launches and {idle} idle workers for {need} tasks");
+        rule!(
+            expected + idle <= need,
+            "{expected} launches and {idle} idle workers for {need} tasks"
+        );
         if let Some(failed) = self.failed {
             let pause = kumi_core::scaling::PAUSE_MIN;
-            rule!(launches.len() == 1, "{} launches at once after a failure", launches.len());
-            rule!(now >= failed.after(pause), "launched at {now:?}, right after the failure at {failed:?}");
+            rule!(
+                launches.len() == 1,
+                "{} launches at once after a failure",
+                launches.len()
+            );
+            rule!(
+                now >= failed.after(pause),
+                "launched at {now:?}, right after the failure at {failed:?}"
+            );
         }
         Ok(())
     }
@@ -343,7 +488,9 @@ impl Ledger {
 
     /// A task is done, rightly so?
     pub fn resolved(&mut self, now: Time, id: TaskId, view: Option<TaskView>) -> Check {
-        let Some(&number) = self.by_id.get(&id) else { return Err(format!("{id:?} is resolved, but unknown")) };
+        let Some(&number) = self.by_id.get(&id) else {
+            return Err(format!("{id:?} is resolved, but unknown"));
+        };
         rule!(self.open.remove(&number), "task {number} is resolved twice");
         self.waiting.remove(&number);
         let result = self.expected.take_if(|(expected, _)| *expected == number);
@@ -358,30 +505,73 @@ impl Ledger {
             rule!(task.released, "task {number} is done without a trace");
             return Ok(());
         };
+        *self.seen.entry(outcome_word(&view.outcome)).or_default() += 1;
+        if matches!(view.outcome, Outcome::Unlaunchable(_)) {
+            let hopeless = self.failed.is_some() && self.workers.is_empty();
+            rule!(
+                hopeless,
+                "task {number} cannot be launched, though nothing has failed or workers are here"
+            );
+        }
         justified(now, number, task, &view, result.map(|(_, payload)| payload))
     }
 
     /// After each step: nothing that had to be accepted is left over.
     pub fn nothing_lost(&mut self) -> Check {
         let lost = self.expected.take();
-        rule!(lost.is_none(), "a valid result was not accepted: task {:?}", lost.map(|(number, _)| number));
+        rule!(
+            lost.is_none(),
+            "a valid result was not accepted: task {:?}",
+            lost.map(|(number, _)| number)
+        );
         Ok(())
+    }
+}
+
+fn outcome_word(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Success(_) => "success",
+        Outcome::Error(_) => "error",
+        Outcome::Crash(_) => "crash",
+        Outcome::Cancel => "cancel",
+        Outcome::Timeout(Limit::Run) => "timeout of seconds_run",
+        Outcome::Timeout(Limit::Total) => "timeout of seconds_total",
+        Outcome::Unlaunchable(_) => "unlaunchable",
+    }
+}
+
+fn leave_word(leave: Leave) -> &'static str {
+    match leave {
+        Leave::Idle => "left as idle",
+        Leave::Wall => "left by wall time",
+        Leave::Tasks => "left by tasks_max",
+        Leave::Closing => "left as closing",
     }
 }
 
 /// Whether a task may end like this.
 fn justified(now: Time, number: usize, task: &Note, view: &TaskView, result: Option<Payload>) -> Check {
     let attempts = task.crashes + u32::from(task.accepted);
-    rule!(view.attempts == attempts, "task {number} is said to have begun {} times, not {attempts}", view.attempts);
+    rule!(
+        view.attempts == attempts,
+        "task {number} is said to have begun {} times, not {attempts}",
+        view.attempts
+    );
     match &view.outcome {
         Outcome::Success(payload) | Outcome::Error(payload) => {
-            rule!(result.as_ref() == Some(payload), "task {number} takes a result that is not, or no more, its own");
+            rule!(
+                result.as_ref() == Some(payload),
+                "task {number} takes a result that is not, or no more, its own"
+            );
         }
         Outcome::Crash(_) => {
             let enough = task.crashes > task.spec.crashes_max || task.spec.once && task.crashes > 0;
             rule!(enough, "task {number} ends as crash after {} of its own", task.crashes);
         }
-        Outcome::Cancel => rule!(task.wish != Wish::Result, "task {number} is cancelled, but nobody asked for it"),
+        Outcome::Cancel => rule!(
+            task.wish != Wish::Result,
+            "task {number} is cancelled, but nobody asked for it"
+        ),
         Outcome::Timeout(limit) => {
             let due = match limit {
                 Limit::Run => task.spec.run_limit.map(|limit| task.dealt.after(limit)),
@@ -389,7 +579,10 @@ fn justified(now: Time, number: usize, task: &Note, view: &TaskView, result: Opt
             };
             rule!(due == Some(now), "task {number} is timed out at {now:?}, due {due:?}");
         }
-        Outcome::Unlaunchable(text) => rule!(!text.is_empty(), "task {number} cannot be launched, and nobody says why"),
+        Outcome::Unlaunchable(text) => rule!(
+            !text.is_empty(),
+            "task {number} cannot be launched, and nobody says why"
+        ),
     }
     Ok(())
 }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kumi_core::frame::Wire;
-use kumi_core::{Begun, Decoder, FromWorker, FunctionId, Job, LaunchId, Lease, Link, Time, ToWorker, WorkerHalf, WorkerId};
+use kumi_core::{
+    Begun, Decoder, FromWorker, FunctionId, Job, LaunchId, Lease, Link, Time, ToWorker, WorkerHalf, WorkerId,
+};
 
 use super::ledger::{Check, rule};
 use super::profile::{MICRO, MILLI, SECOND};
@@ -142,10 +144,20 @@ impl World {
     }
 
     fn heed_interrupt(&mut self, id: usize) -> Check {
-        let Some(lease) = self.processes[id].half.interrupted() else { return Ok(()) };
-        let running = self.processes[id].running.as_mut().filter(|running| running.lease == lease);
-        rule!(running.is_some(), "process {id} is interrupted in {lease:?}, which it does not run");
-        let Some(running) = running.filter(|running| !running.interrupted) else { return Ok(()) };
+        let Some(lease) = self.processes[id].half.interrupted() else {
+            return Ok(());
+        };
+        let running = self.processes[id]
+            .running
+            .as_mut()
+            .filter(|running| running.lease == lease);
+        rule!(
+            running.is_some(),
+            "process {id} is interrupted in {lease:?}, which it does not run"
+        );
+        let Some(running) = running.filter(|running| !running.interrupted) else {
+            return Ok(());
+        };
         running.interrupted = true;
         let (task, lease) = (running.task, running.lease);
         if !self.ledger.tasks[task].spec.deaf {
@@ -168,8 +180,18 @@ impl World {
                 Some(Job::Forget { function }) => {
                     process.functions.remove(&function);
                 }
-                Some(Job::Run { lease, slot, function, payload, short, .. }) => {
-                    rule!(process.functions.contains(&function), "process {id} does not know {function:?}");
+                Some(Job::Run {
+                    lease,
+                    slot,
+                    function,
+                    payload,
+                    short,
+                    ..
+                }) => {
+                    rule!(
+                        process.functions.contains(&function),
+                        "process {id} does not know {function:?}"
+                    );
                     if process.link == Link::Local && !process.turn(slot, lease, Slot::Waiting, Slot::Started) {
                         process.half.finished();
                         continue;
@@ -194,17 +216,36 @@ impl World {
         let process = &mut self.processes[id];
         process.begun += 1;
         let most = self.ledger.policy.tasks_max;
-        rule!(most.is_none_or(|most| process.begun <= most), "process {id} runs more than {most:?} tasks");
-        process.running = Some(Running { task, lease, slot, since: self.now, interrupted: false });
+        rule!(
+            most.is_none_or(|most| process.begun <= most),
+            "process {id} runs more than {most:?} tasks"
+        );
+        process.running = Some(Running {
+            task,
+            lease,
+            slot,
+            since: self.now,
+            interrupted: false,
+        });
         let held = process.worker.map(|worker| Spot::Held(worker, lease));
         let local = process.link == Link::Local;
         let note = &mut self.ledger.tasks[task];
         note.begun += 1;
         rule!(!note.spec.once || note.begun == 1, "task {task}, once, begins again");
-        rule!(!local || Some(note.spot) == held || note.spot == Spot::Done, "task {task} begins, but is {:?}", note.spot);
+        rule!(
+            !local || Some(note.spot) == held || note.spot == Spot::Done,
+            "task {task} begins, but is {:?}",
+            note.spot
+        );
         let (runs, crashes) = (note.spec.runs, note.spec.crashes);
         if self.rng.chance(crashes) {
-            self.post(runs, Letter::Dies { process: id, of: Some(lease) });
+            self.post(
+                runs,
+                Letter::Dies {
+                    process: id,
+                    of: Some(lease),
+                },
+            );
         } else {
             self.post(runs, Letter::Done { process: id, lease });
         }
@@ -216,7 +257,12 @@ impl World {
     pub(super) fn done(&mut self, id: usize, lease: Lease) -> Check {
         let now = self.now;
         let process = &mut self.processes[id];
-        let Some(running) = process.running.filter(|running| running.lease == lease && process.alive) else { return Ok(()) };
+        let Some(running) = process
+            .running
+            .filter(|running| running.lease == lease && process.alive)
+        else {
+            return Ok(());
+        };
         process.running = None;
         process.turn(running.slot, lease, Slot::Started, Slot::Finished);
         process.half.finished();
@@ -272,7 +318,11 @@ impl World {
             Link::Remote => {
                 // A reset connection may overtake what was under way.
                 let delay = self.rng.span(10 * MICRO, self.profile.delay);
-                let at = if self.rng.chance(500) { self.now } else { last.max(self.now) };
+                let at = if self.rng.chance(500) {
+                    self.now
+                } else {
+                    last.max(self.now)
+                };
                 self.post_at(at.after(delay), Letter::Gone { process: id });
             }
         }
@@ -333,6 +383,10 @@ impl World {
             Link::Remote => self.rng.span(20 * MICRO, self.profile.delay),
         };
         // One after the other: no two at the same instant.
-        self.now.after(delay).max(last).max(process.lines.parted).after(std::time::Duration::from_nanos(1))
+        self.now
+            .after(delay)
+            .max(last)
+            .max(process.lines.parted)
+            .after(std::time::Duration::from_nanos(1))
     }
 }

@@ -30,20 +30,43 @@ pub enum Letter {
     /// A process of this launch starts and says hello.
     Starts(LaunchId, Link),
     /// Bytes to a worker, bytes to the host.
-    Down { process: usize, bytes: Arc<[u8]> },
-    Up { process: usize, bytes: Arc<[u8]> },
+    Down {
+        process: usize,
+        bytes: Arc<[u8]>,
+    },
+    Up {
+        process: usize,
+        bytes: Arc<[u8]>,
+    },
     /// The running task returns.
-    Done { process: usize, lease: Lease },
-    Flush { process: usize },
-    Beat { process: usize },
+    Done {
+        process: usize,
+        lease: Lease,
+    },
+    Flush {
+        process: usize,
+    },
+    Beat {
+        process: usize,
+    },
     /// It dies: of this task, if it still runs it, or by itself.
-    Dies { process: usize, of: Option<Lease> },
+    Dies {
+        process: usize,
+        of: Option<Lease>,
+    },
     /// Its link breaks.
-    Breaks { process: usize, for_good: bool },
+    Breaks {
+        process: usize,
+        for_good: bool,
+    },
     /// The host was told to end it.
-    Killed { process: usize },
+    Killed {
+        process: usize,
+    },
     /// The host notices that it is gone.
-    Gone { process: usize },
+    Gone {
+        process: usize,
+    },
 }
 
 /// See the head of this file.
@@ -75,7 +98,9 @@ impl World {
             brain.plant(bug);
         }
         let kinds = [Kind::Short, Kind::Short, Kind::Mixed, Kind::Middle, Kind::Long];
-        let functions = kinds.map(|kind| (brain.define(Arc::from([]), Arc::from("function")), kind)).to_vec();
+        let functions = kinds
+            .map(|kind| (brain.define(Arc::from([]), Arc::from("function")), kind))
+            .to_vec();
         Self {
             now: Time(0),
             letters: BTreeMap::new(),
@@ -96,6 +121,11 @@ impl World {
 
     pub fn profile(&self) -> &Profile {
         &self.profile
+    }
+
+    /// What has happened, and how often.
+    pub fn seen(&self) -> &BTreeMap<&'static str, u64> {
+        &self.ledger.seen
     }
 
     /// From the first deed to the end of everything.
@@ -131,7 +161,9 @@ impl World {
                 self.tell(Event::Tick)?;
             }
             _ => {
-                let Some(((at, _), letter)) = self.letters.pop_first() else { return Ok(false) };
+                let Some(((at, _), letter)) = self.letters.pop_first() else {
+                    return Ok(false);
+                };
                 self.now = at;
                 self.deliver(letter)?;
             }
@@ -144,7 +176,9 @@ impl World {
     fn leave_alone(&mut self) -> Check {
         let left = self.brain.next_timeout().is_some() as u64 * 10_000;
         for _ in 0..left {
-            let Some(timeout) = self.brain.next_timeout() else { return Ok(()) };
+            let Some(timeout) = self.brain.next_timeout() else {
+                return Ok(());
+            };
             self.now = self.now.max(timeout);
             self.brain.handle(self.now, Event::Tick);
             let action = self.brain.next_action();
@@ -160,7 +194,10 @@ impl World {
             Letter::Launched(launch) => self.tell(Event::Launched { launch }),
             Letter::LaunchFailed(launch) => {
                 self.ledger.launch_failed(self.now, launch);
-                self.tell(Event::LaunchFailed { launch, text: Arc::from("the launcher fails") })
+                self.tell(Event::LaunchFailed {
+                    launch,
+                    text: Arc::from("the launcher fails"),
+                })
             }
             Letter::Starts(launch, link) => {
                 self.starts(launch, link);
@@ -200,7 +237,12 @@ impl World {
         let id = self.processes.len();
         self.processes.push(Process::new(launch, link));
         self.say(|| format!("process {id} of {launch:?} starts, {link:?}"));
-        let hello = FromWorker::Hello { version: 1, python: (3, 11), pid: id as u32, host: "host".into() };
+        let hello = FromWorker::Hello {
+            version: 1,
+            python: (3, 11),
+            pid: id as u32,
+            host: "host".into(),
+        };
         self.send_up(id, &[hello]);
         if self.rng.chance(self.profile.launch.dies) {
             self.processes[id].lines.cut = link == Link::Remote;
@@ -242,7 +284,11 @@ impl World {
 
     fn join(&mut self, id: usize, pid: u32, host: String) -> Check {
         let (launch, link) = (self.processes[id].launch, self.processes[id].link);
-        let face = Face { name: format!("sim-{id}"), pid, host };
+        let face = Face {
+            name: format!("sim-{id}"),
+            pid,
+            host,
+        };
         let worker = self.brain.join(self.now, launch, face, link);
         self.say(|| format!("process {id} of {launch:?} joins as {worker:?}"));
         self.ledger.joined(self.now, launch, link, worker)?;
@@ -251,7 +297,12 @@ impl World {
                 self.processes[id].worker = Some(worker);
                 self.hosts.insert(worker, id);
             }
-            None => self.send_down(id, &ToWorker::Refuse { reason: "not expected".into() }),
+            None => self.send_down(
+                id,
+                &ToWorker::Refuse {
+                    reason: "not expected".into(),
+                },
+            ),
         }
         self.absorb()
     }
@@ -273,15 +324,25 @@ impl World {
         let Some(worker) = self.processes[id].worker else {
             let launch = self.processes[id].launch;
             self.ledger.launch_failed(self.now, launch);
-            return self.tell(Event::LaunchFailed { launch, text: Arc::from("the process ended at once") });
+            return self.tell(Event::LaunchFailed {
+                launch,
+                text: Arc::from("the process ended at once"),
+            });
         };
         for message in self.processes[id].unsent() {
             self.said(worker, message)?;
         }
         let begun = self.processes[id].begun();
-        self.ledger.gone(worker, begun)?;
-        let certificate = Certificate { cause: "exit code 3".into(), ..Certificate::default() };
-        self.tell(Event::Gone { worker, begun, certificate })
+        self.ledger.gone(self.now, worker, begun)?;
+        let certificate = Certificate {
+            cause: "exit code 3".into(),
+            ..Certificate::default()
+        };
+        self.tell(Event::Gone {
+            worker,
+            begun,
+            certificate,
+        })
     }
 
     fn tell(&mut self, event: Event) -> Check {
@@ -297,7 +358,7 @@ impl World {
             if let Action::Kill { worker } = action
                 && !self.brain.knows(*worker)
             {
-                self.ledger.gone(*worker, kumi_core::Begun::Unknown)?;
+                self.ledger.gone(self.now, *worker, kumi_core::Begun::Unknown)?;
             }
         }
         for action in actions {
@@ -327,7 +388,9 @@ impl World {
                 Action::Launch { launches } => launches.into_iter().for_each(|launch| self.launch(launch)),
                 Action::Abandon { launch } => self.abandon(launch),
                 Action::Kill { worker } => {
-                    let Some(&process) = self.hosts.get(&worker) else { continue };
+                    let Some(&process) = self.hosts.get(&worker) else {
+                        continue;
+                    };
                     let delay = self.kill_delay(process);
                     self.post(delay, Letter::Killed { process });
                 }
@@ -356,7 +419,11 @@ impl World {
         if self.rng.chance(faults.mute) {
             return;
         }
-        let late = if self.rng.chance(faults.late) { self.ledger.policy.launch } else { Duration::ZERO };
+        let late = if self.rng.chance(faults.late) {
+            self.ledger.policy.launch
+        } else {
+            Duration::ZERO
+        };
         self.post(soon + late, Letter::Starts(launch, link));
         if self.rng.chance(faults.twice) {
             let again = self.rng.span(MILLI, SECOND);
@@ -367,7 +434,10 @@ impl World {
     /// Ends what exists of a launch. What starts later, or is not found, will say hello in vain.
     fn abandon(&mut self, launch: LaunchId) {
         let ids = 0..self.processes.len();
-        for id in ids.filter(|id| self.processes[*id].launch == launch).collect::<Vec<_>>() {
+        for id in ids
+            .filter(|id| self.processes[*id].launch == launch)
+            .collect::<Vec<_>>()
+        {
             if self.rng.chance(700) {
                 self.die(id);
             }
@@ -395,6 +465,8 @@ impl World {
 
 /// A line of history without the bytes in it.
 fn without_payload(line: &str) -> String {
-    let Some((head, bytes)) = line.split_once(", payload: [") else { return line.into() };
+    let Some((head, bytes)) = line.split_once(", payload: [") else {
+        return line.into();
+    };
     format!("{head}{}", bytes.split_once(']').map_or("", |(_, tail)| tail))
 }

@@ -1,0 +1,126 @@
+//! Carrying out what the brain wants.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use kumi_core::{Action, Event, FromWorker, LaunchId, ToWorker, WorkerId};
+
+use crate::deliver::{self, Delivery};
+use crate::epoll::{READ, WRITE};
+use crate::pool::{DATA, Shared, State};
+use crate::wait::Wants;
+
+impl Shared {
+    /// Carries out what the brain wants, until it wants nothing more.
+    pub fn carry_out(&self, state: &mut State) {
+        while let Some(action) = state.brain.next_action() {
+            match action {
+                Action::Send { worker, message } => self.queue(state, worker, &message),
+                Action::Recall { worker, lease, slot } => {
+                    let link = state.by_worker.get(&worker).and_then(|key| state.links.get(key));
+                    if let Some(link) = link {
+                        let message = FromWorker::Recalled {
+                            lease,
+                            back: link.recall(slot, lease),
+                        };
+                        state.brain.handle(self.now(), Event::Said { worker, message });
+                    }
+                }
+                Action::Launch { launches } => self.order(state, launches),
+                Action::Abandon { launch } => self.abandon(state, launch),
+                Action::Kill { worker } => {
+                    if let Some(link) = state.by_worker.get(&worker).and_then(|key| state.links.get(key)) {
+                        link.kill();
+                    }
+                }
+                Action::Resolved { task } => {
+                    if let Some(token) = state.tokens.remove(&task) {
+                        deliver::put(Delivery::Resolved(token));
+                    }
+                    self.poke(state, Wants::Task(task));
+                }
+            }
+        }
+        self.flush_dirty(state);
+        self.arm(state);
+        let finished = state.brain.counts().finished;
+        if state.told != finished {
+            state.told = finished;
+            self.poke(state, Wants::Any);
+        }
+        if state.brain.ended()
+            && let Some(wires) = self.wires.get()
+            && !state.over
+        {
+            wires.wake.ring();
+        }
+    }
+
+    fn queue(&self, state: &mut State, worker: WorkerId, message: &ToWorker) {
+        let Some(&key) = state.by_worker.get(&worker) else {
+            return;
+        };
+        if let Some(link) = state.links.get_mut(&key) {
+            link.queue(message);
+            if state.dirty.last() != Some(&key) {
+                state.dirty.push(key);
+            }
+        }
+    }
+
+    fn flush_dirty(&self, state: &mut State) {
+        while let Some(key) = state.dirty.pop() {
+            self.flush(state, key);
+        }
+    }
+
+    pub fn flush(&self, state: &mut State, key: u64) {
+        let Some(link) = state.links.get_mut(&key) else { return };
+        let want = !link.flush();
+        if want != link.want_write
+            && let Some(wires) = self.wires.get()
+        {
+            link.want_write = want;
+            let events = if want { READ | WRITE } else { READ };
+            // It fails only for a socket that was taken out because it ended.
+            let _ = wires.sockets.set(link.data.as_fd(), key * 4 + DATA, events);
+        }
+    }
+
+    fn arm(&self, state: &mut State) {
+        let (Some(at), Some(wires)) = (state.brain.next_timeout(), self.wires.get()) else {
+            return;
+        };
+        // An alarm that rings early costs a look; one that is set again at each change costs more.
+        if state.armed.is_none_or(|armed| at < armed) && wires.alarm.set(at.since(self.now())).is_ok() {
+            state.armed = Some(at);
+        }
+    }
+
+    pub fn alarm_rang(&self, state: &mut State) {
+        state.armed = None;
+        state.brain.handle(self.now(), Event::Tick);
+    }
+
+    fn order(&self, state: &mut State, launches: Vec<LaunchId>) {
+        if state.command.is_none() {
+            state.orders.extend(launches);
+            return self.poke(state, Wants::Orders);
+        }
+        state.to_spawn.extend(launches);
+        if let Some(wires) = self.wires.get() {
+            wires.wake.ring();
+        }
+    }
+
+    fn abandon(&self, state: &mut State, launch: LaunchId) {
+        if let Some(link) = state.links.values().find(|link| link.launch == launch) {
+            link.kill();
+        } else if !state.spawning.contains(&launch) {
+            state.to_spawn.retain(|other| *other != launch);
+            state.orders.retain(|other| *other != launch);
+            let text = Arc::from("it was not needed any more");
+            state.brain.handle(self.now(), Event::LaunchFailed { launch, text });
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What workers say: reading their sockets, by whoever has the baton, and welcoming them.
+
+use std::os::fd::AsFd;
+
+use kumi_core::{Event, Face, FromWorker, Link as Transport, PROTOCOL, ToWorker};
+
+use crate::epoll::{Ready, WRITE};
+use crate::link::Heard;
+use crate::pool::{KICK, Shared, State};
+
+impl Shared {
+    /// Reads what is ready, by whoever has the baton.
+    pub fn read_ready(&self, state: &mut State, ready: &Ready) {
+        for (key, events) in ready.iter() {
+            if key == KICK {
+                if let Some(wires) = self.wires.get() {
+                    wires.kick.hush();
+                }
+                continue;
+            }
+            if events & WRITE != 0 {
+                self.flush(state, key / 4);
+            }
+            if events & !WRITE != 0 {
+                self.read(state, key / 4);
+            }
+        }
+        self.carry_out(state);
+    }
+
+    fn read(&self, state: &mut State, key: u64) {
+        let Some(link) = state.links.get_mut(&key) else { return };
+        let heard = link.hear();
+        self.take_messages(state, key);
+        match heard {
+            Ok(Heard::All | Heard::More) => {}
+            // It ends, or closed what is not its to close; either way its process tells the rest.
+            Ok(Heard::End) | Err(_) => self.stop_reading(state, key),
+        }
+    }
+
+    pub fn stop_reading(&self, state: &mut State, key: u64) {
+        if let (Some(link), Some(wires)) = (state.links.get(&key), self.wires.get()) {
+            let _ = wires.sockets.remove(link.data.as_fd());
+        }
+    }
+
+    pub fn take_messages(&self, state: &mut State, key: u64) {
+        let now = self.now();
+        while let Some(link) = state.links.get_mut(&key) {
+            match link.next_message() {
+                Ok(Some(FromWorker::Hello {
+                    version,
+                    python,
+                    pid,
+                    host,
+                })) if link.worker.is_none() => {
+                    self.welcome(
+                        state,
+                        key,
+                        version,
+                        python,
+                        Face {
+                            name: String::new(),
+                            pid,
+                            host,
+                        },
+                    );
+                }
+                Ok(Some(message)) => {
+                    if let Some(worker) = link.worker {
+                        state.brain.handle(now, Event::Said { worker, message });
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    link.fault = Some(format!("it sent something that is not a message: {error}"));
+                    link.kill();
+                    return self.stop_reading(state, key);
+                }
+            }
+        }
+    }
+
+    fn welcome(&self, state: &mut State, key: u64, version: u32, python: (u8, u8), face: Face) {
+        let Some(link) = state.links.get_mut(&key) else { return };
+        if let Some(reason) = self.refusal(version, python) {
+            link.fault = Some(reason.clone());
+            link.dismissed = true;
+            link.queue(&ToWorker::Refuse { reason });
+            return self.flush(state, key);
+        }
+        let face = Face {
+            name: link.name.clone(),
+            ..face
+        };
+        let launch = link.launch;
+        match state.brain.join(self.now(), launch, face, Transport::Local) {
+            Some(worker) => {
+                link.worker = Some(worker);
+                state.by_worker.insert(worker, key);
+            }
+            None => link.kill(),
+        }
+    }
+
+    fn refusal(&self, version: u32, python: (u8, u8)) -> Option<String> {
+        let ours = self.host.python;
+        if version != PROTOCOL {
+            return Some(format!(
+                "the worker speaks version {version} of the protocol, the host version {PROTOCOL}: \
+                 install the same version of kumi for both"
+            ));
+        }
+        (python != ours).then(|| {
+            format!(
+                "the worker runs Python {}.{}, the host Python {}.{}: functions cannot travel between them; \
+                 give the launcher python= of the host's version",
+                python.0, python.1, ours.0, ours.1
+            )
+        })
+    }
+}
