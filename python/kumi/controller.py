@@ -4,7 +4,6 @@ Decides nothing about tasks and workers: the core does that. Here are the life o
 the end of the interpreter, and the pushed tasks whose records it keeps.
 """
 
-import itertools
 import os
 import sys
 import threading
@@ -87,7 +86,7 @@ class Controller(Submitter, Executor):
         self._arguments = {key: value for key, value in locals().items() if key not in {"self", "__class__"}}
         self.launcher = _launcher(launcher)
         self.workers = whole("workers", workers, least=1, none=True) or usable_cpus()
-        self.name = text("name", name, none=True) or _made_up_name()
+        self.name = text("name", name, none=True) or registry.make_up_name()
         self._make_pool = partial(
             Pool,
             name=self.name,
@@ -362,14 +361,6 @@ class Controller(Submitter, Executor):
 
     def _closed_error(self, reason: object) -> ControllerClosed:
         return ControllerClosed(f"controller {self.name!r} is closed: {reason}; open another one")
-
-
-_numbers = itertools.count(1)
-
-
-def _made_up_name() -> str:
-    taken = registry.names()
-    return next(name for name in (f"kumi-{number}" for number in _numbers) if name not in taken)
 
 
 def _launcher(value: Launcher | Sequential) -> Launcher | Sequential:

@@ -1,6 +1,7 @@
 """Which controllers are open, and how they end with the interpreter. Knows of a controller only that it can end."""
 
 import atexit
+import itertools
 import os
 import sys
 import threading
@@ -34,6 +35,7 @@ class Registry:
         self._pid = os.getpid()
         self._open: weakref.WeakValueDictionary[int, Member] = weakref.WeakValueDictionary()
         self._ending: set[Member] = set()
+        self._numbers = itertools.count(1)
 
     def add(self, member: Member, *, hides: Member | None = None) -> None:
         """Enters a controller that opens.
@@ -80,6 +82,11 @@ class Registry:
         """The names of the open controllers."""
         with self._lock:
             return {member.name for member in self._open.values()}
+
+    def make_up_name(self) -> str:
+        """A name that no open controller has."""
+        taken = self.names()
+        return next(name for name in (f"kumi-{number}" for number in self._numbers) if name not in taken)
 
     def end(self) -> None:
         """Ends everything with the interpreter: waits for the tasks, unless an error has ended the program."""
