@@ -199,7 +199,7 @@ def test_what_cannot_travel_back_or_arrive_is_the_tasks_own_error(single: kumi.C
 
 
 def test_a_result_that_cannot_be_read_here_is_an_error(crew: kumi.Controller) -> None:
-    task = crew.submit(lambda: jobs.PoisonOnArrival())
+    task = crew.submit(jobs.PoisonOnArrival)
     with pytest.raises(kumi.SerializationError, match="it broke on the way"):
         task.result(LIMIT)
     assert task.record is not None

@@ -19,16 +19,9 @@ impl Make for ToWorker {
     fn make(input: &mut Unstructured) -> Result<Self> {
         let function = FunctionId::from_number(number(input)?);
         Ok(match input.int_in_range(0..=8)? {
-            0 => ToWorker::Welcome {
-                name: input.arbitrary()?,
-            },
-            1 => ToWorker::Refuse {
-                reason: input.arbitrary()?,
-            },
-            2 => ToWorker::Define {
-                function,
-                payload: payload(input)?,
-            },
+            0 => ToWorker::Welcome { name: input.arbitrary()? },
+            1 => ToWorker::Refuse { reason: input.arbitrary()? },
+            2 => ToWorker::Define { function, payload: payload(input)? },
             3 => ToWorker::Forget { function },
             4 => ToWorker::Run {
                 task: TaskId::from_number(number(input)?),
@@ -38,16 +31,10 @@ impl Make for ToWorker {
                 short: input.arbitrary()?,
                 payload: payload(input)?,
             },
-            5 => ToWorker::Recall {
-                lease: Lease(number(input)?),
-            },
-            6 => ToWorker::Interrupt {
-                lease: Lease(number(input)?),
-            },
+            5 => ToWorker::Recall { lease: Lease(number(input)?) },
+            6 => ToWorker::Interrupt { lease: Lease(number(input)?) },
             7 => ToWorker::Ping,
-            _ => ToWorker::Stop {
-                leave: *input.choose(&[Leave::Idle, Leave::Wall, Leave::Tasks, Leave::Closing])?,
-            },
+            _ => ToWorker::Stop { leave: *input.choose(&[Leave::Idle, Leave::Wall, Leave::Tasks, Leave::Closing])? },
         })
     }
 }
@@ -68,10 +55,7 @@ impl Make for FromWorker {
                 nanoseconds: input.arbitrary()?,
                 payload: payload(input)?,
             },
-            2 => FromWorker::Recalled {
-                lease: Lease(number(input)?),
-                back: input.arbitrary()?,
-            },
+            2 => FromWorker::Recalled { lease: Lease(number(input)?), back: input.arbitrary()? },
             _ => FromWorker::Heartbeat,
         })
     }
@@ -79,20 +63,12 @@ impl Make for FromWorker {
 
 /// A number that often meets others: mostly small.
 fn number(input: &mut Unstructured) -> Result<u64> {
-    if input.ratio(7, 8)? {
-        Ok(u64::from(u8::arbitrary(input)? % 16))
-    } else {
-        input.arbitrary()
-    }
+    if input.ratio(7, 8)? { Ok(u64::from(u8::arbitrary(input)? % 16)) } else { input.arbitrary() }
 }
 
 /// A size at the borders of what one frame holds.
 fn size(input: &mut Unstructured) -> Result<usize> {
-    let chunks = if input.ratio(1, 32)? {
-        input.int_in_range(1..=3)? * CHUNK
-    } else {
-        0
-    };
+    let chunks = if input.ratio(1, 32)? { input.int_in_range(1..=3)? * CHUNK } else { 0 };
     Ok((chunks + input.int_in_range(0..=8)?).saturating_sub(4))
 }
 

@@ -13,11 +13,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (bool, u64, &[u8])| {
     let (to_worker, seed, bytes) = input;
-    if to_worker {
-        check::<ToWorker>(seed, bytes)
-    } else {
-        check::<FromWorker>(seed, bytes)
-    }
+    if to_worker { check::<ToWorker>(seed, bytes) } else { check::<FromWorker>(seed, bytes) }
 });
 
 fn check<M: Make + Debug + PartialEq>(seed: u64, input: &[u8]) {
@@ -30,14 +26,8 @@ fn check<M: Make + Debug + PartialEq>(seed: u64, input: &[u8]) {
     assert!(again.len() <= bytes.len(), "more came out than went in");
     // Each on its own, because what stood between the parts of another now stands before it.
     let told: BTreeSet<&[u8]> = frames(&bytes).collect();
-    assert!(
-        frames(&again).all(|frame| told.contains(frame)),
-        "a message has two forms"
-    );
-    assert!(
-        decode::<M>(&again, usize::MAX, 0) == (whole.0, None),
-        "what is decoded encodes to something else"
-    );
+    assert!(frames(&again).all(|frame| told.contains(frame)), "a message has two forms");
+    assert!(decode::<M>(&again, usize::MAX, 0) == (whole.0, None), "what is decoded encodes to something else");
 }
 
 /// Messages and the error that ended them, of a stream in pieces of less than `most` bytes.
@@ -49,14 +39,8 @@ fn decode<M: Wire>(mut bytes: &[u8], most: usize, mut random: u64) -> (Vec<M>, O
             Err(error) => return (messages, Some(error)),
             Ok(None) if bytes.is_empty() => return (messages, None),
             Ok(None) => {
-                random = random
-                    .wrapping_mul(6364136223846793005)
-                    .wrapping_add(1442695040888963407);
-                let piece = if most == usize::MAX {
-                    most
-                } else {
-                    1 + (random >> 33) as usize % most
-                };
+                random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                let piece = if most == usize::MAX { most } else { 1 + (random >> 33) as usize % most };
                 let (now, later) = bytes.split_at(piece.min(bytes.len()));
                 decoder.feed(now);
                 bytes = later;

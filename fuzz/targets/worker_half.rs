@@ -116,11 +116,7 @@ impl World {
     }
 
     fn hear_interrupt(&mut self) {
-        assert_eq!(
-            self.half.interrupted(),
-            self.interrupted.take(),
-            "lost, or not of the running task"
-        );
+        assert_eq!(self.half.interrupted(), self.interrupted.take(), "lost, or not of the running task");
     }
 
     /// All that is left comes out; then it leaves if it was told to.

@@ -1,4 +1,4 @@
-"""The Rust core: dispatcher, local workers, waiting. This stub is its manual; `mypy.stubtest` checks it against the binary.
+"""The Rust core: dispatcher, local workers, waiting. This stub is its manual; `mypy.stubtest` compares it.
 
 Everything here is thread-safe. Whatever waits does so without the GIL, ends early on a signal handler's exception
 (Ctrl-C), and is woken by `Pool.terminate`. Times are seconds; instants are Unix time as a float.
@@ -17,7 +17,7 @@ class PoolClosed(Exception):
 
 @final
 class Function:
-    """A pickled function that the pool keeps and sends once to each worker. Forgotten with its last task and this handle."""
+    """A pickled function that the pool sends once to each worker. Forgotten with its last task and this handle."""
 
     @property
     def label(self) -> str: ...
@@ -121,7 +121,7 @@ class Facts:
     def host(self) -> str | None: ...
     @property
     def attempts(self) -> int:
-        """How often it was given to a worker that began it or may have begun it."""
+        """How often a worker ran it: to its end, or to the worker's death."""
     @property
     def certificate(self) -> Certificate | None:
         """Of the last worker that died of this task, if any did."""
@@ -210,15 +210,17 @@ class Pool:
         """Reports that these launches failed, with the launcher's own words."""
     def define(self, payload: bytes, label: str, /) -> Function: ...
     def next_job(self) -> tuple[int, bytes, bytes] | None:
-        """In-process pools only: begins the oldest waiting task: its id, its function and its arguments."""
+        """In-process pools only: begins the oldest waiting task. Its id, its pickled function, its arguments."""
     def finish_job(self, id: int, success: bool, payload: bytes, started: float, seconds: float, /) -> None:
         """In-process pools only: resolves a task begun by `next_job`."""
     def pop(self, timeout: float | None, /) -> int | None:
-        """Takes the id of the next finished kept task, in the order of finishing. None if none came in time or none is left."""
+        """Takes the id of the kept task that finished first. None if none came in time, or none is left."""
     def wait_kept(self, every: bool, timeout: float | None, /) -> bool:
         """Whether, within the time, there was something to pop and (`every`) no kept task was unfinished."""
     def wait_done(self, timeout: float | None, /) -> bool:
         """Whether every task was resolved within the time."""
+    def wait_ended(self, timeout: float | None, /) -> bool:
+        """After `close`: whether, within the time, all workers had left and the I/O thread had ended."""
     def cancel_waiting(self) -> int:
         """Cancels every task that no worker has begun; says how many."""
     def status(self) -> Status: ...
@@ -228,7 +230,7 @@ class Pool:
     def close(self) -> None:
         """Takes no more tasks; workers leave when nothing is left to do. Returns at once."""
     def terminate(self) -> None:
-        """Cancels what is unresolved, kills the workers with their children, ends the I/O thread. Idempotent; returns when done."""
+        """Cancels what is unresolved, kills workers with their children, ends the I/O thread. Returns when done."""
 
 def next_deliveries() -> list[int | tuple[str, bool, bytes]] | None:
     """For the one thread that brings news to Python: waits, then returns what has happened. None when Python is ending.
@@ -237,10 +239,10 @@ def next_deliveries() -> list[int | tuple[str, bool, bytes]] | None:
     """
 
 def leave() -> None:
-    """For the atexit handler, after every pool has ended: wakes every thread that waits in here and lets it out (2 s at most)."""
+    """For the end of Python, after every pool has ended: lets out every thread that waits in here, for 2 s at most."""
 
 def forked() -> None:
-    """For `os.register_at_fork`: this process is a child now; whatever its pools are asked from now on raises `PoolClosed`."""
+    """For `os.register_at_fork`, in the child: whatever its pools are asked from now on raises `PoolClosed`."""
 
 @final
 class Worker:
@@ -258,7 +260,7 @@ class Executor(Protocol):
     def load(self, payload: bytes, /) -> Any:
         """Unpickles a function; its errors become errors of the task."""
     def run(self, function: Any, payload: bytes, /) -> tuple[bool, bytes]:
-        """Calls `function` with the pickled arguments: (True, pickled value) or (False, pickled error). Never raises."""
+        """Calls `function`: (True, pickled value) or (False, pickled error). Never raises."""
 
 def decide(
     *,
@@ -267,8 +269,9 @@ def decide(
     waiting: int,
     running: int,
     joined: int,
+    leaving: int,
     expected: int,
     failures: int,
     seconds_since_failure: float | None,
 ) -> tuple[int, float | None, bool]:
-    """The scaling rule: how many to launch now, seconds until it should be asked again (None: no need), whether to give up."""
+    """The scaling rule: how many to launch now, seconds until it should be asked again or None, whether to give up."""

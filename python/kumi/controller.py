@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future, Lock
 
 SECONDS_KILL = 5.0  # what a worker gets, once told to stop, before it is killed
+SECONDS_UNTIL_GONE = 2 * SECONDS_KILL  # a bound for the case that one that was killed hangs in the kernel
 SECONDS_UNTIL_NOTICE = 10.0  # a program that waits longer than this at its end says for what
 BYTES_UNBOUNDED = 2**63 - 1
 
@@ -200,6 +201,7 @@ class Controller(Submitter, Executor):
         registry.keep(self)
         if wait:
             self._wait_done(pool)
+            pool.wait_ended(SECONDS_UNTIL_GONE)
             self.terminate()
 
     def terminate(self) -> None:

@@ -3,6 +3,7 @@
 Never a thread that waits for a task, which might hold a lock that a callback wants, and never one of the core's own.
 """
 
+import codecs
 import logging
 import sys
 import threading
@@ -11,6 +12,7 @@ from typing import Protocol, TextIO
 from kumi._core import next_deliveries
 
 _LOGGER = logging.getLogger(__name__)
+_UTF8 = codecs.getincrementaldecoder("utf-8")
 
 
 class Watched(Protocol):
@@ -30,6 +32,7 @@ class Deliverer:
         self.lock = threading.Lock()
         self._watched: dict[int, Watched] = {}
         self._thread: threading.Thread | None = None
+        self._decoders: dict[tuple[str, bool], codecs.IncrementalDecoder] = {}  # in the middle of a character
 
     def start(self) -> None:
         """Starts the thread, unless it runs."""
@@ -68,17 +71,20 @@ class Deliverer:
                     task._deliver()
                     del task  # or the last one delivered would live until the next one is
                 else:
-                    _echo(*item)
+                    self._echo(*item)
+
+    def _echo(self, worker: str, is_stderr: bool, output: bytes) -> None:
+        stream: TextIO | None = sys.stderr if is_stderr else sys.stdout
+        decoder = self._decoders.pop((worker, is_stderr), None) or _UTF8(errors="replace")
+        text = decoder.decode(output)
+        if decoder.getstate()[0]:
+            self._decoders[worker, is_stderr] = decoder
+        try:
+            if stream is not None:
+                stream.write(text)
+                stream.flush()
+        except (OSError, ValueError):
+            _LOGGER.debug("output of worker %s could not be written", worker, exc_info=True)
 
 
 deliverer = Deliverer()
-
-
-def _echo(worker: str, is_stderr: bool, output: bytes) -> None:
-    stream: TextIO | None = sys.stderr if is_stderr else sys.stdout
-    try:
-        if stream is not None:
-            stream.write(output.decode(errors="replace"))
-            stream.flush()
-    except (OSError, ValueError):
-        _LOGGER.debug("output of worker %s could not be written", worker, exc_info=True)

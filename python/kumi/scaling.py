@@ -13,6 +13,7 @@ class Snapshot:
         waiting: Tasks that no worker has begun.
         running: Tasks that workers are at.
         joined: Workers that take tasks.
+        leaving: Workers that take no more tasks and are not gone yet; they count against `workers`.
         expected: Workers launched that have not joined yet.
         failures: Launches that failed in a row.
         seconds_since_failure: Seconds since the last of them; None if there was none.
@@ -21,6 +22,7 @@ class Snapshot:
     waiting: int = 0
     running: int = 0
     joined: int = 0
+    leaving: int = 0
     expected: int = 0
     failures: int = 0
     seconds_since_failure: float | None = None

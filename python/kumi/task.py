@@ -14,9 +14,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast
 
 from kumi import serial
-from kumi._core import CANCEL, Certificate, ERROR, Facts, Handle, LAUNCH, PoolClosed, SUCCESS, TIMEOUT
+from kumi._core import CANCEL, ERROR, LAUNCH, SUCCESS, TIMEOUT, Certificate, Facts, Handle, PoolClosed
 from kumi.deliver import deliverer
-from kumi.errors import ControllerClosed, CrashError, LaunchError, SerializationError, TaskCancelled, TaskTimeout
+from kumi.errors import (
+    ControllerClosed,
+    CrashError,
+    KumiError,
+    LaunchError,
+    SerializationError,
+    TaskCancelled,
+    TaskTimeout,
+)
 
 if TYPE_CHECKING:
     import asyncio
@@ -244,7 +252,7 @@ class Record(Generic[T]):
         worker: The worker's name, `<controller>-<number>`; None if it never started.
         host: The machine the worker ran on.
         pid: The worker's process id.
-        attempts: How often it was given to a worker.
+        attempts: How often a worker ran it: to its end, or to the worker's death.
         controller: The controller's name.
         certificate: How the last worker that died of it died; None if none did.
     """
@@ -332,14 +340,33 @@ def _decode(task: Task[T]) -> T | _Failure:
             return _Failure(_unreadable(task, error))
     if code == ERROR:
         return _Failure(serial.loads_error(payload))
-    text = payload.decode(errors="replace")
+    return _Failure(_failure(task, code, payload.decode(errors="replace")))
+
+
+def _failure(task: Task[Any], code: int, text: str) -> KumiError:
+    """The error of a task that neither returned nor raised."""
+    what = f"task {task.label}" if task.name is None else f"task {task.name!r} ({task.label})"
     if code == CANCEL:
-        return _Failure(TaskCancelled(text))
+        return TaskCancelled(f"{what} was cancelled by this program")
     if code == TIMEOUT:
-        return _Failure(TaskTimeout(text))
+        return TaskTimeout(f"{what} exceeded its {text}: raise the limit, or give it less to do")
+    if code == LAUNCH:
+        return LaunchError(f"no worker can be started for {what}: {text}")
+    return _crash(task, what, text)
+
+
+def _crash(task: Task[Any], what: str, cause: str) -> CrashError:
     facts = task.facts()
-    kind = LaunchError if code == LAUNCH else CrashError
-    return _Failure(kind(text, facts and facts.certificate))
+    assert facts is not None, "a task that is done has facts"
+    certificate, times = facts.certificate, facts.attempts
+    text = (
+        f"{what} crashed its worker, {times} {'times' if times > 1 else 'time'} in all; the last was {facts.worker} "
+        f"(process {facts.pid} on {facts.host}): {cause}. Either the function ended the process, or the machine did; "
+        f"`crashes_max` says how often such a task is run again"
+    )
+    if certificate is not None and certificate.stderr:
+        text += f". The last lines on its stderr:\n{certificate.stderr}"
+    return CrashError(text, certificate)
 
 
 def _unreadable(task: Task[Any], cause: Exception) -> SerializationError:

@@ -5,6 +5,7 @@ come from, when the process should leave.
 """
 
 import atexit
+import io
 import os
 import sys
 from functools import partial
@@ -76,6 +77,8 @@ def main() -> None:
         worker = Worker()
     except OSError as error:
         sys.exit(f"kumi.worker is started by a controller, which passes it its sockets: {error}")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # what a task prints appears at once, and lines stay whole
     serial.follow_host()
     worker.serve(Executor())
     _leave()

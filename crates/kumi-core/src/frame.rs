@@ -49,12 +49,7 @@ struct Partial<M> {
 
 impl<M> Default for Decoder<M> {
     fn default() -> Self {
-        Self {
-            bytes: Vec::new(),
-            start: 0,
-            end: 0,
-            partial: None,
-        }
+        Self { bytes: Vec::new(), start: 0, end: 0, partial: None }
     }
 }
 
@@ -114,10 +109,7 @@ impl<M: Wire> Decoder<M> {
                 return Err(FrameError::Malformed);
             };
             self.start += 4 + length;
-            let mut reader = Reader {
-                bytes: body,
-                missing: 0,
-            };
+            let mut reader = Reader { bytes: body, missing: 0 };
             if *kind == PART {
                 if let Some(message) = continue_payload(&mut self.partial, body)? {
                     return Ok(Some(message));
@@ -134,15 +126,8 @@ impl<M: Wire> Decoder<M> {
             if self.partial.is_some() {
                 return Err(FrameError::Misplaced);
             }
-            let payload = message
-                .payload_mut()
-                .map(|payload| payload.to_vec())
-                .unwrap_or_default();
-            self.partial = Some(Partial {
-                message,
-                payload,
-                missing: reader.missing,
-            });
+            let payload = message.payload_mut().map(|payload| payload.to_vec()).unwrap_or_default();
+            self.partial = Some(Partial { message, payload, missing: reader.missing });
         }
     }
 }
@@ -159,10 +144,7 @@ fn continue_payload<M: Wire>(partial: &mut Option<Partial<M>>, body: &[u8]) -> R
     if current.missing > 0 {
         return Ok(None);
     }
-    let Some(Partial {
-        mut message, payload, ..
-    }) = partial.take()
-    else {
+    let Some(Partial { mut message, payload, .. }) = partial.take() else {
         return Ok(None);
     };
     if let Some(place) = message.payload_mut() {
@@ -293,21 +275,12 @@ impl Wire for ToWorker {
             ToWorker::Welcome { name } => frame(out, 1, |out| text(out, name)),
             ToWorker::Refuse { reason } => frame(out, 2, |out| text(out, reason)),
             ToWorker::Define { function, payload } => {
-                frames(out, 3, payload, |out| {
-                    out.extend_from_slice(&function.number().to_le_bytes())
-                });
+                frames(out, 3, payload, |out| out.extend_from_slice(&function.number().to_le_bytes()));
             }
             ToWorker::Forget { function } => {
                 frame(out, 4, |out| out.extend_from_slice(&function.number().to_le_bytes()));
             }
-            ToWorker::Run {
-                task,
-                lease,
-                slot,
-                function,
-                short,
-                payload,
-            } => frames(out, 5, payload, |out| {
+            ToWorker::Run { task, lease, slot, function, short, payload } => frames(out, 5, payload, |out| {
                 out.extend_from_slice(&task.number().to_le_bytes());
                 out.extend_from_slice(&lease.0.to_le_bytes());
                 out.extend_from_slice(&slot.to_le_bytes());
@@ -325,13 +298,8 @@ impl Wire for ToWorker {
         Ok(match kind {
             1 => ToWorker::Welcome { name: body.text()? },
             2 => ToWorker::Refuse { reason: body.text()? },
-            3 => ToWorker::Define {
-                function: FunctionId::from_number(body.u64()?),
-                payload: body.payload()?,
-            },
-            4 => ToWorker::Forget {
-                function: FunctionId::from_number(body.u64()?),
-            },
+            3 => ToWorker::Define { function: FunctionId::from_number(body.u64()?), payload: body.payload()? },
+            4 => ToWorker::Forget { function: FunctionId::from_number(body.u64()?) },
             5 => ToWorker::Run {
                 task: TaskId::from_number(body.u64()?),
                 lease: Lease(body.u64()?),
@@ -340,16 +308,10 @@ impl Wire for ToWorker {
                 short: body.bool()?,
                 payload: body.payload()?,
             },
-            6 => ToWorker::Recall {
-                lease: Lease(body.u64()?),
-            },
-            7 => ToWorker::Interrupt {
-                lease: Lease(body.u64()?),
-            },
+            6 => ToWorker::Recall { lease: Lease(body.u64()?) },
+            7 => ToWorker::Interrupt { lease: Lease(body.u64()?) },
             8 => ToWorker::Ping,
-            9 => ToWorker::Stop {
-                leave: Leave::from_code(body.u8()?)?,
-            },
+            9 => ToWorker::Stop { leave: Leave::from_code(body.u8()?)? },
             kind => return Err(FrameError::UnknownKind(kind)),
         })
     }
@@ -371,24 +333,13 @@ impl Wire for ToWorker {
 impl Wire for FromWorker {
     fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            FromWorker::Hello {
-                version,
-                python,
-                pid,
-                host,
-            } => frame(out, 129, |out| {
+            FromWorker::Hello { version, python, pid, host } => frame(out, 129, |out| {
                 out.extend_from_slice(&version.to_le_bytes());
                 out.extend_from_slice(&[python.0, python.1]);
                 out.extend_from_slice(&pid.to_le_bytes());
                 text(out, host);
             }),
-            FromWorker::Finished {
-                lease,
-                success,
-                started,
-                nanoseconds,
-                payload,
-            } => {
+            FromWorker::Finished { lease, success, started, nanoseconds, payload } => {
                 frames(out, 130, payload, |out| {
                     out.extend_from_slice(&lease.0.to_le_bytes());
                     out.push(u8::from(*success));
@@ -419,10 +370,7 @@ impl Wire for FromWorker {
                 nanoseconds: body.u64()?,
                 payload: body.payload()?,
             },
-            131 => FromWorker::Recalled {
-                lease: Lease(body.u64()?),
-                back: body.bool()?,
-            },
+            131 => FromWorker::Recalled { lease: Lease(body.u64()?), back: body.bool()? },
             132 => FromWorker::Heartbeat,
             kind => return Err(FrameError::UnknownKind(kind)),
         })

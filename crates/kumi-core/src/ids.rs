@@ -13,10 +13,7 @@ pub struct Time(pub u64);
 impl Time {
     /// This instant, `span` later; the far future rather than an overflow.
     pub fn after(self, span: Duration) -> Time {
-        Time(
-            self.0
-                .saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)),
-        )
+        Time(self.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
     }
 
     /// The span from `earlier` to here; zero if `earlier` is later.
@@ -98,11 +95,7 @@ struct Slot<T> {
 
 impl<I, T> Default for Arena<I, T> {
     fn default() -> Self {
-        Self {
-            places: Vec::new(),
-            free: Vec::new(),
-            kind: PhantomData,
-        }
+        Self { places: Vec::new(), free: Vec::new(), kind: PhantomData }
     }
 }
 
@@ -116,31 +109,20 @@ impl<I: Id, T> Arena<I, T> {
             return I::new(index, slot.generation);
         }
         let index = self.places.len() as u32;
-        self.places.push(Slot {
-            generation: 0,
-            thing: Some(thing),
-        });
+        self.places.push(Slot { generation: 0, thing: Some(thing) });
         I::new(index, 0)
     }
 
     /// The thing of that name, if it is still here.
     pub fn get(&self, id: I) -> Option<&T> {
         let slot = self.places.get(id.index() as usize)?;
-        if slot.generation == id.generation() {
-            slot.thing.as_ref()
-        } else {
-            None
-        }
+        if slot.generation == id.generation() { slot.thing.as_ref() } else { None }
     }
 
     /// The thing of that name, to change it.
     pub fn get_mut(&mut self, id: I) -> Option<&mut T> {
         let slot = self.places.get_mut(id.index() as usize)?;
-        if slot.generation == id.generation() {
-            slot.thing.as_mut()
-        } else {
-            None
-        }
+        if slot.generation == id.generation() { slot.thing.as_mut() } else { None }
     }
 
     /// Takes the thing out; its name will never find anything again.
@@ -157,11 +139,10 @@ impl<I: Id, T> Arena<I, T> {
 
     /// Everything here, in the order of places.
     pub fn iter(&self) -> impl Iterator<Item = (I, &T)> {
-        self.places.iter().enumerate().filter_map(|(index, slot)| {
-            slot.thing
-                .as_ref()
-                .map(|thing| (I::new(index as u32, slot.generation), thing))
-        })
+        self.places
+            .iter()
+            .enumerate()
+            .filter_map(|(index, slot)| slot.thing.as_ref().map(|thing| (I::new(index as u32, slot.generation), thing)))
     }
 
     /// How many things are here.

@@ -69,13 +69,7 @@ impl Queue {
     #[cfg(feature = "planted-bugs")]
     pub(crate) fn live(&self, live: impl Fn(TaskId) -> bool) -> Vec<(u64, TaskId)> {
         let back = self.back.iter().map(|(number, task)| (*number, *task));
-        let mut all: Vec<_> = self
-            .new
-            .iter()
-            .copied()
-            .chain(back)
-            .filter(|(_, task)| live(*task))
-            .collect();
+        let mut all: Vec<_> = self.new.iter().copied().chain(back).filter(|(_, task)| live(*task)).collect();
         all.sort_unstable();
         all
     }

@@ -57,42 +57,21 @@ pub struct Decision {
 
 /// The rule.
 pub fn decide(snapshot: Snapshot, bounds: Bounds, now: Time) -> Decision {
-    let Snapshot {
-        waiting,
-        running,
-        joined,
-        leaving,
-        expected,
-        failures,
-        failed,
-    } = snapshot;
-    let nothing = Decision {
-        launch: 0,
-        again: None,
-        give_up: false,
-    };
+    let Snapshot { waiting, running, joined, leaving, expected, failures, failed } = snapshot;
+    let nothing = Decision { launch: 0, again: None, give_up: false };
     let demand = bounds.workers.min((waiting + running).max(bounds.workers_min));
     let room = bounds.workers.saturating_sub(joined + leaving + expected);
     let wanted = demand.saturating_sub(joined + expected).min(room);
     if failures >= FAILURES_MAX && joined + expected + leaving == 0 && demand > 0 {
-        return Decision {
-            give_up: true,
-            ..nothing
-        };
+        return Decision { give_up: true, ..nothing };
     }
     if wanted == 0 || failures == 0 {
-        return Decision {
-            launch: wanted,
-            ..nothing
-        };
+        return Decision { launch: wanted, ..nothing };
     }
     // After a failure one launch at a time is tried, each after a longer pause, until a worker has shown that it works.
     let again = failed.after(pause(failures));
     if now < again {
-        Decision {
-            again: Some(again),
-            ..nothing
-        }
+        Decision { again: Some(again), ..nothing }
     } else if expected == 0 {
         Decision { launch: 1, ..nothing }
     } else {
@@ -101,9 +80,7 @@ pub fn decide(snapshot: Snapshot, bounds: Bounds, now: Time) -> Decision {
 }
 
 fn pause(failures: u32) -> Duration {
-    PAUSE_MIN
-        .saturating_mul(1 << failures.saturating_sub(1).min(16))
-        .min(PAUSE_MAX)
+    PAUSE_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(PAUSE_MAX)
 }
 
 /// One wish for a worker. `Joined` ends when the worker is gone.
@@ -123,10 +100,7 @@ pub enum Launch {
 mod tests {
     use super::*;
 
-    const BOUNDS: Bounds = Bounds {
-        workers: 4,
-        workers_min: 0,
-    };
+    const BOUNDS: Bounds = Bounds { workers: 4, workers_min: 0 };
 
     fn launches(snapshot: Snapshot) -> u64 {
         decide(snapshot, BOUNDS, Time(0)).launch
@@ -135,104 +109,34 @@ mod tests {
     #[test]
     fn the_difference_of_demand_and_supply_is_launched() {
         assert_eq!(launches(Snapshot::default()), 0);
-        assert_eq!(
-            launches(Snapshot {
-                waiting: 1,
-                ..Default::default()
-            }),
-            1
-        );
-        assert_eq!(
-            launches(Snapshot {
-                waiting: 9,
-                ..Default::default()
-            }),
-            4
-        );
-        assert_eq!(
-            launches(Snapshot {
-                waiting: 9,
-                expected: 3,
-                ..Default::default()
-            }),
-            1
-        );
-        assert_eq!(
-            launches(Snapshot {
-                waiting: 9,
-                running: 2,
-                joined: 2,
-                ..Default::default()
-            }),
-            2
-        );
-        assert_eq!(
-            launches(Snapshot {
-                running: 2,
-                joined: 3,
-                ..Default::default()
-            }),
-            0
-        );
+        assert_eq!(launches(Snapshot { waiting: 1, ..Default::default() }), 1);
+        assert_eq!(launches(Snapshot { waiting: 9, ..Default::default() }), 4);
+        assert_eq!(launches(Snapshot { waiting: 9, expected: 3, ..Default::default() }), 1);
+        assert_eq!(launches(Snapshot { waiting: 9, running: 2, joined: 2, ..Default::default() }), 2);
+        assert_eq!(launches(Snapshot { running: 2, joined: 3, ..Default::default() }), 0);
     }
 
     #[test]
     fn workers_that_are_leaving_count_against_the_cap_but_not_as_supply() {
-        assert_eq!(
-            launches(Snapshot {
-                waiting: 9,
-                leaving: 4,
-                ..Default::default()
-            }),
-            0
-        );
-        assert_eq!(
-            launches(Snapshot {
-                waiting: 9,
-                leaving: 3,
-                ..Default::default()
-            }),
-            1
-        );
+        assert_eq!(launches(Snapshot { waiting: 9, leaving: 4, ..Default::default() }), 0);
+        assert_eq!(launches(Snapshot { waiting: 9, leaving: 3, ..Default::default() }), 1);
     }
 
     #[test]
     fn the_minimum_is_kept_without_tasks() {
-        let bounds = Bounds {
-            workers: 4,
-            workers_min: 2,
-        };
+        let bounds = Bounds { workers: 4, workers_min: 2 };
         assert_eq!(decide(Snapshot::default(), bounds, Time(0)).launch, 2);
-        assert_eq!(
-            decide(
-                Snapshot {
-                    joined: 2,
-                    ..Default::default()
-                },
-                bounds,
-                Time(0)
-            )
-            .launch,
-            0
-        );
+        assert_eq!(decide(Snapshot { joined: 2, ..Default::default() }, bounds, Time(0)).launch, 0);
     }
 
     #[test]
     fn failures_make_launches_single_and_slow_and_end_them() {
-        let failed = |failures| Snapshot {
-            waiting: 9,
-            failures,
-            failed: Time(0),
-            ..Default::default()
-        };
+        let failed = |failures| Snapshot { waiting: 9, failures, failed: Time(0), ..Default::default() };
         let early = decide(failed(2), BOUNDS, Time(1));
         assert_eq!((early.launch, early.again), (0, Some(Time(100_000_000))));
         assert_eq!(decide(failed(2), BOUNDS, Time(100_000_000)).launch, 1);
         assert!(decide(failed(FAILURES_MAX), BOUNDS, Time(0)).give_up);
-        let helped = Snapshot {
-            joined: 1,
-            ..failed(FAILURES_MAX)
-        };
+        let helped = Snapshot { joined: 1, ..failed(FAILURES_MAX) };
         assert!(!decide(helped, BOUNDS, Time(0)).give_up);
     }
 }

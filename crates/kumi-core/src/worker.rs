@@ -120,11 +120,7 @@ impl Worker {
     pub fn let_go(&mut self, lease: Lease) -> Option<Held> {
         let at = self.held.iter().position(|held| held.lease == lease)?;
         let held = self.held.remove(at)?;
-        self.held_nanos = if self.held.is_empty() {
-            0
-        } else {
-            self.held_nanos.saturating_sub(held.nanos)
-        };
+        self.held_nanos = if self.held.is_empty() { 0 } else { self.held_nanos.saturating_sub(held.nanos) };
         self.slots.push(held.slot);
         Some(held)
     }
@@ -182,25 +178,11 @@ impl WorkerHalf {
             ToWorker::Refuse { reason } => return Err(reason),
             ToWorker::Define { function, payload } => self.jobs.push_back(Job::Define { function, payload }),
             ToWorker::Forget { function } => self.jobs.push_back(Job::Forget { function }),
-            ToWorker::Run {
-                task,
-                lease,
-                slot,
-                function,
-                short,
-                payload,
-            } => {
+            ToWorker::Run { task, lease, slot, function, short, payload } => {
                 // Leases grow: an old one is a repetition.
                 if lease > self.newest {
                     self.newest = lease;
-                    self.jobs.push_back(Job::Run {
-                        task,
-                        lease,
-                        slot,
-                        function,
-                        short,
-                        payload,
-                    });
+                    self.jobs.push_back(Job::Run { task, lease, slot, function, short, payload });
                 }
             }
             ToWorker::Recall { lease } => self.recall(lease),

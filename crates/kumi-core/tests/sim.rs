@@ -4,6 +4,8 @@
 //! `world.rs` is the world, `process.rs` and `user.rs` who lives in it, `profile.rs` what goes wrong; `ledger.rs` keeps
 //! the world's own books, and `rules.rs` compares them with the brain.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // A test fails by panicking.
+
 mod sim {
     pub mod ledger;
     pub mod process;
@@ -76,12 +78,7 @@ fn no_seed_breaks_a_rule() {
     };
     let (history, end) = replay(seed);
     let tail = &history[history.len().saturating_sub(LINES).max(1)..];
-    panic!(
-        "seed {seed}: {}\n{}\n...\n{}",
-        end.unwrap_err(),
-        history[0],
-        tail.join("\n")
-    );
+    panic!("seed {seed}: {}\n{}\n...\n{}", end.unwrap_err(), history[0], tail.join("\n"));
 }
 
 #[test]
@@ -129,10 +126,7 @@ fn everything_happens_somewhere() {
     for seed in 0..300 {
         let mut world = World::new(seed, None, false);
         world.run().unwrap();
-        world
-            .seen()
-            .iter()
-            .for_each(|(what, count)| *seen.entry(*what).or_insert(0) += count);
+        world.seen().iter().for_each(|(what, count)| *seen.entry(*what).or_insert(0) += count);
     }
     println!("{seen:#?}");
     assert_eq!(seen.into_keys().collect::<Vec<_>>(), HAPPENINGS);
@@ -140,13 +134,7 @@ fn everything_happens_somewhere() {
 
 #[test]
 fn planted_bugs_are_found() {
-    for bug in [
-        Bug::NoRequeue,
-        Bug::StaleResult,
-        Bug::BlameUnstarted,
-        Bug::FreedWorkerForgotten,
-        Bug::OverCap,
-    ] {
+    for bug in [Bug::NoRequeue, Bug::StaleResult, Bug::BlameUnstarted, Bug::FreedWorkerForgotten, Bug::OverCap] {
         let found = (0..200).find_map(|seed| run(seed, Some(bug)).err().map(|rule| (seed, rule)));
         let (seed, rule) = found.unwrap_or_else(|| panic!("{bug:?} is not found within 200 seeds"));
         println!("{bug:?}: found after {} seeds: {rule}", seed + 1);

@@ -84,9 +84,7 @@ fn drip<M: Wire + Debug + PartialEq>(bytes: &[u8]) -> Meaning<M> {
     for seed in 1..6_u64 {
         let mut random = seed;
         let cut = || {
-            random = random
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             1 + (random >> 33) as usize % [2, 40, 5_000, 60_000][(random >> 62) as usize]
         };
         assert!(decode(bytes, cut) == meaning, "in random cuts, seed {seed}");
@@ -106,13 +104,7 @@ fn payload(length: usize) -> Payload {
 }
 
 fn finished(lease: u64, length: usize) -> FromWorker {
-    FromWorker::Finished {
-        lease: Lease(lease),
-        success: true,
-        started: 1,
-        nanoseconds: 2,
-        payload: payload(length),
-    }
+    FromWorker::Finished { lease: Lease(lease), success: true, started: 1, nanoseconds: 2, payload: payload(length) }
 }
 
 // Round trips.
@@ -121,48 +113,20 @@ fn finished(lease: u64, length: usize) -> FromWorker {
 fn extreme_values_survive() {
     let ids = (TaskId::from_number(u64::MAX), FunctionId::from_number(u64::MAX));
     let (lease, payload) = (Lease(u64::MAX), Payload::default());
-    round_trip(&ToWorker::Run {
-        task: ids.0,
-        lease,
-        slot: u16::MAX,
-        function: ids.1,
-        short: false,
-        payload,
-    });
-    round_trip(&FromWorker::Hello {
-        version: u32::MAX,
-        python: (255, 0),
-        pid: u32::MAX,
-        host: String::new(),
-    });
-    let longest = encoded(&ToWorker::Welcome {
-        name: "n".repeat(65_535),
-    });
+    round_trip(&ToWorker::Run { task: ids.0, lease, slot: u16::MAX, function: ids.1, short: false, payload });
+    round_trip(&FromWorker::Hello { version: u32::MAX, python: (255, 0), pid: u32::MAX, host: String::new() });
+    let longest = encoded(&ToWorker::Welcome { name: "n".repeat(65_535) });
     assert_eq!(longest.len(), 4 + 1 + 2 + 65_535);
-    round_trip(&ToWorker::Welcome {
-        name: "n".repeat(65_535),
-    });
+    round_trip(&ToWorker::Welcome { name: "n".repeat(65_535) });
 }
 
 #[test]
 fn a_text_too_long_is_cut_at_a_character() {
     let reason = format!("a{}", "é".repeat(40_000));
     let (messages, _) = drip::<ToWorker>(&encoded(&ToWorker::Refuse { reason: reason.clone() }));
-    assert_eq!(
-        messages,
-        [ToWorker::Refuse {
-            reason: reason[..65_535].to_owned()
-        }]
-    );
-    let (messages, _) = drip::<ToWorker>(&encoded(&ToWorker::Refuse {
-        reason: reason[1..].to_owned(),
-    }));
-    assert_eq!(
-        messages,
-        [ToWorker::Refuse {
-            reason: reason[1..65_535].to_owned()
-        }]
-    );
+    assert_eq!(messages, [ToWorker::Refuse { reason: reason[..65_535].to_owned() }]);
+    let (messages, _) = drip::<ToWorker>(&encoded(&ToWorker::Refuse { reason: reason[1..].to_owned() }));
+    assert_eq!(messages, [ToWorker::Refuse { reason: reason[1..65_535].to_owned() }]);
 }
 
 #[test]
@@ -172,26 +136,12 @@ fn payloads_go_in_frames_of_a_mebibyte() {
         let lengths: Vec<usize> = frames(&bytes).into_iter().map(<[u8]>::len).collect();
         assert_eq!(lengths.len(), length.div_ceil(CHUNK).max(1));
         assert!(lengths.iter().all(|length| *length <= 4 + FRAME_MAX));
-        assert_eq!(
-            bytes.len(),
-            4 + 34 + length + 5 * (lengths.len() - 1),
-            "nothing but headers beside the payload"
-        );
+        assert_eq!(bytes.len(), 4 + 34 + length + 5 * (lengths.len() - 1), "nothing but headers beside the payload");
     }
     let function = FunctionId::from_number(1);
-    round_trip(&ToWorker::Define {
-        function,
-        payload: payload(CHUNK + 1),
-    });
+    round_trip(&ToWorker::Define { function, payload: payload(CHUNK + 1) });
     let (task, lease) = (TaskId::from_number(1), Lease(1));
-    round_trip(&ToWorker::Run {
-        task,
-        lease,
-        slot: 0,
-        function,
-        short: true,
-        payload: payload(2 * CHUNK),
-    });
+    round_trip(&ToWorker::Run { task, lease, slot: 0, function, short: true, payload: payload(2 * CHUNK) });
 }
 
 #[test]
@@ -200,11 +150,7 @@ fn whole_messages_between_parts_count_at_once() {
     let stream = encoded(&large);
     let between = [encoded(&FromWorker::Heartbeat), encoded(&small)].concat();
     let stream = frames(&stream).join(&between[..]);
-    let expected = vec![[FromWorker::Heartbeat, small]; 3]
-        .into_iter()
-        .flatten()
-        .chain([large])
-        .collect();
+    let expected = vec![[FromWorker::Heartbeat, small]; 3].into_iter().flatten().chain([large]).collect();
     assert!(drip(&stream) == (expected, None));
 }
 
@@ -234,17 +180,11 @@ fn refused(fault: &[u8], error: FrameError, what: &str) {
 fn lengths_out_of_bounds_are_refused_before_what_follows_comes() {
     refused(&[0, 0, 0, 0], FrameError::Malformed, "zero");
     for length in [FRAME_MAX as u32 + 1, u32::MAX] {
-        let error = FrameError::TooLong {
-            length: u64::from(length),
-        };
+        let error = FrameError::TooLong { length: u64::from(length) };
         refused(&length.to_le_bytes(), error, "too long");
     }
     let longest = [&(FRAME_MAX as u32).to_le_bytes()[..], &[132]].concat();
-    assert_eq!(
-        drip::<FromWorker>(&longest),
-        (vec![], None),
-        "as long as can be: waits for the rest"
-    );
+    assert_eq!(drip::<FromWorker>(&longest), (vec![], None), "as long as can be: waits for the rest");
 }
 
 #[test]
@@ -253,10 +193,7 @@ fn kinds_count_in_their_own_direction_only() {
         refused(&frame(kind, &[]), FrameError::UnknownKind(kind), "from the worker");
     }
     for kind in [0].into_iter().chain(10..255) {
-        assert_eq!(
-            drip::<ToWorker>(&frame(kind, &[])),
-            (vec![], Some(FrameError::UnknownKind(kind)))
-        );
+        assert_eq!(drip::<ToWorker>(&frame(kind, &[])), (vec![], Some(FrameError::UnknownKind(kind))));
     }
 }
 
@@ -265,10 +202,7 @@ fn fields_shorter_or_longer_than_their_message_are_malformed() {
     fn check<M: Wire + Debug + PartialEq>(golden: &[u8]) {
         let (kind, fields) = (golden[4], &golden[5..]);
         for length in 0..fields.len() {
-            assert_eq!(
-                drip::<M>(&frame(kind, &fields[..length])),
-                (vec![], Some(FrameError::Malformed))
-            );
+            assert_eq!(drip::<M>(&frame(kind, &fields[..length])), (vec![], Some(FrameError::Malformed)));
         }
         let longer = frame(kind, &[fields, &[0]].concat());
         assert_eq!(drip::<M>(&longer), (vec![], Some(FrameError::Malformed)));
@@ -280,18 +214,10 @@ fn fields_shorter_or_longer_than_their_message_are_malformed() {
 
 #[test]
 fn fields_have_one_form() {
-    refused(
-        &frame(131, &[0, 0, 0, 0, 0, 0, 0, 0, 2]),
-        FrameError::Malformed,
-        "a bool of 2",
-    );
+    refused(&frame(131, &[0, 0, 0, 0, 0, 0, 0, 0, 2]), FrameError::Malformed, "a bool of 2");
     let hello = |text: &[u8]| frame(129, &[&[0; 10][..], &(text.len() as u16).to_le_bytes(), text].concat());
     refused(&hello(b"h\xf6st"), FrameError::Malformed, "Latin-1");
-    refused(
-        &hello(&[0xed, 0xa0, 0x80]),
-        FrameError::Malformed,
-        "half a surrogate pair",
-    );
+    refused(&hello(&[0xed, 0xa0, 0x80]), FrameError::Malformed, "half a surrogate pair");
 }
 
 #[test]
@@ -323,18 +249,10 @@ fn a_payload_fills_its_frames() {
 fn parts_are_refused_out_of_place() {
     let start = beginning(CHUNK as u64 + 1, CHUNK);
     refused(&frame(PART, &[7]), FrameError::Misplaced, "nothing to go on with");
-    refused(
-        &[start.clone(), start.clone()].concat(),
-        FrameError::Misplaced,
-        "a second one inside the first",
-    );
+    refused(&[start.clone(), start.clone()].concat(), FrameError::Misplaced, "a second one inside the first");
     let whole = [start, frame(PART, &[7])].concat();
     let (messages, error) = drip::<FromWorker>(&[whole, frame(PART, &[7])].concat());
-    assert_eq!(
-        (messages.len(), error),
-        (1, Some(FrameError::Misplaced)),
-        "one part more than announced"
-    );
+    assert_eq!((messages.len(), error), (1, Some(FrameError::Misplaced)), "one part more than announced");
 }
 
 // Memory.
@@ -379,14 +297,7 @@ fn an_interrupt_hits_its_own_task_or_nothing() {
     let (task, function) = (TaskId::from_number(1), FunctionId::from_number(1));
     for lease in [Lease(1), Lease(2)] {
         let payload = Payload::default();
-        let run = ToWorker::Run {
-            task,
-            lease,
-            slot: 0,
-            function,
-            short: true,
-            payload,
-        };
+        let run = ToWorker::Run { task, lease, slot: 0, function, short: true, payload };
         assert_eq!(half.handle(run), Ok(()));
     }
     assert!(half.next_job().is_some());

@@ -19,10 +19,7 @@ impl Shared {
                 Action::Recall { worker, lease, slot } => {
                     let link = state.by_worker.get(&worker).and_then(|key| state.links.get(key));
                     if let Some(link) = link {
-                        let message = FromWorker::Recalled {
-                            lease,
-                            back: link.recall(slot, lease),
-                        };
+                        let message = FromWorker::Recalled { lease, back: link.recall(slot, lease) };
                         state.brain.handle(self.now(), Event::Said { worker, message });
                     }
                 }

@@ -33,12 +33,7 @@ struct Board {
     over: bool,
 }
 
-static BOARD: Mutex<Board> = Mutex::new(Board {
-    news: VecDeque::new(),
-    output: 0,
-    next_token: 1,
-    over: false,
-});
+static BOARD: Mutex<Board> = Mutex::new(Board { news: VecDeque::new(), output: 0, next_token: 1, over: false });
 static ARRIVED: Condvar = Condvar::new();
 
 fn board() -> MutexGuard<'static, Board> {

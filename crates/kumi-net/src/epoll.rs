@@ -63,18 +63,11 @@ impl Epoll {
     pub fn wait(&self, ready: &mut Ready, limit: Option<Duration>) -> io::Result<()> {
         ready.0.clear();
         // Rounded up, so that a wait never ends early and then spins.
-        let left = limit.map_or(-1, |limit| {
-            i32::try_from(limit.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
-        });
+        let left = limit.map_or(-1, |limit| i32::try_from(limit.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX));
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; BATCH];
         // SAFETY: the array is valid for BATCH events.
         let count = check(unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), BATCH as i32, left) })?;
-        ready.0.extend(
-            events
-                .iter()
-                .take(count as usize)
-                .map(|event| (event.u64, event.events)),
-        );
+        ready.0.extend(events.iter().take(count as usize).map(|event| (event.u64, event.events)));
         Ok(())
     }
 }
@@ -133,10 +126,7 @@ impl Alarm {
             tv_sec: libc::time_t::try_from(after.as_secs()).unwrap_or(libc::time_t::MAX),
             tv_nsec: after.subsec_nanos().into(),
         };
-        let spec = libc::itimerspec {
-            it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 },
-            it_value: value,
-        };
+        let spec = libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
         // SAFETY: the descriptor is a timer, the struct is a valid local, no old value is asked for.
         check(unsafe { libc::timerfd_settime(self.0.as_raw_fd(), 0, &raw const spec, std::ptr::null_mut()) }).map(drop)
     }

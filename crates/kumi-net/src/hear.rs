@@ -49,23 +49,8 @@ impl Shared {
         let now = self.now();
         while let Some(link) = state.links.get_mut(&key) {
             match link.next_message() {
-                Ok(Some(FromWorker::Hello {
-                    version,
-                    python,
-                    pid,
-                    host,
-                })) if link.worker.is_none() => {
-                    self.welcome(
-                        state,
-                        key,
-                        version,
-                        python,
-                        Face {
-                            name: String::new(),
-                            pid,
-                            host,
-                        },
-                    );
+                Ok(Some(FromWorker::Hello { version, python, pid, host })) if link.worker.is_none() => {
+                    self.welcome(state, key, version, python, Face { name: String::new(), pid, host });
                 }
                 Ok(Some(message)) => {
                     if let Some(worker) = link.worker {
@@ -90,10 +75,7 @@ impl Shared {
             link.queue(&ToWorker::Refuse { reason });
             return self.flush(state, key);
         }
-        let face = Face {
-            name: link.name.clone(),
-            ..face
-        };
+        let face = Face { name: link.name.clone(), ..face };
         let launch = link.launch;
         match state.brain.join(self.now(), launch, face, Transport::Local) {
             Some(worker) => {

@@ -76,12 +76,7 @@ fn spawn_ordered(shared: &Shared, wires: &Wires) {
             };
             let number = state.brain.launch_number(launch).unwrap_or_default();
             state.spawning.insert(launch);
-            (
-                command,
-                launch,
-                format!("{}-{number}", shared.name),
-                format!("{}-{number}", state.mark),
-            )
+            (command, launch, format!("{}-{number}", shared.name), format!("{}-{number}", state.mark))
         };
         let link = start_worker(&command, launch, name, marker).map_err(|error| error.to_string());
         let mut state = shared.lock();
@@ -103,9 +98,7 @@ fn spawn_ordered(shared: &Shared, wires: &Wires) {
 fn start_worker(command: &Command, launch: LaunchId, name: String, marker: String) -> io::Result<Link> {
     let mut command = command.clone();
     let variable = format!("{MARKER}={marker}");
-    command
-        .environment
-        .push(std::ffi::CString::new(variable).map_err(io::Error::other)?);
+    command.environment.push(std::ffi::CString::new(variable).map_err(io::Error::other)?);
     Link::start(&command, launch, name, marker)
 }
 
@@ -124,9 +117,7 @@ fn add_all(wires: &Wires, link: &Link, key: u64) -> io::Result<()> {
     wires.all.add(link.pidfd.as_fd(), key * 4 + PROCESS, READ)?;
     wires.sockets.add(link.data.as_fd(), key * 4 + DATA, READ)?;
     for (index, output) in link.outputs.iter().enumerate() {
-        wires
-            .all
-            .add(output.pipe.as_fd(), key * 4 + STDOUT + index as u64, READ)?;
+        wires.all.add(output.pipe.as_fd(), key * 4 + STDOUT + index as u64, READ)?;
     }
     Ok(())
 }
@@ -174,9 +165,7 @@ fn unmute(shared: &Shared, state: &mut State, wires: &Wires) {
 fn set_outputs(state: &State, wires: &Wires, events: u32) {
     for (key, link) in &state.links {
         for (index, output) in link.outputs.iter().enumerate().filter(|(_, output)| output.open) {
-            let _ = wires
-                .all
-                .set(output.pipe.as_fd(), key * 4 + STDOUT + index as u64, events);
+            let _ = wires.all.set(output.pipe.as_fd(), key * 4 + STDOUT + index as u64, events);
         }
     }
 }
@@ -190,15 +179,8 @@ fn bury(shared: &Shared, wires: &Wires, key: u64) {
     let ending = process::bury(link.pid, link.pidfd.as_fd(), &link.marker);
     let certificate = certificate(shared, &link, ending);
     let event = match link.worker {
-        Some(worker) => Event::Gone {
-            worker,
-            begun,
-            certificate,
-        },
-        None => Event::LaunchFailed {
-            launch: link.launch,
-            text: Arc::from(obituary(&certificate)),
-        },
+        Some(worker) => Event::Gone { worker, begun, certificate },
+        None => Event::LaunchFailed { launch: link.launch, text: Arc::from(obituary(&certificate)) },
     };
     let mut state = shared.lock();
     if let Some(worker) = link.worker {

@@ -66,24 +66,10 @@ impl Link {
         let (control, its_control) = UnixStream::pair()?;
         data.set_nonblocking(true)?;
         let page = Page::create()?;
-        let Spawned {
-            pid,
-            pidfd,
-            stdout,
-            stderr,
-        } = spawn::spawn(command, its_data.into(), its_control.into(), page.fd())?;
-        let outputs = [
-            Output {
-                pipe: stdout,
-                stderr: false,
-                open: true,
-            },
-            Output {
-                pipe: stderr,
-                stderr: true,
-                open: true,
-            },
-        ];
+        let Spawned { pid, pidfd, stdout, stderr } =
+            spawn::spawn(command, its_data.into(), its_control.into(), page.fd())?;
+        let outputs =
+            [Output { pipe: stdout, stderr: false, open: true }, Output { pipe: stderr, stderr: true, open: true }];
         Ok(Self {
             launch,
             worker: None,
@@ -201,11 +187,7 @@ impl Link {
         let text = String::from_utf8_lossy(&self.tail);
         let text = text.trim_end();
         // The first line is cut where the tail begins, unless the tail is all there is.
-        let whole = if self.tail.len() < TAIL {
-            text
-        } else {
-            text.split_once('\n').map_or(text, |(_, rest)| rest)
-        };
+        let whole = if self.tail.len() < TAIL { text } else { text.split_once('\n').map_or(text, |(_, rest)| rest) };
         whole.to_owned()
     }
 
@@ -226,14 +208,7 @@ impl Link {
 
 fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     // SAFETY: pointer and length are those of one borrowed slice.
-    let count = unsafe {
-        libc::send(
-            socket.as_raw_fd(),
-            bytes.as_ptr().cast(),
-            bytes.len(),
-            libc::MSG_NOSIGNAL,
-        )
-    };
+    let count = unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 

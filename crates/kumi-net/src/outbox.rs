@@ -28,13 +28,7 @@ pub struct Outbox {
 impl Outbox {
     /// An empty outbox at the start of the data stream. Nothing else may write to `socket`, and one page has one outbox.
     pub fn new(page: Arc<Page>, socket: OwnedFd) -> Outbox {
-        Outbox {
-            page,
-            socket,
-            base: 0,
-            composed: 0,
-            sent: 0,
-        }
+        Outbox { page, socket, base: 0, composed: 0, sent: 0 }
     }
 
     /// Puts a frame in; makes room by flushing where needed, and sends at once what is larger than the region.
@@ -77,12 +71,7 @@ impl Outbox {
     /// # Errors
     /// Those of `send`: the host is gone.
     pub fn try_flush(&mut self) -> io::Result<bool> {
-        while let Some(rest) = self
-            .page
-            .region()
-            .get(self.sent..self.composed)
-            .filter(|rest| !rest.is_empty())
-        {
+        while let Some(rest) = self.page.region().get(self.sent..self.composed).filter(|rest| !rest.is_empty()) {
             // SAFETY: the region stays mapped while `self.page` lives; the kernel reads it as bytes, whoever writes meanwhile.
             match unsafe { send(&self.socket, rest.as_ptr().cast(), rest.len())? } {
                 Some(count) => self.sent += count,
@@ -137,14 +126,8 @@ impl Outbox {
 unsafe fn send(socket: &OwnedFd, bytes: *const u8, length: usize) -> io::Result<Option<usize>> {
     loop {
         // SAFETY: the caller vouches for pointer and length.
-        let count = unsafe {
-            libc::send(
-                socket.as_raw_fd(),
-                bytes.cast(),
-                length,
-                libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,
-            )
-        };
+        let count =
+            unsafe { libc::send(socket.as_raw_fd(), bytes.cast(), length, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) };
         match usize::try_from(count).map_err(|_| io::Error::last_os_error()) {
             Ok(count) => return Ok(Some(count)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),

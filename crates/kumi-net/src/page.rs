@@ -62,12 +62,8 @@ impl Page {
     /// Those of `memfd_create` and `mmap`: no descriptors or no memory left.
     pub fn create() -> io::Result<Page> {
         // SAFETY: the name is a constant C string; the descriptor is new.
-        let fd = unsafe {
-            own(libc::memfd_create(
-                c"kumi-page".as_ptr(),
-                libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING,
-            ))?
-        };
+        let fd =
+            unsafe { own(libc::memfd_create(c"kumi-page".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING))? };
         // Allocated now, because a page that cannot be allocated later would be a SIGBUS.
         // SAFETY: plain integers on a descriptor that we own.
         match unsafe { libc::posix_fallocate(fd.as_raw_fd(), 0, size_of::<Layout>() as libc::off_t) } {
@@ -100,14 +96,7 @@ impl Page {
         // SAFETY: a new mapping at an address of the kernel's choice; size and seals were set or checked before, so that no
         // access within it can fault.
         let address = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                size_of::<Layout>(),
-                protection,
-                libc::MAP_SHARED,
-                fd.as_raw_fd(),
-                0,
-            )
+            libc::mmap(ptr::null_mut(), size_of::<Layout>(), protection, libc::MAP_SHARED, fd.as_raw_fd(), 0)
         };
         match NonNull::new(address.cast()) {
             Some(memory) if address != libc::MAP_FAILED => Ok(Page { memory, fd }),

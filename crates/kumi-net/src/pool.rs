@@ -210,10 +210,7 @@ impl Pool {
             self.shared.lock().over = started.is_err();
             *thread = Some(started?);
         }
-        POOLS
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Arc::downgrade(&self.shared));
+        POOLS.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&self.shared));
         self.with(|state, now| {
             state.mark = mark;
             state.brain.start(now);
@@ -364,11 +361,7 @@ fn mark() -> io::Result<String> {
         return Err(io::Error::last_os_error());
     }
     let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-    Ok(format!(
-        "{}-{serial}-{:016x}",
-        std::process::id(),
-        u64::from_ne_bytes(random)
-    ))
+    Ok(format!("{}-{serial}-{:016x}", std::process::id(), u64::from_ne_bytes(random)))
 }
 
 impl State {
@@ -422,9 +415,6 @@ impl Shared {
 
     /// Whether this launch was given up while its process was being started.
     pub fn is_abandoned(&self, state: &State, launch: LaunchId) -> bool {
-        !matches!(
-            state.brain.launch_state(launch),
-            Some(Launch::Requested | Launch::Starting)
-        )
+        !matches!(state.brain.launch_state(launch), Some(Launch::Requested | Launch::Starting))
     }
 }

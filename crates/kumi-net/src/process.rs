@@ -170,31 +170,14 @@ fn forbid_new_processes() -> io::Result<()> {
         #[cfg(target_arch = "x86_64")]
         libc::SYS_vfork,
     ];
-    let step = |code: u32, k: u32, skip: usize| libc::sock_filter {
-        code: code as u16,
-        jt: skip as u8,
-        jf: 0,
-        k,
-    };
+    let step = |code: u32, k: u32, skip: usize| libc::sock_filter { code: code as u16, jt: skip as u8, jf: 0, k };
     // The number of the system call stands at offset 0; whoever forks skips the rest of the list and the line that allows.
     let mut program = vec![step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0)];
     let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-    program.extend(
-        FORKS
-            .iter()
-            .enumerate()
-            .map(|(i, call)| step(equal, *call as u32, FORKS.len() - i)),
-    );
+    program.extend(FORKS.iter().enumerate().map(|(i, call)| step(equal, *call as u32, FORKS.len() - i)));
     program.push(step(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0));
-    program.push(step(
-        libc::BPF_RET | libc::BPF_K,
-        libc::SECCOMP_RET_ERRNO | libc::EPERM as u32,
-        0,
-    ));
-    let filter = libc::sock_fprog {
-        len: program.len() as u16,
-        filter: program.as_mut_ptr(),
-    };
+    program.push(step(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32, 0));
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     let (mode, all_threads) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_TSYNC);
     // SAFETY: integers, and a filter that points to as many instructions as it says, copied during the call. Without
     // no_new_privs only root may install one.
@@ -217,10 +200,7 @@ fn marked(entry: &str) -> Vec<OwnedFd> {
             let pidfd = pidfd_open(pid).ok()?;
             // Empty for a zombie, so the dead worker itself is none of them.
             let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-            environment
-                .split(|byte| *byte == 0)
-                .any(|one| one == entry.as_bytes())
-                .then_some(pidfd)
+            environment.split(|byte| *byte == 0).any(|one| one == entry.as_bytes()).then_some(pidfd)
         })
         .collect()
 }
@@ -232,21 +212,13 @@ fn descendants() -> Vec<OwnedFd> {
     let mut known = 0;
     while known < family.len() {
         known = family.len();
-        family.extend(
-            table
-                .iter()
-                .filter(|kin| family.contains(&kin.parent))
-                .map(|kin| kin.pid)
-                .collect::<Vec<_>>(),
-        );
+        family.extend(table.iter().filter(|kin| family.contains(&kin.parent)).map(|kin| kin.pid).collect::<Vec<_>>());
     }
     let living = table.iter().filter(|kin| family.contains(&kin.parent) && !kin.zombie);
     living
         .filter_map(|kin| {
             let pidfd = pidfd_open(kin.pid).ok()?;
-            Kin::read(kin.pid)
-                .is_some_and(|now| now.born == kin.born)
-                .then_some(pidfd)
+            Kin::read(kin.pid).is_some_and(|now| now.born == kin.born).then_some(pidfd)
         })
         .collect()
 }
@@ -316,9 +288,5 @@ fn wait(pidfd: BorrowedFd<'_>) -> Ending {
     }
     // SAFETY: the call succeeded, so the fields of a SIGCHLD are filled in.
     let (code, status) = unsafe { (info.assume_init_ref().si_code, info.assume_init_ref().si_status()) };
-    if code == libc::CLD_EXITED {
-        Ending::Exited(status)
-    } else {
-        Ending::Signalled(status)
-    }
+    if code == libc::CLD_EXITED { Ending::Exited(status) } else { Ending::Signalled(status) }
 }

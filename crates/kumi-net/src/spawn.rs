@@ -74,12 +74,7 @@ pub fn spawn(command: &Command, data: OwnedFd, control: OwnedFd, page: BorrowedF
     }
     let pid = start(command, &actions, &Attributes::clean()?)?;
     match pidfd_open(pid) {
-        Ok(pidfd) => Ok(Spawned {
-            pid,
-            pidfd,
-            stdout,
-            stderr,
-        }),
+        Ok(pidfd) => Ok(Spawned { pid, pidfd, stdout, stderr }),
         Err(error) => Err(abandon(pid, error)),
     }
 }
@@ -87,30 +82,16 @@ pub fn spawn(command: &Command, data: OwnedFd, control: OwnedFd, page: BorrowedF
 /// The one call that makes a process.
 fn start(command: &Command, actions: &Actions, attributes: &Attributes) -> io::Result<c_int> {
     let Some(program) = command.argv.first() else {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "no program to start: argv is empty",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no program to start: argv is empty"));
     };
     let (argv, environment) = (pointers(&command.argv), pointers(&command.environment));
     let mut pid = 0;
     // SAFETY: both arrays are null-terminated and point into `command`, which outlives the call; actions and attributes are
     // initialised; the C side only reads.
     let code = unsafe {
-        libc::posix_spawnp(
-            &mut pid,
-            program.as_ptr(),
-            &actions.0,
-            &attributes.0,
-            argv.as_ptr(),
-            environment.as_ptr(),
-        )
+        libc::posix_spawnp(&mut pid, program.as_ptr(), &actions.0, &attributes.0, argv.as_ptr(), environment.as_ptr())
     };
-    if code == 0 {
-        Ok(pid)
-    } else {
-        Err(explain(command, program, &io::Error::from_raw_os_error(code)))
-    }
+    if code == 0 { Ok(pid) } else { Err(explain(command, program, &io::Error::from_raw_os_error(code))) }
 }
 
 /// The bare errno does not say what was missing: program, interpreter of a script, or directory.
@@ -135,11 +116,7 @@ fn abandon(pid: c_int, error: io::Error) -> io::Error {
 }
 
 fn pointers(strings: &[CString]) -> Vec<*mut c_char> {
-    strings
-        .iter()
-        .map(|string| string.as_ptr().cast_mut())
-        .chain([ptr::null_mut()])
-        .collect()
+    strings.iter().map(|string| string.as_ptr().cast_mut()).chain([ptr::null_mut()]).collect()
 }
 
 /// Read end (non-blocking) and write end.
@@ -163,11 +140,7 @@ fn lift(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 /// posix_spawn's functions return their error instead of setting errno.
 fn done(code: c_int) -> io::Result<()> {
-    if code == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::from_raw_os_error(code))
-    }
+    if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code)) }
 }
 
 /// What the new process does with its descriptors and directory before it runs the program.

@@ -9,11 +9,7 @@ use libc::{c_int, c_short, pollfd};
 
 /// The result of a call that says -1 when it failed.
 pub(crate) fn check(result: c_int) -> io::Result<c_int> {
-    if result == -1 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// Takes ownership of the descriptor that a call returned, or of its failure.
@@ -33,11 +29,7 @@ pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
 
 /// What `poll` shall watch; `None` leaves the place empty.
 pub(crate) fn watch(fd: Option<BorrowedFd<'_>>, events: c_short) -> pollfd {
-    pollfd {
-        fd: fd.map_or(-1, |fd| fd.as_raw_fd()),
-        events,
-        revents: 0,
-    }
+    pollfd { fd: fd.map_or(-1, |fd| fd.as_raw_fd()), events, revents: 0 }
 }
 
 /// Waits until something in `fds` is ready or `limit` is over, however often a signal comes between; says how many are ready.

@@ -177,11 +177,7 @@ impl Shared {
 impl Seats {
     fn take(&mut self, wants: Wants, bell: Arc<Bell>) -> u64 {
         self.next += 1;
-        self.taken.push(Seat {
-            number: self.next,
-            wants,
-            bell,
-        });
+        self.taken.push(Seat { number: self.next, wants, bell });
         self.next
     }
 

@@ -43,20 +43,8 @@ impl Watchdog {
         on_control: impl FnMut(&[u8]) + Send + 'static,
     ) -> io::Result<Watchdog> {
         let timer = Arc::new(new_timer()?);
-        let data = outbox
-            .lock()
-            .unwrap_or_else(|broken| broken.into_inner())
-            .socket()
-            .try_clone_to_owned()?;
-        let guard = Guard {
-            control,
-            host,
-            timer: Arc::clone(&timer),
-            data,
-            outbox,
-            on_control,
-            clogged: false,
-        };
+        let data = outbox.lock().unwrap_or_else(|broken| broken.into_inner()).socket().try_clone_to_owned()?;
+        let guard = Guard { control, host, timer: Arc::clone(&timer), data, outbox, on_control, clogged: false };
         let thread = thread::Builder::new().name("kumi-watchdog".into());
         with_signals_blocked(|| thread.spawn(move || guard.run()))??;
         Ok(Watchdog { timer })
@@ -139,14 +127,8 @@ impl<F: FnMut(&[u8])> Guard<F> {
     /// Hands on what arrived; false at the end of the stream.
     fn receive(&mut self, piece: &mut [u8]) -> bool {
         // SAFETY: pointer and length are those of one exclusively borrowed slice.
-        let count = unsafe {
-            libc::recv(
-                self.control.as_raw_fd(),
-                piece.as_mut_ptr().cast(),
-                piece.len(),
-                libc::MSG_DONTWAIT,
-            )
-        };
+        let count =
+            unsafe { libc::recv(self.control.as_raw_fd(), piece.as_mut_ptr().cast(), piece.len(), libc::MSG_DONTWAIT) };
         let bytes = usize::try_from(count).map_err(|_| io::Error::last_os_error());
         match bytes.map(|count| piece.get(..count).unwrap_or_default()) {
             Ok([]) => false,
@@ -162,13 +144,7 @@ impl<F: FnMut(&[u8])> Guard<F> {
     fn silence_timer(&self) {
         let mut count = 0_u64;
         // SAFETY: room for the eight bytes that a timerfd gives; it does not block.
-        unsafe {
-            libc::read(
-                self.timer.as_raw_fd(),
-                ptr::from_mut(&mut count).cast(),
-                size_of::<u64>(),
-            )
-        };
+        unsafe { libc::read(self.timer.as_raw_fd(), ptr::from_mut(&mut count).cast(), size_of::<u64>()) };
     }
 
     /// An error means that the host closed the data socket. That is for the main thread to see; our signs are others.
@@ -188,12 +164,7 @@ impl<F: FnMut(&[u8])> Guard<F> {
 
 fn new_timer() -> io::Result<OwnedFd> {
     // SAFETY: integers only; the descriptor is new.
-    unsafe {
-        own(libc::timerfd_create(
-            libc::CLOCK_MONOTONIC,
-            libc::TFD_CLOEXEC | libc::TFD_NONBLOCK,
-        ))
-    }
+    unsafe { own(libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK)) }
 }
 
 /// One shot after `limit`; never zero, which would disarm it.

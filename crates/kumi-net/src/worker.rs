@@ -49,9 +49,7 @@ impl WorkerEnd {
     /// # Errors
     /// This process was not started as a worker, or its host is gone.
     pub fn inherit(python: (u8, u8), host_name: String) -> io::Result<Self> {
-        let host = std::env::var(MARKER)
-            .ok()
-            .and_then(|mark| mark.split('-').next()?.parse().ok());
+        let host = std::env::var(MARKER).ok().and_then(|mark| mark.split('-').next()?.parse().ok());
         let host =
             host.ok_or_else(|| io::Error::other(format!("{MARKER} is not set: only a controller starts workers")))?;
         let [data, control, page] = [DATA_FD, CONTROL_FD, PAGE_FD].map(inherited);
@@ -71,12 +69,7 @@ impl WorkerEnd {
             oldest_unsent: Instant::now(),
             frame: Vec::new(),
         };
-        end.say(&FromWorker::Hello {
-            version: PROTOCOL,
-            python,
-            pid: std::process::id(),
-            host: host_name,
-        })?;
+        end.say(&FromWorker::Hello { version: PROTOCOL, python, pid: std::process::id(), host: host_name })?;
         end.outbox().flush()?;
         Ok(end)
     }
@@ -88,10 +81,7 @@ impl WorkerEnd {
     fn say(&mut self, message: &FromWorker) -> io::Result<bool> {
         self.frame.clear();
         message.encode(&mut self.frame);
-        self.outbox
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(&self.frame)
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner).push(&self.frame)
     }
 
     /// What to do next. A task it gives has begun, as far as the host can see.
@@ -144,21 +134,9 @@ impl WorkerEnd {
     }
 
     fn answer(&mut self, slot: u16, finished: Finished) -> io::Result<()> {
-        let Finished {
-            lease,
-            success,
-            started,
-            took,
-            payload,
-        } = finished;
+        let Finished { lease, success, started, took, payload } = finished;
         let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let first = self.say(&FromWorker::Finished {
-            lease,
-            success,
-            started,
-            nanoseconds,
-            payload,
-        })?;
+        let first = self.say(&FromWorker::Finished { lease, success, started, nanoseconds, payload })?;
         self.page.finish(slot, lease.0);
         self.half.finished();
         if !self.half.short_next() {

@@ -83,12 +83,7 @@ fn a_flush_that_stops_at_any_point_loses_nothing() {
         reader.read_to_end(&mut received).unwrap();
         assert!(received.len() < expected.len());
         received.extend(host.unsent(received.len() as u64).unwrap());
-        assert!(
-            received == expected,
-            "{already_full}: {} bytes instead of {}",
-            received.len(),
-            expected.len()
-        );
+        assert!(received == expected, "{already_full}: {} bytes instead of {}", received.len(), expected.len());
     }
 }
 

@@ -89,10 +89,7 @@ fn start_and_recall_never_both_win() {
         (side.join().unwrap(), recalled)
     });
     for (lease, (started, recalled)) in started.iter().zip(&recalled).enumerate() {
-        assert!(
-            started ^ recalled,
-            "lease {lease}: started {started}, recalled {recalled}"
-        );
+        assert!(started ^ recalled, "lease {lease}: started {started}, recalled {recalled}");
     }
 }
 
@@ -118,18 +115,7 @@ fn a_hostile_header_gives_no_bytes_or_some_of_the_region_but_never_a_panic() {
     let page = Page::create().unwrap();
     let file = raw(&page);
     let size = OUTBOX_BYTES as u64;
-    let edges = [
-        0,
-        1,
-        2,
-        size - 1,
-        size,
-        size + 1,
-        1 << 32,
-        u64::MAX - size,
-        u64::MAX - 1,
-        u64::MAX,
-    ];
+    let edges = [0, 1, 2, size - 1, size, size + 1, 1 << 32, u64::MAX - size, u64::MAX - 1, u64::MAX];
     for base in edges {
         for end in edges {
             file.write_all_at(&base.to_ne_bytes(), HEADER).unwrap();
@@ -137,11 +123,7 @@ fn a_hostile_header_gives_no_bytes_or_some_of_the_region_but_never_a_panic() {
             for received in edges {
                 let fits = base <= received && received <= end && end - base <= size;
                 let bytes = page.unsent(received).map(|bytes| bytes.len() as u64);
-                assert_eq!(
-                    bytes,
-                    fits.then(|| end - received),
-                    "base {base}, end {end}, received {received}"
-                );
+                assert_eq!(bytes, fits.then(|| end - received), "base {base}, end {end}, received {received}");
             }
         }
     }

@@ -16,21 +16,11 @@ use kumi_net::spawn::{Command, Spawned, spawn};
 fn worker(marker: &str, script: &str) -> (Spawned, UnixStream) {
     let (data, data_end) = streams();
     let (_, control_end) = streams();
-    let environment = vec![
-        c"PATH=/usr/bin:/bin".into(),
-        CString::new(format!("KUMI_WORKER={marker}")).unwrap(),
-    ];
+    let environment = vec![c"PATH=/usr/bin:/bin".into(), CString::new(format!("KUMI_WORKER={marker}")).unwrap()];
     let argv = vec![c"sh".into(), c"-c".into(), CString::new(script).unwrap()];
-    let command = Command {
-        argv,
-        environment,
-        directory: None,
-    };
+    let command = Command { argv, environment, directory: None };
     let page = Page::create().unwrap();
-    (
-        spawn(&command, data_end.into(), control_end.into(), page.fd()).unwrap(),
-        data,
-    )
+    (spawn(&command, data_end.into(), control_end.into(), page.fd()).unwrap(), data)
 }
 
 /// Unique to this process and place: tests run at the same time.

@@ -16,11 +16,7 @@ use kumi_net::spawn::{Command, Spawned, spawn};
 fn command(argv: &[&str]) -> Command {
     let strings = |list: &[&str]| list.iter().map(|one| CString::new(*one).unwrap()).collect();
     let environment = strings(&["PATH=/usr/bin:/bin", "GREETING=hello there"]);
-    Command {
-        argv: strings(argv),
-        environment,
-        directory: None,
-    }
+    Command { argv: strings(argv), environment, directory: None }
 }
 
 /// The process and the host's ends of its data and control socket.
@@ -28,11 +24,7 @@ fn start(command: &Command) -> std::io::Result<(Spawned, UnixStream, UnixStream)
     let (data, data_end) = streams();
     let (control, control_end) = streams();
     let page = Page::create().unwrap();
-    Ok((
-        spawn(command, data_end.into(), control_end.into(), page.fd())?,
-        data,
-        control,
-    ))
+    Ok((spawn(command, data_end.into(), control_end.into(), page.fd())?, data, control))
 }
 
 fn ending(process: &Spawned) -> Ending {
@@ -44,10 +36,7 @@ fn ending(process: &Spawned) -> Ending {
 fn output(script: &str) -> String {
     let (process, _data, _control) = start(&command(&["sh", "-c", script])).unwrap();
     let text = read_to_end(&process.stdout);
-    assert_eq!(
-        (ending(&process), read_to_end(&process.stderr).as_str()),
-        (Ending::Exited(0), "")
-    );
+    assert_eq!((ending(&process), read_to_end(&process.stderr).as_str()), (Ending::Exited(0), ""));
     text
 }
 
@@ -116,10 +105,7 @@ fn signals_are_neither_blocked_nor_ignored() {
     kumi_net::process::block_all_signals().unwrap();
     let text = output("grep -E 'Sig(Blk|Ign)' /proc/self/status | cut -f2");
     // glibc ignores two of its own, 32 and 33, in every process that it spawns.
-    let masks: Vec<u64> = text
-        .lines()
-        .map(|line| u64::from_str_radix(line, 16).unwrap() & !(3 << 31))
-        .collect();
+    let masks: Vec<u64> = text.lines().map(|line| u64::from_str_radix(line, 16).unwrap() & !(3 << 31)).collect();
     assert_eq!(masks, [0, 0], "{text}");
 }
 
@@ -144,19 +130,13 @@ fn the_pidfd_tells_when_it_has_ended() {
 fn a_missing_program_is_named() {
     let error = start(&command(&["/no/such/python", "-m", "kumi"])).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
-    assert_eq!(
-        error.to_string(),
-        "cannot start /no/such/python: No such file or directory (os error 2)"
-    );
+    assert_eq!(error.to_string(), "cannot start /no/such/python: No such file or directory (os error 2)");
 }
 
 #[test]
 fn a_program_that_may_not_run_is_named() {
     let error = start(&command(&["/etc/passwd"])).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "cannot start /etc/passwd: Permission denied (os error 13)"
-    );
+    assert_eq!(error.to_string(), "cannot start /etc/passwd: Permission denied (os error 13)");
 }
 
 #[test]
@@ -164,16 +144,10 @@ fn a_missing_directory_is_named() {
     let mut nowhere = command(&["/bin/sh", "-c", "true"]);
     nowhere.directory = Some(c"/no/such/place".into());
     let text = start(&nowhere).unwrap_err().to_string();
-    assert!(
-        text.ends_with("; its working directory /no/such/place is none"),
-        "{text}"
-    );
+    assert!(text.ends_with("; its working directory /no/such/place is none"), "{text}");
 }
 
 #[test]
 fn an_empty_command_is_an_error() {
-    assert_eq!(
-        start(&command(&[])).unwrap_err().kind(),
-        std::io::ErrorKind::InvalidInput
-    );
+    assert_eq!(start(&command(&[])).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
 }

@@ -34,9 +34,7 @@ fn owned(fd: RawFd) -> OwnedFd {
 /// This binary as `role`; the rest of `environment` is for that role.
 fn myself(role: &str) -> Vec<CString> {
     let program = env::current_exe().unwrap().into_os_string().into_string().unwrap();
-    [&program, role, "--exact", "--nocapture", "--ignored"]
-        .map(|word| CString::new(word).unwrap())
-        .into()
+    [&program, role, "--exact", "--nocapture", "--ignored"].map(|word| CString::new(word).unwrap()).into()
 }
 
 /// Starts a worker of this process that will do `work`.
@@ -45,18 +43,10 @@ fn start_worker(work: &str) -> (Spawned, Page, UnixStream, UnixStream) {
     let (control, control_end) = streams();
     let page = Page::create().unwrap();
     let host = std::process::id();
-    let environment = [
-        format!("WORK={work}"),
-        format!("HOST={host}"),
-        format!("KUMI_WORKER=watchdog-{host}"),
-    ];
+    let environment = [format!("WORK={work}"), format!("HOST={host}"), format!("KUMI_WORKER=watchdog-{host}")];
     let mut environment: Vec<CString> = environment.map(|entry| CString::new(entry).unwrap()).into();
     environment.push(c"PATH=/usr/bin:/bin".into());
-    let command = Command {
-        argv: myself("role_worker"),
-        environment,
-        directory: None,
-    };
+    let command = Command { argv: myself("role_worker"), environment, directory: None };
     let spawned = spawn(&command, data_end.into(), control_end.into(), page.fd()).unwrap();
     (spawned, page, data, control)
 }
@@ -118,10 +108,7 @@ fn role_worker() {
 /// Runs `script` beside us; ends this process as its main thread ought to when nothing can be started any more.
 #[allow(clippy::zombie_processes, reason = "to be killed by the watchdog is their purpose")]
 fn shell(script: &str) {
-    let child = std::process::Command::new("sh")
-        .args(["-c", script])
-        .stdin(Stdio::null())
-        .spawn();
+    let child = std::process::Command::new("sh").args(["-c", script]).stdin(Stdio::null()).spawn();
     child.unwrap_or_else(|_| end_tree());
 }
 
@@ -187,14 +174,8 @@ fn clogged(watchdog: &Watchdog, outbox: &Mutex<Outbox>) {
 fn start_host(work: &str) -> (Child, BufReader<UnixStream>) {
     let (witness, held) = streams();
     let mut command = std::process::Command::new(env::current_exe().unwrap());
-    command
-        .args(["role_host", "--exact", "--nocapture", "--ignored"])
-        .env("WORK", work);
-    let host = command
-        .stdin(Stdio::from(OwnedFd::from(held)))
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    command.args(["role_host", "--exact", "--nocapture", "--ignored"]).env("WORK", work);
+    let host = command.stdin(Stdio::from(OwnedFd::from(held))).stdout(Stdio::null()).spawn().unwrap();
     (host, BufReader::new(witness))
 }
 
@@ -276,9 +257,8 @@ fn a_composed_result_survives_a_crash() {
 
 /// Two answered pings after "ready": in between the watchdog has looked at the timer, which had expired.
 fn let_the_limit_pass(worker: &Spawned, control: &mut UnixStream) -> String {
-    let ready = read_until(&worker.stdout, |text| {
-        text.split_once("ready").is_some_and(|(_, rest)| rest.contains('\n'))
-    });
+    let ready =
+        read_until(&worker.stdout, |text| text.split_once("ready").is_some_and(|(_, rest)| rest.contains('\n')));
     for _ in 0..2 {
         control.write_all(b"ping").unwrap();
         read_until(&worker.stdout, |text| text.contains("pong"));
@@ -301,15 +281,7 @@ fn a_limit_that_passes_while_the_main_thread_has_the_outbox_is_made_up_for() {
 fn a_limit_that_passes_while_the_host_does_not_read_is_made_up_for() {
     let (worker, page, mut data, mut control) = start_worker("clogged");
     let ready = let_the_limit_pass(&worker, &mut control);
-    let total = ready
-        .split("ready ")
-        .nth(1)
-        .unwrap()
-        .split(' ')
-        .next()
-        .unwrap()
-        .parse()
-        .unwrap();
+    let total = ready.split("ready ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
     assert_ne!(page.unsent(0), Some(Vec::new()));
     data.read_exact(&mut vec![0; total]).unwrap();
     drop(control);

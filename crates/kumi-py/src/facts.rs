@@ -52,22 +52,8 @@ pub struct Certificate {
 
 impl From<&kumi_core::Certificate> for Certificate {
     fn from(certificate: &kumi_core::Certificate) -> Self {
-        let kumi_core::Certificate {
-            cause,
-            pid,
-            host,
-            exit_code,
-            signal,
-            stderr,
-        } = certificate.clone();
-        Self {
-            cause,
-            pid,
-            host,
-            exit_code,
-            signal,
-            stderr,
-        }
+        let kumi_core::Certificate { cause, pid, host, exit_code, signal, stderr } = certificate.clone();
+        Self { cause, pid, host, exit_code, signal, stderr }
     }
 }
 

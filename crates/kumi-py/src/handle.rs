@@ -51,17 +51,10 @@ impl Handle {
             let new = new.clone();
             match with(py, net, move |state, now| state.brain.submit(now, new))? {
                 Ok(id) => {
-                    return Ok(Self {
-                        pool,
-                        function: function.clone().unbind(),
-                        id,
-                        name,
-                    });
+                    return Ok(Self { pool, function: function.clone().unbind(), id, name });
                 }
                 Err(SubmitError::Full) if wait => {
-                    let found = wait_for(py, net, Wants::Any, None, |state| {
-                        state.brain.has_room(room).then_some(())
-                    })?;
+                    let found = wait_for(py, net, Wants::Any, None, |state| state.brain.has_room(room).then_some(()))?;
                     found.ok_or_else(|| PoolClosed::new_err("the controller ended"))?;
                 }
                 Err(SubmitError::Full) => return Err(QueueFull::new_err("the queue is full")),
@@ -95,12 +88,10 @@ impl Handle {
 
     fn state(&self, py: Python<'_>) -> PyResult<&'static str> {
         let id = self.id;
-        with(py, self.pool.get().net(), move |state, _| {
-            match state.brain.outcome(id) {
-                Some(outcome) => word(outcome),
-                None if state.brain.is_running(id) => "running",
-                None => "waiting",
-            }
+        with(py, self.pool.get().net(), move |state, _| match state.brain.outcome(id) {
+            Some(outcome) => word(outcome),
+            None if state.brain.is_running(id) => "running",
+            None => "waiting",
         })
     }
 
@@ -125,9 +116,7 @@ impl Handle {
 
     fn outcome<'py>(&self, py: Python<'py>) -> PyResult<Option<(u8, Bound<'py, PyBytes>)>> {
         let id = self.id;
-        let found = with(py, self.pool.get().net(), move |state, _| {
-            state.brain.outcome(id).map(parts)
-        })?;
+        let found = with(py, self.pool.get().net(), move |state, _| state.brain.outcome(id).map(parts))?;
         Ok(found.map(|(code, payload)| (code, PyBytes::new(py, &payload))))
     }
 
@@ -160,9 +149,5 @@ impl Drop for Handle {
 
 /// What a task that was run in this process came to.
 pub fn outcome_here(success: bool, payload: &[u8]) -> Outcome {
-    if success {
-        Outcome::Success(Arc::from(payload))
-    } else {
-        Outcome::Error(Arc::from(payload))
-    }
+    if success { Outcome::Success(Arc::from(payload)) } else { Outcome::Error(Arc::from(payload)) }
 }

@@ -118,10 +118,9 @@ pub fn next_deliveries(py: Python<'_>) -> PyResult<Option<Vec<Py<PyAny>>>> {
     };
     let convert = |delivery| match delivery {
         Delivery::Resolved(token) => Ok(token.into_pyobject(py)?.into_any().unbind()),
-        Delivery::Output { worker, stderr, bytes } => Ok((worker, stderr, PyBytes::new(py, &bytes))
-            .into_pyobject(py)?
-            .into_any()
-            .unbind()),
+        Delivery::Output { worker, stderr, bytes } => {
+            Ok((worker, stderr, PyBytes::new(py, &bytes)).into_pyobject(py)?.into_any().unbind())
+        }
     };
     news.into_iter().map(convert).collect::<PyResult<Vec<_>>>().map(Some)
 }

@@ -16,7 +16,7 @@ use pyo3::prelude::*;
 
 /// The scaling rule, for table tests in Python.
 #[pyfunction]
-#[pyo3(signature = (*, workers, workers_min, waiting, running, joined, expected, failures, seconds_since_failure))]
+#[pyo3(signature = (*, workers, workers_min, waiting, running, joined, leaving, expected, failures, seconds_since_failure))]
 #[allow(clippy::too_many_arguments)] // The rule's inputs by name, as in the stub.
 fn decide(
     workers: u64,
@@ -24,20 +24,13 @@ fn decide(
     waiting: u64,
     running: u64,
     joined: u64,
+    leaving: u64,
     expected: u64,
     failures: u32,
     seconds_since_failure: Option<f64>,
 ) -> (u64, Option<f64>, bool) {
     let now = inside::span(seconds_since_failure.unwrap_or_default());
-    let snapshot = Snapshot {
-        waiting,
-        running,
-        joined,
-        expected,
-        failures,
-        failed: Time(0),
-        leaving: 0,
-    };
+    let snapshot = Snapshot { waiting, running, joined, leaving, expected, failures, failed: Time(0) };
     let now = Time(0).after(now);
     let decision = kumi_core::scaling::decide(snapshot, Bounds { workers, workers_min }, now);
     let again = decision.again.map(|again| again.since(now).as_secs_f64());

@@ -1,7 +1,7 @@
 //! The dispatcher, seen from Python.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,11 +79,7 @@ pub fn host_name() -> String {
     // SAFETY: the buffer is valid for its length.
     let failed = unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len()) } != 0;
     let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
-    if failed {
-        String::from("localhost")
-    } else {
-        String::from_utf8_lossy(&name[..end]).into_owned()
-    }
+    if failed { String::from("localhost") } else { String::from_utf8_lossy(&name[..end]).into_owned() }
 }
 
 /// Major and minor version of this Python.
@@ -92,8 +88,9 @@ pub fn python_version(py: Python<'_>) -> (u8, u8) {
     (version.major, version.minor)
 }
 
-fn text(text: String) -> PyResult<CString> {
-    CString::new(text).map_err(|_| PyValueError::new_err("a worker's command must not contain NUL characters"))
+/// Bytes for the kernel: an environment may hold what is not UTF-8.
+fn text(text: OsString) -> PyResult<CString> {
+    CString::new(text.into_encoded_bytes()).map_err(|_| PyValueError::new_err("a worker's command must not contain NUL characters"))
 }
 
 #[pymethods]
@@ -130,13 +127,8 @@ impl Pool {
             queue_bytes,
             in_process,
         };
-        let host = Host {
-            name: host_name(),
-            python: python_version(py),
-        };
-        Self {
-            net: pool::Pool::new(policy, host),
-        }
+        let host = Host { name: host_name(), python: python_version(py) };
+        Self { net: pool::Pool::new(policy, host) }
     }
 
     #[getter]
@@ -153,14 +145,16 @@ impl Pool {
     fn spawn_by(
         &self,
         py: Python<'_>,
-        argv: Vec<String>,
-        environment: BTreeMap<String, String>,
-        directory: Option<String>,
+        argv: Vec<OsString>,
+        environment: BTreeMap<OsString, OsString>,
+        directory: Option<OsString>,
     ) -> PyResult<()> {
         check_alive()?;
-        let variables = environment
-            .into_iter()
-            .map(|(key, value)| text(format!("{key}={value}")));
+        let variables = environment.into_iter().map(|(mut key, value)| {
+            key.push("=");
+            key.push(value);
+            text(key)
+        });
         let command = Command {
             argv: argv.into_iter().map(text).collect::<PyResult<_>>()?,
             environment: variables.collect::<PyResult<_>>()?,
@@ -190,11 +184,7 @@ impl Pool {
     fn define(&self, py: Python<'_>, payload: &[u8], label: String) -> PyResult<Function> {
         let (payload, name) = (Arc::from(payload), Arc::from(label.as_str()));
         let id = with(py, &self.net, move |state, _| state.brain.define(payload, name))?;
-        Ok(Function {
-            net: self.net.clone(),
-            id,
-            label,
-        })
+        Ok(Function { net: self.net.clone(), id, label })
     }
 
     fn next_job<'py>(&self, py: Python<'py>) -> PyResult<Option<(u64, Bound<'py, PyBytes>, Bound<'py, PyBytes>)>> {
@@ -215,26 +205,18 @@ impl Pool {
         let nanoseconds = |seconds| u64::try_from(span(seconds).as_nanos()).unwrap_or(u64::MAX);
         let run = (nanoseconds(started), nanoseconds(seconds));
         let name = format!("{}-0", self.net.name());
-        let face = Arc::new(Face {
-            name,
-            pid: std::process::id(),
-            host: self.net.host().to_owned(),
-        });
+        let face = Arc::new(Face { name, pid: std::process::id(), host: self.net.host().to_owned() });
         let outcome = outcome_here(success, payload);
         with(py, &self.net, move |state, now| {
-            state
-                .brain
-                .finish_here(now, TaskId::from_number(id), outcome, run, face);
+            state.brain.finish_here(now, TaskId::from_number(id), outcome, run, face);
         })
     }
 
     #[pyo3(signature = (timeout, /))]
     fn pop(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<u64>> {
-        let found = wait_for(py, &self.net, Wants::Any, timeout, |state| {
-            match state.brain.kept_pop() {
-                Some(task) => Some(Some(task.number())),
-                None => (state.brain.kept_open() == 0).then_some(None),
-            }
+        let found = wait_for(py, &self.net, Wants::Any, timeout, |state| match state.brain.kept_pop() {
+            Some(task) => Some(Some(task.number())),
+            None => (state.brain.kept_open() == 0).then_some(None),
         })?;
         Ok(found.flatten())
     }
@@ -243,11 +225,7 @@ impl Pool {
     fn wait_kept(&self, py: Python<'_>, every: bool, timeout: Option<f64>) -> PyResult<bool> {
         let found = wait_for(py, &self.net, Wants::Any, timeout, |state| {
             let (open, some) = (state.brain.kept_open(), state.brain.kept_front().is_some());
-            if open == 0 {
-                Some(some)
-            } else {
-                (some && !every).then_some(true)
-            }
+            if open == 0 { Some(some) } else { (some && !every).then_some(true) }
         })?;
         Ok(found.unwrap_or(false))
     }
@@ -256,6 +234,12 @@ impl Pool {
     fn wait_done(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let done = |state: &mut pool::State| (state.brain.unresolved() == 0).then_some(());
         Ok(wait_for(py, &self.net, Wants::Any, timeout, done)?.is_some())
+    }
+
+    #[pyo3(signature = (timeout, /))]
+    fn wait_ended(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        let over = |state: &mut pool::State| state.over.then_some(());
+        Ok(wait_for(py, &self.net, Wants::Any, timeout, over)?.is_some())
     }
 
     fn status(&self, py: Python<'_>) -> PyResult<Status> {

@@ -40,10 +40,7 @@ impl Worker {
     #[pyo3(signature = (execute, /))]
     fn serve(&self, execute: &Bound<'_, PyAny>) -> PyResult<&'static str> {
         let py = execute.py();
-        let mut end = self
-            .end
-            .try_lock()
-            .map_err(|_| PyRuntimeError::new_err("this worker serves already"))?;
+        let mut end = self.end.try_lock().map_err(|_| PyRuntimeError::new_err("this worker serves already"))?;
         let end = &mut *end;
         let (load, run) = (execute.getattr("load")?, execute.getattr("run")?);
         let mut functions: BTreeMap<FunctionId, Function> = BTreeMap::new();
@@ -55,13 +52,7 @@ impl Worker {
                 Next::Job(Job::Forget { function }) => {
                     functions.remove(&function);
                 }
-                Next::Job(Job::Run {
-                    lease,
-                    slot,
-                    function,
-                    payload,
-                    ..
-                }) => {
+                Next::Job(Job::Run { lease, slot, function, payload, .. }) => {
                     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                     let clock = Instant::now();
                     let (success, payload) = {
@@ -112,10 +103,7 @@ fn call(run: &Bound<'_, PyAny>, function: &Py<PyAny>, payload: &[u8]) -> PyResul
     let answer = run.call1((function, PyBytes::new(py, payload)))?;
     let answer = answer.cast::<PyTuple>()?;
     let payload = answer.get_borrowed_item(1)?;
-    Ok((
-        answer.get_borrowed_item(0)?.is_truthy()?,
-        Arc::from(payload.cast::<PyBytes>()?.as_bytes()),
-    ))
+    Ok((answer.get_borrowed_item(0)?.is_truthy()?, Arc::from(payload.cast::<PyBytes>()?.as_bytes())))
 }
 
 fn reason(leave: Leave) -> &'static str {

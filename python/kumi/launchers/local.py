@@ -64,9 +64,8 @@ class Local:
         threads = str(max(1, usable_cpus() // workers))
         environment = dict.fromkeys(THREAD_VARIABLES, threads) | dict(os.environ) | dict(self.environment or {})
         environment["KUMI_SYS_PATH"] = os.pathsep.join(_search_path())
-        # What a task prints appears at once, and a segmentation fault tells where it happened.
-        options = ["-u", "-X", "faulthandler"]
-        return Command([self.python or sys.executable, *options, "-c", BOOTSTRAP], environment)
+        # With the fault handler a segmentation fault tells where it happened.
+        return Command([self.python or sys.executable, "-X", "faulthandler", "-c", BOOTSTRAP], environment)
 
 
 def _search_path() -> list[str]:

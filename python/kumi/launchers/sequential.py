@@ -1,8 +1,10 @@
 """No workers at all."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from kumi._core import Pool
 
@@ -23,6 +25,12 @@ class Sequential:
     """
 
 
+# A worker keeps a function that it has unpickled, with whatever that remembers between calls; so does this process.
+@lru_cache(maxsize=128)
+def _loaded(load: Callable[[bytes], Any], function: bytes) -> Any:
+    return load(function)
+
+
 def run_one(pool: Pool, executor: "Executor") -> None:
     """Runs the oldest task that waits: the caller's own, unless another thread has taken that and left its own."""
     job = pool.next_job()
@@ -30,5 +38,5 @@ def run_one(pool: Pool, executor: "Executor") -> None:
         return
     number, function, payload = job
     started, clock = time.time(), time.perf_counter()
-    success, outcome = executor.run(executor.load(function), payload)
+    success, outcome = executor.run(_loaded(executor.load, function), payload)
     pool.finish_job(number, success, outcome, started, time.perf_counter() - clock)

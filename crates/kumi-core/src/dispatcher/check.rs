@@ -13,11 +13,7 @@ use crate::worker::{HELD_MAX, Recall, Stage, Worker};
 type Check = Result<(), String>;
 
 fn same<T: PartialEq + std::fmt::Debug>(what: &str, noted: T, counted: T) -> Check {
-    if noted == counted {
-        Ok(())
-    } else {
-        Err(format!("{what}: noted {noted:?}, counted {counted:?}"))
-    }
+    if noted == counted { Ok(()) } else { Err(format!("{what}: noted {noted:?}, counted {counted:?}")) }
 }
 
 impl Dispatcher {
@@ -59,62 +55,34 @@ impl Dispatcher {
         same("kept_open", self.kept_open, kept)?;
         waiting.sort_unstable();
         same("queue", self.queue.live(|id| self.waits(id)), waiting)?;
-        let hands = self
-            .workers
-            .iter()
-            .flat_map(|(id, worker)| worker.held.iter().map(move |held| (held.task, id)));
+        let hands = self.workers.iter().flat_map(|(id, worker)| worker.held.iter().map(move |held| (held.task, id)));
         let hands: Vec<_> = hands.filter(|(task, _)| held.contains_key(task)).collect();
-        same(
-            "tasks in two hands",
-            hands.len(),
-            hands.iter().collect::<std::collections::BTreeSet<_>>().len(),
-        )?;
+        same("tasks in two hands", hands.len(), hands.iter().collect::<std::collections::BTreeSet<_>>().len())?;
         same("tasks in hands", held, hands.into_iter().collect())
     }
 
     fn waits(&self, id: TaskId) -> bool {
-        self.tasks
-            .get(id)
-            .is_some_and(|task| matches!(task.place, Place::Waiting))
+        self.tasks.get(id).is_some_and(|task| matches!(task.place, Place::Waiting))
     }
 
     fn check_workers(&self) -> Check {
-        let active: Vec<_> = self
-            .workers
-            .iter()
-            .filter(|(_, worker)| worker.stage == Stage::Active)
-            .collect();
+        let active: Vec<_> = self.workers.iter().filter(|(_, worker)| worker.stage == Stage::Active).collect();
         same("active", self.active, active.len() as u64)?;
         let idle = active.into_iter().filter(|(_, worker)| worker.held.is_empty());
-        same(
-            "idle",
-            self.idle.clone(),
-            idle.map(|(id, worker)| (worker.idle_since, id)).collect(),
-        )?;
+        same("idle", self.idle.clone(), idle.map(|(id, worker)| (worker.idle_since, id)).collect())?;
         let asked = |worker: &Worker| worker.held.iter().filter(|held| held.recall == Recall::Requeue).count() as u64;
-        same(
-            "recalls",
-            self.recalls,
-            self.workers.iter().map(|(_, worker)| asked(worker)).sum(),
-        )?;
+        same("recalls", self.recalls, self.workers.iter().map(|(_, worker)| asked(worker)).sum())?;
         for (id, worker) in self.workers.iter() {
             let behind = worker.held.iter().skip(1).any(|held| held.recall == Recall::No);
             let loaded = self.loaded.contains(&id);
             if behind && !loaded || loaded && worker.held.len() < 2 {
                 return Err(format!("{id:?} holds {} tasks, loaded: {loaded}", worker.held.len()));
             }
-            let mut slots: Vec<_> = worker
-                .slots
-                .iter()
-                .copied()
-                .chain(worker.held.iter().map(|held| held.slot))
-                .collect();
+            let mut slots: Vec<_> =
+                worker.slots.iter().copied().chain(worker.held.iter().map(|held| held.slot)).collect();
             slots.sort_unstable();
             same("slots", slots, (0..HELD_MAX).collect())?;
-            let nanos = worker
-                .held
-                .iter()
-                .fold(0u64, |sum, held| sum.saturating_add(held.nanos));
+            let nanos = worker.held.iter().fold(0u64, |sum, held| sum.saturating_add(held.nanos));
             if worker.held_nanos < nanos {
                 return Err(format!("{id:?}: held_nanos {} for {nanos}", worker.held_nanos));
             }
@@ -140,9 +108,7 @@ impl Dispatcher {
     /// Nothing waits without a timer that ends the wait.
     fn check_timers(&self) -> Check {
         for (id, task) in self.tasks.iter().filter(|(_, task)| !task.is_done()) {
-            let timed = task
-                .deadline()
-                .is_none_or(|at| self.timers.contains(at, Timer::Total(id)));
+            let timed = task.deadline().is_none_or(|at| self.timers.contains(at, Timer::Total(id)));
             same("timer of seconds_total", timed, true)?;
         }
         Ok(())

@@ -47,11 +47,7 @@ impl Dispatcher {
     fn peek_waiting(&mut self) -> Option<TaskId> {
         loop {
             let id = self.queue.front()?;
-            if self
-                .tasks
-                .get(id)
-                .is_some_and(|task| matches!(task.place, Place::Waiting))
-            {
+            if self.tasks.get(id).is_some_and(|task| matches!(task.place, Place::Waiting)) {
                 return Some(id);
             }
             self.queue.pop();
@@ -64,10 +60,7 @@ impl Dispatcher {
         if task.once || task.suspect || task.run_limit().is_some() {
             return None;
         }
-        self.functions
-            .get(task.function)?
-            .nanos
-            .filter(|nanos| *nanos <= WINDOW)
+        self.functions.get(task.function)?.nanos.filter(|nanos| *nanos <= WINDOW)
     }
 
     fn assign(&mut self, now: Time, id: WorkerId, task_id: TaskId) {
@@ -76,10 +69,7 @@ impl Dispatcher {
         let nanos = short.unwrap_or(LONG);
         let (function, run_limit) = (task.function, task.run_limit());
         let payload = Arc::clone(&task.payload);
-        let definition = self
-            .functions
-            .get(function)
-            .map(|function| Arc::clone(&function.payload));
+        let definition = self.functions.get(function).map(|function| Arc::clone(&function.payload));
         let Some(worker) = self.workers.get_mut(id) else { return };
         // `top_up` and `deal` keep to HELD_MAX, which is the number of slots.
         let Some(slot) = worker.slots.pop() else { return };
@@ -89,13 +79,7 @@ impl Dispatcher {
             self.idle.remove(&(worker.idle_since, id));
             worker.busy_since = now;
         }
-        worker.held.push_back(Held {
-            lease,
-            task: task_id,
-            slot,
-            nanos,
-            recall: Recall::No,
-        });
+        worker.held.push_back(Held { lease, task: task_id, slot, nanos, recall: Recall::No });
         worker.held_nanos = worker.held_nanos.saturating_add(nanos);
         worker.dealt += 1;
         let full = self.policy.tasks_max.is_some_and(|most| worker.dealt >= most);
@@ -113,14 +97,7 @@ impl Dispatcher {
             self.actions.push_back(Action::Send { worker: id, message });
         }
         let short = short.is_some();
-        let message = ToWorker::Run {
-            task: task_id,
-            lease,
-            slot,
-            function,
-            short,
-            payload,
-        };
+        let message = ToWorker::Run { task: task_id, lease, slot, function, short, payload };
         self.actions.push_back(Action::Send { worker: id, message });
         if let Some(limit) = run_limit {
             self.timers.set(now.after(limit), Timer::Run(task_id, lease));
@@ -142,11 +119,7 @@ impl Dispatcher {
         // What the idle workers will be dealt in a moment is not to be shared out.
         let spare = self.waiting.saturating_sub(self.idle.len() as u64);
         let mut share = spare.div_ceil(self.active.max(1));
-        if self
-            .workers
-            .get(id)
-            .is_none_or(|worker| worker.held.is_empty() || worker.held_nanos > WINDOW / 2)
-        {
+        if self.workers.get(id).is_none_or(|worker| worker.held.is_empty() || worker.held_nanos > WINDOW / 2) {
             return;
         }
         while share > 0
@@ -197,10 +170,7 @@ impl Dispatcher {
         #[cfg(feature = "planted-bugs")]
         if self.planted(Bug::StaleResult)
             && let Some(task) = self.planted.leases.get(&lease).copied()
-            && self
-                .tasks
-                .get(task)
-                .is_some_and(|task| matches!(task.place, Place::Held(_)))
+            && self.tasks.get(task).is_some_and(|task| matches!(task.place, Place::Held(_)))
         {
             self.resolve(now, task, outcome, Some(run), None);
         }
@@ -253,10 +223,7 @@ impl Dispatcher {
     }
 
     pub(super) fn ask_back_of(&mut self, id: WorkerId, task: TaskId, why: Recall) {
-        let held = self
-            .workers
-            .get(id)
-            .and_then(|worker| worker.held.iter().find(|held| held.task == task));
+        let held = self.workers.get(id).and_then(|worker| worker.held.iter().find(|held| held.task == task));
         if let Some(lease) = held.map(|held| held.lease) {
             self.ask_back(id, lease, why);
         }
@@ -280,15 +247,8 @@ impl Dispatcher {
         }
         if before == Recall::No {
             self.actions.push_back(match link {
-                Link::Local => Action::Recall {
-                    worker: id,
-                    lease,
-                    slot,
-                },
-                Link::Remote => Action::Send {
-                    worker: id,
-                    message: ToWorker::Recall { lease },
-                },
+                Link::Local => Action::Recall { worker: id, lease, slot },
+                Link::Remote => Action::Send { worker: id, message: ToWorker::Recall { lease } },
             });
         }
     }
@@ -334,11 +294,7 @@ impl Dispatcher {
 
     /// The worker need not answer this task any more, which is resolved already.
     pub(super) fn discard(&mut self, now: Time, id: WorkerId, task: TaskId) {
-        let held = self
-            .workers
-            .get(id)
-            .and_then(|worker| worker.held.iter().find(|held| held.task == task))
-            .copied();
+        let held = self.workers.get(id).and_then(|worker| worker.held.iter().find(|held| held.task == task)).copied();
         let Some(held) = held else { return };
         if held.recall == Recall::Begun {
             self.interrupt(now, id, held.lease);
@@ -358,10 +314,7 @@ impl Dispatcher {
             let more = LONG.saturating_sub(std::mem::replace(&mut held.nanos, LONG));
             worker.held_nanos = worker.held_nanos.saturating_add(more);
         }
-        self.actions.push_back(Action::Send {
-            worker: id,
-            message: ToWorker::Interrupt { lease },
-        });
+        self.actions.push_back(Action::Send { worker: id, message: ToWorker::Interrupt { lease } });
         self.timers.set(now.after(self.policy.kill), Timer::Kill(id, lease));
         self.recall_all(id);
     }

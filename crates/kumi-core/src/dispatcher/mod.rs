@@ -296,13 +296,7 @@ impl Dispatcher {
 
     /// Takes in a pickled function; `label` is its name in records.
     pub fn define(&mut self, payload: Payload, label: Arc<str>) -> FunctionId {
-        self.functions.insert(Function {
-            payload,
-            label,
-            users: 0,
-            open: true,
-            nanos: None,
-        })
+        self.functions.insert(Function { payload, label, users: 0, open: true, nanos: None })
     }
 
     /// Nobody will submit tasks of this function any more.
@@ -337,12 +331,7 @@ impl Dispatcher {
             suspect: false,
             wanted: true,
             watched: false,
-            limits: limited.then(|| {
-                Box::new(Limits {
-                    run: new.seconds_run,
-                    deadline,
-                })
-            }),
+            limits: limited.then(|| Box::new(Limits { run: new.seconds_run, deadline })),
             certificate: None,
         };
         // A task larger than the bound is taken when it is alone, else it could never run.
@@ -378,11 +367,7 @@ impl Dispatcher {
             Event::Launched { launch } => self.launch_started(launch),
             Event::LaunchFailed { launch, text } => self.launch_failed(now, launch, text),
             Event::Said { worker, message } => self.said(now, worker, message),
-            Event::Gone {
-                worker,
-                begun,
-                certificate,
-            } => self.gone(now, worker, begun, certificate),
+            Event::Gone { worker, begun, certificate } => self.gone(now, worker, begun, certificate),
         }
         while let Some(timer) = self.timers.due(now) {
             self.fire(now, timer);
@@ -392,18 +377,8 @@ impl Dispatcher {
 
     fn said(&mut self, now: Time, worker: WorkerId, message: FromWorker) {
         match message {
-            FromWorker::Finished {
-                lease,
-                success,
-                started,
-                nanoseconds,
-                payload,
-            } => {
-                let outcome = if success {
-                    Outcome::Success(payload)
-                } else {
-                    Outcome::Error(payload)
-                };
+            FromWorker::Finished { lease, success, started, nanoseconds, payload } => {
+                let outcome = if success { Outcome::Success(payload) } else { Outcome::Error(payload) };
                 self.finished(now, worker, lease, outcome, (started, nanoseconds));
             }
             FromWorker::Recalled { lease, back } => self.recalled(now, worker, lease, back),
@@ -470,10 +445,7 @@ impl Dispatcher {
             failed: self.failed,
         };
         let workers_min = if self.closing { 0 } else { self.policy.workers_min };
-        let bounds = scaling::Bounds {
-            workers: self.policy.workers,
-            workers_min,
-        };
+        let bounds = scaling::Bounds { workers: self.policy.workers, workers_min };
         let decision = scaling::decide(snapshot, bounds, now);
         if decision.launch > 0 {
             self.launch(now, decision.launch);
@@ -516,12 +488,7 @@ impl Dispatcher {
             Outcome::Cancel => self.counts.cancel += 1,
             Outcome::Timeout(_) => self.counts.timeout += 1,
         }
-        task.place = Place::Done(Box::new(Done {
-            outcome,
-            finished: now,
-            run,
-            face,
-        }));
+        task.place = Place::Done(Box::new(Done { outcome, finished: now, run, face }));
         if task.kept {
             self.kept_open -= 1;
             self.kept_done.push_back(id);
@@ -543,26 +510,15 @@ impl Dispatcher {
     }
 
     fn drop_unused_function(&mut self, id: FunctionId) {
-        if self
-            .functions
-            .get(id)
-            .is_some_and(|function| function.users == 0 && !function.open)
-        {
+        if self.functions.get(id).is_some_and(|function| function.users == 0 && !function.open) {
             self.functions.remove(id);
-            let having: Vec<_> = self
-                .workers
-                .iter()
-                .filter(|(_, worker)| worker.defined.contains(&id))
-                .collect();
+            let having: Vec<_> = self.workers.iter().filter(|(_, worker)| worker.defined.contains(&id)).collect();
             let having: Vec<_> = having.into_iter().map(|(worker, _)| worker).collect();
             for worker in having {
                 if let Some(note) = self.workers.get_mut(worker) {
                     note.defined.remove(&id);
                 }
-                self.actions.push_back(Action::Send {
-                    worker,
-                    message: ToWorker::Forget { function: id },
-                });
+                self.actions.push_back(Action::Send { worker, message: ToWorker::Forget { function: id } });
             }
         }
     }
@@ -580,12 +536,7 @@ impl Dispatcher {
 
     /// Cancels every task that no worker has begun, as [`Dispatcher::cancel_waiting`] does one.
     pub fn cancel_all_waiting(&mut self, now: Time) {
-        let open: Vec<_> = self
-            .tasks
-            .iter()
-            .filter(|(_, task)| !task.is_done())
-            .map(|(id, _)| id)
-            .collect();
+        let open: Vec<_> = self.tasks.iter().filter(|(_, task)| !task.is_done()).map(|(id, _)| id).collect();
         for id in open {
             self.cancel_waiting(now, id);
         }
@@ -614,8 +565,7 @@ impl Dispatcher {
     fn resolve_waiting(&mut self, now: Time, id: TaskId, outcome: Outcome) {
         self.resolve(now, id, outcome, None, None);
         let tasks = &self.tasks;
-        self.queue
-            .forget_one(|id| tasks.get(id).is_some_and(|task| !task.is_done()));
+        self.queue.forget_one(|id| tasks.get(id).is_some_and(|task| !task.is_done()));
     }
 
     fn run_due(&mut self, now: Time, task: TaskId, lease: Lease) {
@@ -623,11 +573,7 @@ impl Dispatcher {
             return;
         };
         let worker = *worker;
-        if self
-            .workers
-            .get_mut(worker)
-            .is_some_and(|note| note.held(lease).is_some())
-        {
+        if self.workers.get_mut(worker).is_some_and(|note| note.held(lease).is_some()) {
             self.stop_task(now, task, Outcome::Timeout(Limit::Run));
         }
     }
@@ -690,12 +636,7 @@ impl Dispatcher {
     /// Cancels what is unresolved and kills the workers.
     pub fn terminate(&mut self, now: Time) {
         self.closing = true;
-        let open: Vec<_> = self
-            .tasks
-            .iter()
-            .filter(|(_, task)| !task.is_done())
-            .map(|(id, _)| id)
-            .collect();
+        let open: Vec<_> = self.tasks.iter().filter(|(_, task)| !task.is_done()).map(|(id, _)| id).collect();
         for id in open {
             self.resolve(now, id, Outcome::Cancel, None, None);
         }
@@ -744,11 +685,9 @@ impl Dispatcher {
     /// Whether a worker is believed to work on this task: it is the oldest the worker holds.
     pub fn is_running(&self, id: TaskId) -> bool {
         match self.tasks.get(id).map(|task| &task.place) {
-            Some(Place::Held(worker)) => self
-                .workers
-                .get(*worker)
-                .and_then(|worker| worker.held.front())
-                .is_some_and(|held| held.task == id),
+            Some(Place::Held(worker)) => {
+                self.workers.get(*worker).and_then(|worker| worker.held.front()).is_some_and(|held| held.task == id)
+            }
             Some(Place::Here) => true,
             Some(Place::Waiting | Place::Done(_)) | None => false,
         }

@@ -18,10 +18,7 @@ impl Dispatcher {
         let deadline = now.after(self.policy.launch);
         let mut launches = Vec::new();
         for _ in 0..count {
-            let id = self.launches.insert(LaunchNote {
-                number: self.next_launch,
-                state: Launch::Requested,
-            });
+            let id = self.launches.insert(LaunchNote { number: self.next_launch, state: Launch::Requested });
             self.next_launch += 1;
             self.expected += 1;
             self.timers.set(deadline, Timer::Launch(id));
@@ -65,10 +62,7 @@ impl Dispatcher {
             Launch::Requested | Launch::Starting => {
                 let seconds = self.policy.launch.as_secs_f64();
                 self.abandon(id);
-                self.note_failure(
-                    now,
-                    Arc::from(format!("no worker came within {seconds} s (seconds_launch)")),
-                );
+                self.note_failure(now, Arc::from(format!("no worker came within {seconds} s (seconds_launch)")));
             }
             Launch::Joined(_) | Launch::Abandoned => {}
         }
@@ -97,10 +91,7 @@ impl Dispatcher {
         self.active += 1;
         self.counts.launched += 1;
         self.idle.insert((now, id));
-        self.actions.push_back(Action::Send {
-            worker: id,
-            message: ToWorker::Welcome { name },
-        });
+        self.actions.push_back(Action::Send { worker: id, message: ToWorker::Welcome { name } });
         if let Some(wall) = self.policy.wall {
             self.timers.set(now.after(wall), Timer::Wall(id));
         }
@@ -160,19 +151,12 @@ impl Dispatcher {
     pub(super) fn send_home(&mut self, now: Time, id: WorkerId, leave: Leave) {
         let Some(worker) = self.workers.get_mut(id) else { return };
         worker.stage = Stage::Leaving(leave);
-        self.actions.push_back(Action::Send {
-            worker: id,
-            message: ToWorker::Stop { leave },
-        });
+        self.actions.push_back(Action::Send { worker: id, message: ToWorker::Stop { leave } });
         self.timers.set(now.after(self.policy.kill), Timer::Kill(id, LEAVE));
     }
 
     pub(super) fn send_all_home(&mut self, now: Time) {
-        let active: Vec<_> = self
-            .workers
-            .iter()
-            .filter(|(_, worker)| worker.stage == Stage::Active)
-            .collect();
+        let active: Vec<_> = self.workers.iter().filter(|(_, worker)| worker.stage == Stage::Active).collect();
         let active: Vec<_> = active.into_iter().map(|(id, _)| id).collect();
         for id in active {
             self.drain(now, id, Leave::Closing);
@@ -238,10 +222,7 @@ impl Dispatcher {
             return;
         }
         if quiet >= self.policy.silence / 2 {
-            self.actions.push_back(Action::Send {
-                worker: id,
-                message: ToWorker::Ping,
-            });
+            self.actions.push_back(Action::Send { worker: id, message: ToWorker::Ping });
         }
         self.timers.set(now.after(self.policy.silence / 2), Timer::Silence(id));
     }
@@ -266,22 +247,14 @@ impl Dispatcher {
         // Whoever we ended ourselves did not crash.
         let crashed = matches!(worker.stage, Stage::Active | Stage::Draining(_));
         let certificate = Arc::new(certificate);
-        let guilt = Guilt {
-            begun,
-            crashed,
-            alone: worker.held.len() == 1,
-            certificate: &certificate,
-        };
+        let guilt = Guilt { begun, crashed, alone: worker.held.len() == 1, certificate: &certificate };
         let mut blamed = false;
         for held in &worker.held {
             blamed |= self.widow(now, id, held, &worker, &guilt);
         }
         let useless = worker.finished == 0 && !matches!(begun, Begun::One(_));
         if crashed && !blamed && useless {
-            self.note_failure(
-                now,
-                Arc::from(format!("a worker died before its first task: {}", certificate.cause)),
-            );
+            self.note_failure(now, Arc::from(format!("a worker died before its first task: {}", certificate.cause)));
         }
     }
 

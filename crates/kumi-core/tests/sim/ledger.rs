@@ -130,11 +130,7 @@ impl Ledger {
     /// The brain let a worker join, or refused it.
     pub fn joined(&mut self, now: Time, launch: LaunchId, link: Link, worker: Option<WorkerId>) -> Check {
         let expected = matches!(self.launches.get(&launch), Some(Launch::Expected(_)));
-        rule!(
-            worker.is_some() == expected,
-            "{launch:?} was {:?}, joined as {worker:?}",
-            self.launches.get(&launch)
-        );
+        rule!(worker.is_some() == expected, "{launch:?} was {:?}, joined as {worker:?}", self.launches.get(&launch));
         let Some(worker) = worker else {
             self.saw(if self.launches.get(&launch) == Some(&Launch::Joined) {
                 "a second hello"
@@ -202,11 +198,7 @@ impl Ledger {
             return;
         }
         held.answered = true;
-        self.saw(if back {
-            "a task recalled"
-        } else {
-            "a task recalled too late"
-        });
+        self.saw(if back { "a task recalled" } else { "a task recalled too late" });
         let Some(note) = self.workers.get_mut(&worker) else {
             return;
         };
@@ -238,19 +230,10 @@ impl Ledger {
             task.suspect |= crashed && begun == Begun::Unknown;
             task.crashes += u32::from(blamed && crashed);
             let most = task.spec.crashes_max + 1;
-            rule!(
-                task.crashes <= most,
-                "task {} crashed {} times of {most}",
-                held.task,
-                task.crashes
-            );
+            rule!(task.crashes <= most, "task {} crashed {} times of {most}", held.task, task.crashes);
             innocent &= !(blamed && crashed);
             let suspect = crashed && begun == Begun::Unknown && !blamed;
-            self.saw(if suspect {
-                "a suspect"
-            } else {
-                "a task of a dead worker"
-            });
+            self.saw(if suspect { "a suspect" } else { "a task of a dead worker" });
             self.wait_again(held.task);
         }
         if crashed && innocent && !note.finished && !matches!(begun, Begun::One(_)) {
@@ -284,10 +267,7 @@ impl Ledger {
                     self.failed = Some(now);
                 }
                 let before = self.launches.insert(*launch, Launch::Abandoned);
-                rule!(
-                    matches!(before, Some(Launch::Expected(_))),
-                    "{launch:?} abandoned when {before:?}"
-                );
+                rule!(matches!(before, Some(Launch::Expected(_))), "{launch:?} abandoned when {before:?}");
                 Ok(())
             }
             Action::Kill { worker } => {
@@ -313,10 +293,7 @@ impl Ledger {
                     held.interrupted = Some(now);
                     let task = held.task;
                     self.saw("a task interrupted");
-                    rule!(
-                        !self.open.contains(&task),
-                        "task {task} is interrupted, though its result is wanted"
-                    );
+                    rule!(!self.open.contains(&task), "task {task} is interrupted, though its result is wanted");
                 }
                 Ok(())
             }
@@ -330,59 +307,35 @@ impl Ledger {
     }
 
     fn held(&mut self, worker: WorkerId, lease: Lease) -> Option<&mut Held> {
-        self.workers
-            .get_mut(&worker)?
-            .held
-            .iter_mut()
-            .find(|held| held.lease == lease)
+        self.workers.get_mut(&worker)?.held.iter_mut().find(|held| held.lease == lease)
     }
 
     fn dealt(&mut self, now: Time, id: WorkerId, task: TaskId, lease: Lease) -> Check {
         let Some(&number) = self.by_id.get(&task) else {
             return Err(format!("{task:?} is dealt, but unknown"));
         };
-        let (oldest, idle) = (
-            self.waiting.first().copied(),
-            self.workers.values().filter(|worker| worker.idle()).count(),
-        );
+        let (oldest, idle) =
+            (self.waiting.first().copied(), self.workers.values().filter(|worker| worker.idle()).count());
         rule!(oldest == Some(number), "task {number} is dealt before {oldest:?}");
         let Some(worker) = self.workers.get_mut(&id) else {
             return Err(format!("task {number} goes to nobody, {id:?}"));
         };
-        rule!(
-            worker.told_to_leave.is_none() && !worker.killed,
-            "task {number} goes to {id:?}, which is leaving"
-        );
+        rule!(worker.told_to_leave.is_none() && !worker.killed, "task {number} goes to {id:?}, which is leaving");
         let ends = self.policy.wall.map(|wall| worker.joined.after(wall));
-        rule!(
-            ends.is_none_or(|ends| now <= ends),
-            "task {number} goes to {id:?} after its wall time"
-        );
+        rule!(ends.is_none_or(|ends| now <= ends), "task {number} goes to {id:?} after its wall time");
         let tasks = &mut self.tasks;
         let lonely = |number: usize| {
             let task = &tasks[number];
             task.suspect || task.spec.once || task.spec.run_limit.is_some()
         };
         let alone = lonely(number) || worker.held.iter().any(|held| lonely(held.task));
-        rule!(
-            worker.held.is_empty() || !alone,
-            "task {number} is not alone on {id:?}, or not behind one that must be"
-        );
+        rule!(worker.held.is_empty() || !alone, "task {number} is not alone on {id:?}, or not behind one that must be");
         let enough = self.waiting.len() > idle;
-        rule!(
-            worker.held.is_empty() || enough,
-            "task {number} goes behind another, though {idle} workers are idle"
-        );
+        rule!(worker.held.is_empty() || enough, "task {number} goes behind another, though {idle} workers are idle");
         if !worker.held.is_empty() {
             *self.seen.entry("a task prefetched").or_default() += 1;
         }
-        worker.held.push(Held {
-            lease,
-            task: number,
-            asked_back: false,
-            answered: false,
-            interrupted: None,
-        });
+        worker.held.push(Held { lease, task: number, asked_back: false, answered: false, interrupted: None });
         let note = &mut tasks[number];
         (note.spot, note.dealt) = (Spot::Held(id, lease), now);
         self.waiting.remove(&number);
@@ -391,10 +344,7 @@ impl Ledger {
 
     fn asked_back(&mut self, worker: WorkerId, lease: Lease) -> Check {
         let held = self.held(worker, lease);
-        rule!(
-            held.is_some(),
-            "{lease:?} is asked back from {worker:?}, who does not hold it"
-        );
+        rule!(held.is_some(), "{lease:?} is asked back from {worker:?}, who does not hold it");
         if let Some(held) = held {
             rule!(!held.asked_back, "{lease:?} is asked back twice");
             held.asked_back = true;
@@ -403,29 +353,18 @@ impl Ledger {
     }
 
     fn told_to_leave(&mut self, now: Time, id: WorkerId, leave: Leave) -> Check {
-        let active = self
-            .workers
-            .values()
-            .filter(|worker| worker.told_to_leave.is_none() && !worker.killed)
-            .count();
+        let active = self.workers.values().filter(|worker| worker.told_to_leave.is_none() && !worker.killed).count();
         let Some(worker) = self.workers.get_mut(&id) else {
             return Err(format!("{id:?} is told to leave, but gone"));
         };
-        rule!(
-            worker.held.is_empty(),
-            "{id:?} is told to leave with {} tasks",
-            worker.held.len()
-        );
+        rule!(worker.held.is_empty(), "{id:?} is told to leave with {} tasks", worker.held.len());
         rule!(worker.told_to_leave.is_none(), "{id:?} is told to leave twice");
         worker.told_to_leave = Some(now);
         *self.seen.entry(leave_word(leave)).or_default() += 1;
         match leave {
             Leave::Idle => {
                 let due = self.policy.idle.map(|idle| worker.idle_since.after(idle));
-                rule!(
-                    due.is_some_and(|due| now >= due),
-                    "{id:?} leaves as idle at {now:?}, due {due:?}"
-                );
+                rule!(due.is_some_and(|due| now >= due), "{id:?} leaves as idle at {now:?}, due {due:?}");
                 let least = self.policy.workers_min;
                 rule!(
                     active as u64 > least,
@@ -433,10 +372,7 @@ impl Ledger {
                 );
             }
             Leave::Wall => rule!(self.policy.wall.is_some(), "{id:?} leaves by wall time without one"),
-            Leave::Tasks => rule!(
-                self.policy.tasks_max.is_some(),
-                "{id:?} leaves by tasks_max without one"
-            ),
+            Leave::Tasks => rule!(self.policy.tasks_max.is_some(), "{id:?} leaves by tasks_max without one"),
             Leave::Closing => rule!(self.closing, "{id:?} leaves as if closing"),
         }
         Ok(())
@@ -449,33 +385,15 @@ impl Ledger {
         // A joined worker's launch stands for it.
         let (living, most) = (self.launches.len() as u64, self.policy.workers);
         rule!(living <= most, "{living} workers and launches, of {most} allowed");
-        let expected = self
-            .launches
-            .values()
-            .filter(|launch| matches!(launch, Launch::Expected(_)))
-            .count();
+        let expected = self.launches.values().filter(|launch| matches!(launch, Launch::Expected(_))).count();
         let idle = self.workers.values().filter(|worker| worker.idle()).count();
-        let least = if self.closing {
-            0
-        } else {
-            self.policy.workers_min as usize
-        };
+        let least = if self.closing { 0 } else { self.policy.workers_min as usize };
         let need = self.unbegun().max(least);
-        rule!(
-            expected + idle <= need,
-            "{expected} launches and {idle} idle workers for {need} tasks"
-        );
+        rule!(expected + idle <= need, "{expected} launches and {idle} idle workers for {need} tasks");
         if let Some(failed) = self.failed {
             let pause = kumi_core::scaling::PAUSE_MIN;
-            rule!(
-                launches.len() == 1,
-                "{} launches at once after a failure",
-                launches.len()
-            );
-            rule!(
-                now >= failed.after(pause),
-                "launched at {now:?}, right after the failure at {failed:?}"
-            );
+            rule!(launches.len() == 1, "{} launches at once after a failure", launches.len());
+            rule!(now >= failed.after(pause), "launched at {now:?}, right after the failure at {failed:?}");
         }
         Ok(())
     }
@@ -508,10 +426,7 @@ impl Ledger {
         *self.seen.entry(outcome_word(&view.outcome)).or_default() += 1;
         if matches!(view.outcome, Outcome::Unlaunchable(_)) {
             let hopeless = self.failed.is_some() && self.workers.is_empty();
-            rule!(
-                hopeless,
-                "task {number} cannot be launched, though nothing has failed or workers are here"
-            );
+            rule!(hopeless, "task {number} cannot be launched, though nothing has failed or workers are here");
         }
         justified(now, number, task, &view, result.map(|(_, payload)| payload))
     }
@@ -519,11 +434,7 @@ impl Ledger {
     /// After each step: nothing that had to be accepted is left over.
     pub fn nothing_lost(&mut self) -> Check {
         let lost = self.expected.take();
-        rule!(
-            lost.is_none(),
-            "a valid result was not accepted: task {:?}",
-            lost.map(|(number, _)| number)
-        );
+        rule!(lost.is_none(), "a valid result was not accepted: task {:?}", lost.map(|(number, _)| number));
         Ok(())
     }
 }
@@ -552,26 +463,16 @@ fn leave_word(leave: Leave) -> &'static str {
 /// Whether a task may end like this.
 fn justified(now: Time, number: usize, task: &Note, view: &TaskView, result: Option<Payload>) -> Check {
     let attempts = task.crashes + u32::from(task.accepted);
-    rule!(
-        view.attempts == attempts,
-        "task {number} is said to have begun {} times, not {attempts}",
-        view.attempts
-    );
+    rule!(view.attempts == attempts, "task {number} is said to have begun {} times, not {attempts}", view.attempts);
     match &view.outcome {
         Outcome::Success(payload) | Outcome::Error(payload) => {
-            rule!(
-                result.as_ref() == Some(payload),
-                "task {number} takes a result that is not, or no more, its own"
-            );
+            rule!(result.as_ref() == Some(payload), "task {number} takes a result that is not, or no more, its own");
         }
         Outcome::Crash(_) => {
             let enough = task.crashes > task.spec.crashes_max || task.spec.once && task.crashes > 0;
             rule!(enough, "task {number} ends as crash after {} of its own", task.crashes);
         }
-        Outcome::Cancel => rule!(
-            task.wish != Wish::Result,
-            "task {number} is cancelled, but nobody asked for it"
-        ),
+        Outcome::Cancel => rule!(task.wish != Wish::Result, "task {number} is cancelled, but nobody asked for it"),
         Outcome::Timeout(limit) => {
             let due = match limit {
                 Limit::Run => task.spec.run_limit.map(|limit| task.dealt.after(limit)),
@@ -579,10 +480,7 @@ fn justified(now: Time, number: usize, task: &Note, view: &TaskView, result: Opt
             };
             rule!(due == Some(now), "task {number} is timed out at {now:?}, due {due:?}");
         }
-        Outcome::Unlaunchable(text) => rule!(
-            !text.is_empty(),
-            "task {number} cannot be launched, and nobody says why"
-        ),
+        Outcome::Unlaunchable(text) => rule!(!text.is_empty(), "task {number} cannot be launched, and nobody says why"),
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kumi_core::frame::Wire;
 use kumi_core::{
@@ -147,14 +148,8 @@ impl World {
         let Some(lease) = self.processes[id].half.interrupted() else {
             return Ok(());
         };
-        let running = self.processes[id]
-            .running
-            .as_mut()
-            .filter(|running| running.lease == lease);
-        rule!(
-            running.is_some(),
-            "process {id} is interrupted in {lease:?}, which it does not run"
-        );
+        let running = self.processes[id].running.as_mut().filter(|running| running.lease == lease);
+        rule!(running.is_some(), "process {id} is interrupted in {lease:?}, which it does not run");
         let Some(running) = running.filter(|running| !running.interrupted) else {
             return Ok(());
         };
@@ -180,18 +175,8 @@ impl World {
                 Some(Job::Forget { function }) => {
                     process.functions.remove(&function);
                 }
-                Some(Job::Run {
-                    lease,
-                    slot,
-                    function,
-                    payload,
-                    short,
-                    ..
-                }) => {
-                    rule!(
-                        process.functions.contains(&function),
-                        "process {id} does not know {function:?}"
-                    );
+                Some(Job::Run { lease, slot, function, payload, short, .. }) => {
+                    rule!(process.functions.contains(&function), "process {id} does not know {function:?}");
                     if process.link == Link::Local && !process.turn(slot, lease, Slot::Waiting, Slot::Started) {
                         process.half.finished();
                         continue;
@@ -216,17 +201,8 @@ impl World {
         let process = &mut self.processes[id];
         process.begun += 1;
         let most = self.ledger.policy.tasks_max;
-        rule!(
-            most.is_none_or(|most| process.begun <= most),
-            "process {id} runs more than {most:?} tasks"
-        );
-        process.running = Some(Running {
-            task,
-            lease,
-            slot,
-            since: self.now,
-            interrupted: false,
-        });
+        rule!(most.is_none_or(|most| process.begun <= most), "process {id} runs more than {most:?} tasks");
+        process.running = Some(Running { task, lease, slot, since: self.now, interrupted: false });
         let held = process.worker.map(|worker| Spot::Held(worker, lease));
         let local = process.link == Link::Local;
         let note = &mut self.ledger.tasks[task];
@@ -238,14 +214,11 @@ impl World {
             note.spot
         );
         let (runs, crashes) = (note.spec.runs, note.spec.crashes);
+        if !local {
+            self.break_during(id, runs);
+        }
         if self.rng.chance(crashes) {
-            self.post(
-                runs,
-                Letter::Dies {
-                    process: id,
-                    of: Some(lease),
-                },
-            );
+            self.post(runs, Letter::Dies { process: id, of: Some(lease) });
         } else {
             self.post(runs, Letter::Done { process: id, lease });
         }
@@ -257,10 +230,7 @@ impl World {
     pub(super) fn done(&mut self, id: usize, lease: Lease) -> Check {
         let now = self.now;
         let process = &mut self.processes[id];
-        let Some(running) = process
-            .running
-            .filter(|running| running.lease == lease && process.alive)
-        else {
+        let Some(running) = process.running.filter(|running| running.lease == lease && process.alive) else {
             return Ok(());
         };
         process.running = None;
@@ -318,32 +288,43 @@ impl World {
             Link::Remote => {
                 // A reset connection may overtake what was under way.
                 let delay = self.rng.span(10 * MICRO, self.profile.delay);
-                let at = if self.rng.chance(500) {
-                    self.now
-                } else {
-                    last.max(self.now)
-                };
+                let at = if self.rng.chance(500) { self.now } else { last.max(self.now) };
                 self.post_at(at.after(delay), Letter::Gone { process: id });
             }
         }
     }
 
-    /// The link of this process breaks: for good, or for a while. Both sides live on.
-    pub(super) fn breaks(&mut self, id: usize, for_good: bool) {
+    /// The link of this process breaks: for so long, or for good. Both sides live on, and the host may give it up at
+    /// once or wait in vain; what was said before then comes after its tasks went to others.
+    pub(super) fn breaks(&mut self, id: usize, span: Option<Duration>) {
         if !self.processes[id].alive {
             return;
         }
-        self.say(|| format!("the link of process {id} breaks, for good: {for_good}"));
-        if for_good {
-            self.processes[id].lines.cut = true;
-            if !self.rng.chance(self.profile.silent) {
-                self.post(MILLI, Letter::Gone { process: id });
-            }
-            let lives_on = self.rng.span(MILLI, 60 * SECOND);
-            self.post(lives_on, Letter::Dies { process: id, of: None });
-        } else {
-            let span = self.rng.span(100 * MILLI, 3 * self.ledger.policy.silence);
-            self.processes[id].lines.parted = self.now.after(span);
+        let silent = self.rng.chance(self.profile.silent);
+        self.say(|| format!("the link of process {id} breaks for {span:?}, silent: {silent}"));
+        let lines = &mut self.processes[id].lines;
+        match span {
+            Some(span) => lines.parted = self.now.after(span),
+            None => lines.cut = true,
+        }
+        if !silent {
+            self.post(MILLI, Letter::Gone { process: id });
+        }
+        // A worker that finds nobody at the other end ends itself in the end.
+        let lives_on = self.rng.span(MILLI, 60 * SECOND);
+        self.post(lives_on, Letter::Dies { process: id, of: None });
+    }
+
+    /// Sometimes the link breaks while a task runs: until soon after it, or for longer than the host has patience.
+    fn break_during(&mut self, id: usize, runs: Duration) {
+        if self.rng.chance(self.profile.parted) {
+            let silence = self.ledger.policy.silence;
+            let span = if self.rng.chance(700) {
+                runs + self.rng.span(MILLI, SECOND)
+            } else {
+                self.rng.span(silence, 4 * silence)
+            };
+            self.post(runs / 4, Letter::Breaks { process: id, span: Some(span) });
         }
     }
 
@@ -383,10 +364,6 @@ impl World {
             Link::Remote => self.rng.span(20 * MICRO, self.profile.delay),
         };
         // One after the other: no two at the same instant.
-        self.now
-            .after(delay)
-            .max(last)
-            .max(process.lines.parted)
-            .after(std::time::Duration::from_nanos(1))
+        self.now.after(delay).max(last).max(process.lines.parted).after(Duration::from_nanos(1))
     }
 }

@@ -24,7 +24,7 @@ pub struct Profile {
     pub doubled: u64,
     /// Remote workers whose link is cut for good.
     pub cut: u64,
-    /// Remote workers whose link stands still for a while.
+    /// Tasks of remote workers during which the link stands still for a while.
     pub parted: u64,
     /// Deaths and cuts that nobody tells.
     pub silent: u64,
@@ -56,24 +56,15 @@ impl Profile {
     /// The profile of a seed.
     pub fn draw(rng: &mut Rng) -> Self {
         let mut fault = |most: u64| {
-            if rng.chance(400) {
-                rng.between(most / 10, most)
-            } else {
-                0
-            }
+            if rng.chance(400) { rng.between(most / 10, most) } else { 0 }
         };
-        let (slow, doubled, cut, parted) = (fault(100), fault(200), fault(300), fault(400));
+        let (slow, doubled, cut, parted) = (fault(100), fault(200), fault(300), fault(100));
         let (silent, dies, killers) = (fault(1000), fault(400), fault(150));
-        let launch = LaunchFaults {
-            fails: fault(400),
-            mute: fault(200),
-            late: fault(300),
-            twice: fault(400),
-            dies: fault(300),
-        };
+        let launch =
+            LaunchFaults { fails: fault(400), mute: fault(200), late: fault(300), twice: fault(400), dies: fault(300) };
         Self {
             policy: policy(rng),
-            remote: rng.pick(&[0, 0, 500, 1000, 1000]),
+            remote: rng.pick(&[0, 300, 700, 1000]),
             delay: rng.span(50 * MICRO, 50 * MILLI),
             slow,
             doubled,
@@ -83,7 +74,7 @@ impl Profile {
             dies,
             launch,
             hopeless: rng.chance(30),
-            deeds: rng.between(5, 50),
+            deeds: rng.between(10, 80),
             killers,
             ends_early: rng.chance(150),
         }
@@ -91,11 +82,7 @@ impl Profile {
 
     /// The link of a new worker.
     pub fn link(&self, rng: &mut Rng) -> Link {
-        if rng.chance(self.remote) {
-            Link::Remote
-        } else {
-            Link::Local
-        }
+        if rng.chance(self.remote) { Link::Remote } else { Link::Local }
     }
 
     /// The same without faults: what is left to do must now come to an end.
@@ -111,30 +98,14 @@ fn policy(rng: &mut Rng) -> Policy {
         name: "sim".into(),
         workers,
         workers_min: if rng.chance(200) { rng.between(1, workers) } else { 0 },
-        idle: if rng.chance(700) {
-            Some(rng.span(MILLI, 10 * SECOND))
-        } else {
-            None
-        },
-        wall: if rng.chance(250) {
-            Some(rng.span(200 * MILLI, 20 * SECOND))
-        } else {
-            None
-        },
+        idle: if rng.chance(700) { Some(rng.span(MILLI, 10 * SECOND)) } else { None },
+        wall: if rng.chance(250) { Some(rng.span(200 * MILLI, 20 * SECOND)) } else { None },
         launch: rng.span(2 * SECOND, 20 * SECOND),
         kill: rng.span(100 * MILLI, 5 * SECOND),
         silence: rng.span(SECOND, 10 * SECOND),
-        tasks_max: if rng.chance(250) {
-            Some(rng.between(1, 30))
-        } else {
-            None
-        },
+        tasks_max: if rng.chance(250) { Some(rng.between(1, 30)) } else { None },
         crashes_max: rng.below(4) as u32,
-        queue_bytes: if rng.chance(300) {
-            rng.between(500, 20_000)
-        } else {
-            u64::MAX
-        },
+        queue_bytes: if rng.chance(300) { rng.between(500, 20_000) } else { u64::MAX },
         in_process: false,
     }
 }

@@ -15,74 +15,22 @@ pub fn check(ledger: &mut Ledger, brain: &Dispatcher, now: Time) -> Check {
 
 fn counts(ledger: &Ledger, brain: &Dispatcher) -> Check {
     let counts = brain.counts();
-    let expected = ledger
-        .launches
-        .values()
-        .filter(|launch| matches!(launch, Launch::Expected(_)))
-        .count();
+    let expected = ledger.launches.values().filter(|launch| matches!(launch, Launch::Expected(_))).count();
     let idle = ledger.workers.values().filter(|worker| worker.idle()).count();
-    let uncollected = ledger
-        .open
-        .iter()
-        .filter(|number| ledger.tasks[**number].spec.kept)
-        .count()
-        + ledger.kept.len();
-    let brains = (
-        counts.workers,
-        counts.idle,
-        counts.launching,
-        counts.uncollected,
-        counts.finished,
-    );
+    let uncollected = ledger.open.iter().filter(|number| ledger.tasks[**number].spec.kept).count() + ledger.kept.len();
+    let brains = (counts.workers, counts.idle, counts.launching, counts.uncollected, counts.finished);
     let finished = ledger.tasks.len() - ledger.open.len();
     let worlds = (ledger.workers.len(), idle, expected, uncollected, finished);
-    let worlds = (
-        worlds.0 as u64,
-        worlds.1 as u64,
-        worlds.2 as u64,
-        worlds.3 as u64,
-        worlds.4 as u64,
-    );
-    rule!(
-        brains == worlds,
-        "(workers, idle, launching, uncollected, finished): {brains:?} is really {worlds:?}"
-    );
+    let worlds = (worlds.0 as u64, worlds.1 as u64, worlds.2 as u64, worlds.3 as u64, worlds.4 as u64);
+    rule!(brains == worlds, "(workers, idle, launching, uncollected, finished): {brains:?} is really {worlds:?}");
     let open = ledger.open.len() as u64;
-    rule!(
-        counts.waiting + counts.running == open,
-        "{} + {} tasks are really {open}",
-        counts.waiting,
-        counts.running
-    );
-    rule!(
-        brain.unresolved() == open,
-        "{} unresolved tasks are really {open}",
-        brain.unresolved()
-    );
-    let ends = [
-        counts.success,
-        counts.error,
-        counts.crash,
-        counts.cancel,
-        counts.timeout,
-    ];
-    rule!(
-        ends.iter().sum::<u64>() == counts.finished,
-        "{ends:?} are not {} ends",
-        counts.finished
-    );
-    rule!(
-        counts.queued_bytes == ledger.bytes,
-        "{} bytes are really {}",
-        counts.queued_bytes,
-        ledger.bytes
-    );
+    rule!(counts.waiting + counts.running == open, "{} + {} tasks are really {open}", counts.waiting, counts.running);
+    rule!(brain.unresolved() == open, "{} unresolved tasks are really {open}", brain.unresolved());
+    let ends = [counts.success, counts.error, counts.crash, counts.cancel, counts.timeout];
+    rule!(ends.iter().sum::<u64>() == counts.finished, "{ends:?} are not {} ends", counts.finished);
+    rule!(counts.queued_bytes == ledger.bytes, "{} bytes are really {}", counts.queued_bytes, ledger.bytes);
     let most = ledger.policy.queue_bytes;
-    rule!(
-        ledger.bytes <= most || open == 1,
-        "{} bytes in {open} tasks, of {most} allowed",
-        ledger.bytes
-    );
+    rule!(ledger.bytes <= most || open == 1, "{} bytes in {open} tasks, of {most} allowed", ledger.bytes);
     Ok(())
 }
 
@@ -91,25 +39,12 @@ fn nobody_idle_beside_work(ledger: &Ledger) -> Check {
     let Some((idle, _)) = ledger.workers.iter().find(|(_, worker)| worker.idle()) else {
         return Ok(());
     };
-    rule!(
-        ledger.waiting.is_empty(),
-        "{idle:?} is idle, and task {:?} waits",
-        ledger.waiting.first()
-    );
+    rule!(ledger.waiting.is_empty(), "{idle:?} is idle, and task {:?} waits", ledger.waiting.first());
     let count = |of: &dyn Fn(&WorkerNote) -> usize| ledger.workers.values().map(of).sum::<usize>();
     let idle = count(&|worker| usize::from(worker.idle()));
-    let asked = count(&|worker| {
-        worker
-            .held
-            .iter()
-            .filter(|held| held.asked_back && !held.answered)
-            .count()
-    });
+    let asked = count(&|worker| worker.held.iter().filter(|held| held.asked_back && !held.answered).count());
     let behind = count(&|worker| worker.held.iter().skip(1).filter(|held| !held.asked_back).count());
-    rule!(
-        idle <= asked || behind == 0,
-        "{idle} workers are idle beside {behind} tasks, only {asked} are asked back"
-    );
+    rule!(idle <= asked || behind == 0, "{idle} workers are idle beside {behind} tasks, only {asked} are asked back");
     Ok(())
 }
 
@@ -118,52 +53,26 @@ fn nothing_overdue(ledger: &Ledger, now: Time) -> Check {
     let policy = &ledger.policy;
     for (launch, state) in &ledger.launches {
         if let Launch::Expected(since) = state {
-            rule!(
-                now <= since.after(policy.launch),
-                "{launch:?} is overdue since {since:?}"
-            );
+            rule!(now <= since.after(policy.launch), "{launch:?} is overdue since {since:?}");
         }
     }
     for (id, worker) in &ledger.workers {
-        let stops = worker
-            .held
-            .iter()
-            .filter_map(|held| held.interrupted)
-            .chain(worker.told_to_leave);
+        let stops = worker.held.iter().filter_map(|held| held.interrupted).chain(worker.told_to_leave);
         for since in stops {
-            rule!(
-                worker.killed || now <= since.after(policy.kill),
-                "{id:?} should have been killed"
-            );
+            rule!(worker.killed || now <= since.after(policy.kill), "{id:?} should have been killed");
         }
         let dead = worker.heard.after(policy.silence + policy.silence / 2);
-        rule!(
-            worker.link == kumi_core::Link::Local || now <= dead,
-            "{id:?} is silent since {:?}",
-            worker.heard
-        );
-        let leaves = policy
-            .idle
-            .filter(|_| policy.workers_min == 0)
-            .map(|idle| worker.idle_since.after(idle));
-        rule!(
-            !worker.idle() || leaves.is_none_or(|leaves| now <= leaves),
-            "{id:?} should have left as idle"
-        );
+        rule!(worker.link == kumi_core::Link::Local || now <= dead, "{id:?} is silent since {:?}", worker.heard);
+        let leaves = policy.idle.filter(|_| policy.workers_min == 0).map(|idle| worker.idle_since.after(idle));
+        rule!(!worker.idle() || leaves.is_none_or(|leaves| now <= leaves), "{id:?} should have left as idle");
     }
     for number in &ledger.open {
         let task = &ledger.tasks[*number];
         let total = task.spec.total_limit.map(|limit| task.submitted.after(limit));
-        rule!(
-            total.is_none_or(|end| now <= end),
-            "task {number} exceeds seconds_total"
-        );
+        rule!(total.is_none_or(|end| now <= end), "task {number} exceeds seconds_total");
         let run = task.spec.run_limit.map(|limit| task.dealt.after(limit));
         let held = !ledger.waiting.contains(number);
-        rule!(
-            !held || run.is_none_or(|end| now <= end),
-            "task {number} exceeds seconds_run"
-        );
+        rule!(!held || run.is_none_or(|end| now <= end), "task {number} exceeds seconds_run");
     }
     Ok(())
 }

@@ -91,26 +91,10 @@ impl Spec {
             raises: rng.chance(100),
             once: rng.chance(80),
             kept: rng.chance(300),
-            crashes_max: if rng.chance(200) {
-                rng.below(3) as u32
-            } else {
-                crashes_max
-            },
-            run_limit: if rng.chance(60) {
-                Some(rng.span(MILLI, SECOND))
-            } else {
-                None
-            },
-            total_limit: if rng.chance(60) {
-                Some(rng.span(MILLI, 3 * SECOND))
-            } else {
-                None
-            },
-            payload: if rng.chance(30) {
-                5_000
-            } else {
-                8 + rng.below(200) as usize
-            },
+            crashes_max: if rng.chance(200) { rng.below(3) as u32 } else { crashes_max },
+            run_limit: if rng.chance(60) { Some(rng.span(MILLI, SECOND)) } else { None },
+            total_limit: if rng.chance(60) { Some(rng.span(MILLI, 3 * SECOND)) } else { None },
+            payload: if rng.chance(30) { 5_000 } else { 8 + rng.below(200) as usize },
         }
     }
 

@@ -51,27 +51,13 @@ impl World {
         let id = match answer {
             Ok(id) => id,
             Err(error) => {
-                self.ledger.saw(if self.ledger.closing {
-                    "a closed queue"
-                } else {
-                    "a full queue"
-                });
-                let right = if self.ledger.closing {
-                    SubmitError::Closed
-                } else {
-                    SubmitError::Full
-                };
-                rule!(
-                    error == right && (self.ledger.closing || !fits),
-                    "task {number} is refused: {error:?}"
-                );
+                self.ledger.saw(if self.ledger.closing { "a closed queue" } else { "a full queue" });
+                let right = if self.ledger.closing { SubmitError::Closed } else { SubmitError::Full };
+                rule!(error == right && (self.ledger.closing || !fits), "task {number} is refused: {error:?}");
                 return self.absorb();
             }
         };
-        rule!(
-            fits && !self.ledger.closing,
-            "task {number} is taken, though there is no room"
-        );
+        rule!(fits && !self.ledger.closing, "task {number} is taken, though there is no room");
         self.ledger.submitted(Note::new(id, spec, self.now));
         if !self.brain.watch(id) && !self.ledger.tasks[number].spec.kept {
             let view = self.brain.view(id);
@@ -99,19 +85,12 @@ impl World {
             note.wish = Wish::Cancel;
             self.brain.cancel(self.now, id);
         } else {
-            note.wish = if note.wish == Wish::Cancel {
-                Wish::Cancel
-            } else {
-                Wish::CancelIfWaiting
-            };
+            note.wish = if note.wish == Wish::Cancel { Wish::Cancel } else { Wish::CancelIfWaiting };
             self.brain.cancel_waiting(self.now, id);
         }
         self.say(|| format!("cancel {number}, running too: {running_too}"));
         self.absorb()?;
-        rule!(
-            !running_too || !self.ledger.open.contains(&number),
-            "task {number} is cancelled, but not done"
-        );
+        rule!(!running_too || !self.ledger.open.contains(&number), "task {number} is cancelled, but not done");
         self.carry_out()
     }
 
@@ -134,11 +113,7 @@ impl World {
             rule!(self.brain.view(id).is_some(), "{id:?} is popped without a record");
             self.brain.release(id);
         }
-        rule!(
-            self.ledger.kept.is_empty(),
-            "tasks {:?} are kept, but not to be had",
-            self.ledger.kept
-        );
+        rule!(self.ledger.kept.is_empty(), "tasks {:?} are kept, but not to be had", self.ledger.kept);
         self.absorb()
     }
 
@@ -165,11 +140,7 @@ impl World {
         }
         self.brain.terminate(self.now);
         self.absorb()?;
-        rule!(
-            self.ledger.open.is_empty(),
-            "tasks {:?} survive the end",
-            self.ledger.open
-        );
+        rule!(self.ledger.open.is_empty(), "tasks {:?} survive the end", self.ledger.open);
         Ok(())
     }
 }

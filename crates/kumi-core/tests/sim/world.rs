@@ -54,7 +54,7 @@ pub enum Letter {
         process: usize,
         of: Option<Lease>,
     },
-    /// Its link breaks.
+    /// Its link breaks: for so long, or for good.
     Breaks {
         process: usize,
         for_good: bool,
@@ -98,9 +98,7 @@ impl World {
             brain.plant(bug);
         }
         let kinds = [Kind::Short, Kind::Short, Kind::Mixed, Kind::Middle, Kind::Long];
-        let functions = kinds
-            .map(|kind| (brain.define(Arc::from([]), Arc::from("function")), kind))
-            .to_vec();
+        let functions = kinds.map(|kind| (brain.define(Arc::from([]), Arc::from("function")), kind)).to_vec();
         Self {
             now: Time(0),
             letters: BTreeMap::new(),
@@ -194,10 +192,7 @@ impl World {
             Letter::Launched(launch) => self.tell(Event::Launched { launch }),
             Letter::LaunchFailed(launch) => {
                 self.ledger.launch_failed(self.now, launch);
-                self.tell(Event::LaunchFailed {
-                    launch,
-                    text: Arc::from("the launcher fails"),
-                })
+                self.tell(Event::LaunchFailed { launch, text: Arc::from("the launcher fails") })
             }
             Letter::Starts(launch, link) => {
                 self.starts(launch, link);
@@ -219,8 +214,8 @@ impl World {
                 self.dies(process, of);
                 Ok(())
             }
-            Letter::Breaks { process, for_good } => {
-                self.breaks(process, for_good);
+            Letter::Breaks { process, span } => {
+                self.breaks(process, span);
                 Ok(())
             }
             Letter::Killed { process } => {
@@ -237,12 +232,7 @@ impl World {
         let id = self.processes.len();
         self.processes.push(Process::new(launch, link));
         self.say(|| format!("process {id} of {launch:?} starts, {link:?}"));
-        let hello = FromWorker::Hello {
-            version: 1,
-            python: (3, 11),
-            pid: id as u32,
-            host: "host".into(),
-        };
+        let hello = FromWorker::Hello { version: 1, python: (3, 11), pid: id as u32, host: "host".into() };
         self.send_up(id, &[hello]);
         if self.rng.chance(self.profile.launch.dies) {
             self.processes[id].lines.cut = link == Link::Remote;
@@ -254,11 +244,9 @@ impl World {
         }
         if link == Link::Remote {
             self.post(MILLI, Letter::Beat { process: id });
-            for (permille, for_good) in [(self.profile.cut, true), (self.profile.parted, false)] {
-                if self.rng.chance(permille) {
-                    let after = self.rng.span(100 * MICRO, 10 * SECOND);
-                    self.post(after, Letter::Breaks { process: id, for_good });
-                }
+            if self.rng.chance(self.profile.cut) {
+                let after = self.rng.span(MILLI, 3 * SECOND);
+                self.post(after, Letter::Breaks { process: id, span: None });
             }
         }
     }
@@ -284,11 +272,7 @@ impl World {
 
     fn join(&mut self, id: usize, pid: u32, host: String) -> Check {
         let (launch, link) = (self.processes[id].launch, self.processes[id].link);
-        let face = Face {
-            name: format!("sim-{id}"),
-            pid,
-            host,
-        };
+        let face = Face { name: format!("sim-{id}"), pid, host };
         let worker = self.brain.join(self.now, launch, face, link);
         self.say(|| format!("process {id} of {launch:?} joins as {worker:?}"));
         self.ledger.joined(self.now, launch, link, worker)?;
@@ -297,12 +281,7 @@ impl World {
                 self.processes[id].worker = Some(worker);
                 self.hosts.insert(worker, id);
             }
-            None => self.send_down(
-                id,
-                &ToWorker::Refuse {
-                    reason: "not expected".into(),
-                },
-            ),
+            None => self.send_down(id, &ToWorker::Refuse { reason: "not expected".into() }),
         }
         self.absorb()
     }
@@ -324,25 +303,15 @@ impl World {
         let Some(worker) = self.processes[id].worker else {
             let launch = self.processes[id].launch;
             self.ledger.launch_failed(self.now, launch);
-            return self.tell(Event::LaunchFailed {
-                launch,
-                text: Arc::from("the process ended at once"),
-            });
+            return self.tell(Event::LaunchFailed { launch, text: Arc::from("the process ended at once") });
         };
         for message in self.processes[id].unsent() {
             self.said(worker, message)?;
         }
         let begun = self.processes[id].begun();
         self.ledger.gone(self.now, worker, begun)?;
-        let certificate = Certificate {
-            cause: "exit code 3".into(),
-            ..Certificate::default()
-        };
-        self.tell(Event::Gone {
-            worker,
-            begun,
-            certificate,
-        })
+        let certificate = Certificate { cause: "exit code 3".into(), ..Certificate::default() };
+        self.tell(Event::Gone { worker, begun, certificate })
     }
 
     fn tell(&mut self, event: Event) -> Check {
@@ -419,11 +388,7 @@ impl World {
         if self.rng.chance(faults.mute) {
             return;
         }
-        let late = if self.rng.chance(faults.late) {
-            self.ledger.policy.launch
-        } else {
-            Duration::ZERO
-        };
+        let late = if self.rng.chance(faults.late) { self.ledger.policy.launch } else { Duration::ZERO };
         self.post(soon + late, Letter::Starts(launch, link));
         if self.rng.chance(faults.twice) {
             let again = self.rng.span(MILLI, SECOND);
@@ -434,10 +399,7 @@ impl World {
     /// Ends what exists of a launch. What starts later, or is not found, will say hello in vain.
     fn abandon(&mut self, launch: LaunchId) {
         let ids = 0..self.processes.len();
-        for id in ids
-            .filter(|id| self.processes[*id].launch == launch)
-            .collect::<Vec<_>>()
-        {
+        for id in ids.filter(|id| self.processes[*id].launch == launch).collect::<Vec<_>>() {
             if self.rng.chance(700) {
                 self.die(id);
             }

@@ -22,26 +22,17 @@ fn section(heading: &str) -> &'static str {
 
 /// The cells of the tables in a section.
 fn rows(heading: &str) -> Vec<Vec<&'static str>> {
-    let tables = section(heading)
-        .lines()
-        .filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
+    let tables = section(heading).lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
     tables.map(|row| row.split(" | ").map(str::trim).collect()).collect()
 }
 
 /// Values and frames of the document's golden messages, by direction.
 pub fn golden() -> (Golden<ToWorker>, Golden<FromWorker>) {
-    let block = section("Golden bytes")
-        .split("```")
-        .nth(1)
-        .unwrap()
-        .strip_prefix("golden\n")
-        .unwrap();
+    let block = section("Golden bytes").split("```").nth(1).unwrap().strip_prefix("golden\n").unwrap();
     let (mut to, mut from) = (Vec::new(), Vec::new());
     for pair in block.lines().collect::<Vec<_>>().chunks(2) {
         let hex: String = pair[1].split_whitespace().collect();
-        let bytes = (0..hex.len())
-            .step_by(2)
-            .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap());
+        let bytes = (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap());
         let bytes: Vec<u8> = bytes.collect();
         let value = pair[0].to_owned();
         match bytes[4] {
@@ -57,43 +48,26 @@ fn to_worker_form(message: &ToWorker) -> &'static str {
     match message {
         ToWorker::Welcome { name: _ } => "Welcome {name: text}",
         ToWorker::Refuse { reason: _ } => "Refuse {reason: text}",
-        ToWorker::Define {
-            function: _,
-            payload: _,
-        } => "Define {function: u64, payload: payload}",
+        ToWorker::Define { function: _, payload: _ } => "Define {function: u64, payload: payload}",
         ToWorker::Forget { function: _ } => "Forget {function: u64}",
-        ToWorker::Run {
-            task: _,
-            lease: _,
-            slot: _,
-            function: _,
-            short: _,
-            payload: _,
-        } => "Run {task: u64, lease: u64, slot: u16, function: u64, short: bool, payload: payload}",
+        ToWorker::Run { task: _, lease: _, slot: _, function: _, short: _, payload: _ } => {
+            "Run {task: u64, lease: u64, slot: u16, function: u64, short: bool, payload: payload}"
+        }
         ToWorker::Recall { lease: _ } => "Recall {lease: u64}",
         ToWorker::Interrupt { lease: _ } => "Interrupt {lease: u64}",
         ToWorker::Ping => "Ping {}",
-        ToWorker::Stop {
-            leave: Leave::Idle | Leave::Wall | Leave::Tasks | Leave::Closing,
-        } => "Stop {leave: leave}",
+        ToWorker::Stop { leave: Leave::Idle | Leave::Wall | Leave::Tasks | Leave::Closing } => "Stop {leave: leave}",
     }
 }
 
 fn from_worker_form(message: &FromWorker) -> &'static str {
     match message {
-        FromWorker::Hello {
-            version: _,
-            python: _,
-            pid: _,
-            host: _,
-        } => "Hello {version: u32, python: u8 u8, pid: u32, host: text}",
-        FromWorker::Finished {
-            lease: _,
-            success: _,
-            started: _,
-            nanoseconds: _,
-            payload: _,
-        } => "Finished {lease: u64, success: bool, started: u64, nanoseconds: u64, payload: payload}",
+        FromWorker::Hello { version: _, python: _, pid: _, host: _ } => {
+            "Hello {version: u32, python: u8 u8, pid: u32, host: text}"
+        }
+        FromWorker::Finished { lease: _, success: _, started: _, nanoseconds: _, payload: _ } => {
+            "Finished {lease: u64, success: bool, started: u64, nanoseconds: u64, payload: payload}"
+        }
         FromWorker::Recalled { lease: _, back: _ } => "Recalled {lease: u64, back: bool}",
         FromWorker::Heartbeat => "Heartbeat {}",
     }
@@ -119,30 +93,16 @@ fn check_golden<M: Wire + Clone + Debug + PartialEq>(
         assert_eq!(*value, format!("{message:?}"));
         assert_eq!(round_trip(message), *bytes, "{value}");
         let name = format!("`{}`", form(message));
-        let row = table
-            .iter()
-            .find(|row| row[0] == name)
-            .unwrap_or_else(|| unreachable!("{name} is not in the table"));
+        let row = table.iter().find(|row| row[0] == name).unwrap_or_else(|| unreachable!("{name} is not in the table"));
         assert_eq!((row[1], row[4]), (direction, bytes[4].to_string().as_str()), "{value}");
         assert!((1..=PROTOCOL).contains(&row[5].parse().unwrap()), "{value}");
         let state_diagram = section("Life of a connection").split("```").nth(1).unwrap();
-        assert!(
-            state_diagram.contains(form(message).split(' ').next().unwrap()),
-            "{value}"
-        );
+        assert!(state_diagram.contains(form(message).split(' ').next().unwrap()), "{value}");
     }
     let kinds: BTreeSet<u8> = messages.iter().map(|(_, _, bytes)| bytes[4]).collect();
-    assert_eq!(
-        kinds.into_iter().collect::<Vec<_>>(),
-        known_kinds::<M>(),
-        "golden messages and kinds of the decoder"
-    );
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), known_kinds::<M>(), "golden messages and kinds of the decoder");
     let told = table.iter().filter(|row| row[1] == direction).count();
-    assert_eq!(
-        told,
-        known_kinds::<M>().len(),
-        "rows of the table and kinds of the decoder"
-    );
+    assert_eq!(told, known_kinds::<M>().len(), "rows of the table and kinds of the decoder");
 }
 
 #[test]
@@ -152,11 +112,7 @@ fn the_document_tells_every_message_and_its_bytes() {
     check_golden(&from, from_worker_form, "worker → host");
     for code in 0..=255 {
         let stop = frame(9, &[code]);
-        assert_eq!(
-            to.iter().any(|(_, _, bytes)| *bytes == stop),
-            drip::<ToWorker>(&stop).1.is_none(),
-            "leave {code}"
-        );
+        assert_eq!(to.iter().any(|(_, _, bytes)| *bytes == stop), drip::<ToWorker>(&stop).1.is_none(), "leave {code}");
     }
 }
 
@@ -168,12 +124,9 @@ fn the_document_tells_bounds_errors_and_reserved_kinds() {
         assert!(bounds.split(' ').any(|word| word == bound.to_string()), "{bound}");
     }
     let errors = rows("Malformed input");
-    for error in [
-        FrameError::TooLong { length: 0 },
-        FrameError::UnknownKind(0),
-        FrameError::Malformed,
-        FrameError::Misplaced,
-    ] {
+    for error in
+        [FrameError::TooLong { length: 0 }, FrameError::UnknownKind(0), FrameError::Malformed, FrameError::Misplaced]
+    {
         assert!(errors.iter().any(|row| row[0] == error_name(error)), "{error:?}");
     }
     let range = |cell: &str| -> RangeInclusive<u8> {
@@ -181,18 +134,8 @@ fn the_document_tells_bounds_errors_and_reserved_kinds() {
         first.parse().unwrap()..=last.parse().unwrap()
     };
     for row in rows("Reserved").iter().filter(|row| row[0].contains('–')) {
-        assert!(
-            !known_kinds::<ToWorker>()
-                .iter()
-                .any(|kind| range(row[0]).contains(kind)),
-            "{row:?}"
-        );
-        assert!(
-            !known_kinds::<FromWorker>()
-                .iter()
-                .any(|kind| range(row[1]).contains(kind)),
-            "{row:?}"
-        );
+        assert!(!known_kinds::<ToWorker>().iter().any(|kind| range(row[0]).contains(kind)), "{row:?}");
+        assert!(!known_kinds::<FromWorker>().iter().any(|kind| range(row[1]).contains(kind)), "{row:?}");
     }
 }
 

@@ -18,11 +18,7 @@ pub fn streams() -> (UnixStream, UnixStream) {
 
 /// Waits until the descriptor is readable or at its end.
 pub fn wait_for(fd: impl AsFd) {
-    let mut ready = libc::pollfd {
-        fd: fd.as_fd().as_raw_fd(),
-        events: libc::POLLIN,
-        revents: 0,
-    };
+    let mut ready = libc::pollfd { fd: fd.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: one valid pollfd.
     let count = unsafe { libc::poll(&mut ready, 1, LIMIT.as_millis() as libc::c_int) };
     assert_eq!(count, 1, "nothing came within {LIMIT:?}");

@@ -1,0 +1,578 @@
+//! The dispatcher's rules as small stories. A [`Crew`] plays the hands: it carries messages by hand, so that each
+//! story decides what arrives when.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kumi_core::message::{FromWorker, Leave, ToWorker};
+use kumi_core::{
+    Action, Begun, Certificate, Dispatcher, Event, Face, FunctionId, LaunchId, Lease, Limit, Link, NewTask, Outcome,
+    Policy, TaskId, Time, WorkerHalf, WorkerId,
+};
+
+const MILLI: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A dispatcher with the hands of the story's teller.
+struct Crew {
+    now: Time,
+    brain: Dispatcher,
+    function: FunctionId,
+    launches: Vec<LaunchId>,
+    abandoned: Vec<LaunchId>,
+    /// What each worker was sent, or was asked for through its page, and the story has not looked at yet.
+    sent: BTreeMap<WorkerId, Vec<ToWorker>>,
+    killed: Vec<WorkerId>,
+    /// Task of each lease, and the last lease of each task.
+    tasks: BTreeMap<Lease, TaskId>,
+    leases: BTreeMap<TaskId, Lease>,
+}
+
+fn policy(workers: u64) -> Policy {
+    Policy {
+        name: "crew".into(),
+        workers,
+        workers_min: 0,
+        idle: None,
+        wall: None,
+        launch: 60 * SECOND,
+        kill: 5 * SECOND,
+        silence: 30 * SECOND,
+        tasks_max: None,
+        crashes_max: 1,
+        queue_bytes: u64::MAX,
+        in_process: false,
+    }
+}
+
+impl Crew {
+    fn new(policy: Policy) -> Self {
+        let mut brain = Dispatcher::new(policy);
+        let function = brain.define(Arc::from([]), Arc::from("f"));
+        brain.start(Time(0));
+        let mut crew = Self {
+            now: Time(0),
+            brain,
+            function,
+            launches: Vec::new(),
+            abandoned: Vec::new(),
+            sent: BTreeMap::new(),
+            killed: Vec::new(),
+            tasks: BTreeMap::new(),
+            leases: BTreeMap::new(),
+        };
+        crew.listen();
+        crew
+    }
+
+    /// A crew of one worker that knows the function to be short, and holds nothing.
+    fn of_one_that_is_fast(policy: Policy, link: Link) -> (Self, WorkerId) {
+        let mut crew = Self::new(policy);
+        let first = crew.submit();
+        let worker = crew.join(link);
+        crew.finish(worker, first, 10_000);
+        crew.sent.clear();
+        (crew, worker)
+    }
+
+    fn listen(&mut self) {
+        while let Some(action) = self.brain.next_action() {
+            match action {
+                Action::Send { worker, message } => {
+                    if let ToWorker::Run { task, lease, .. } = message {
+                        self.tasks.insert(lease, task);
+                        self.leases.insert(task, lease);
+                    }
+                    self.sent.entry(worker).or_default().push(message);
+                }
+                Action::Recall { worker, lease, .. } => {
+                    self.sent.entry(worker).or_default().push(ToWorker::Recall { lease });
+                }
+                Action::Launch { launches } => self.launches.extend(launches),
+                Action::Abandon { launch } => self.abandoned.push(launch),
+                Action::Kill { worker } => self.killed.push(worker),
+                Action::Resolved { .. } => {}
+            }
+        }
+        self.brain.check().unwrap();
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.brain.handle(self.now, event);
+        self.listen();
+    }
+
+    fn say(&mut self, worker: WorkerId, message: FromWorker) {
+        self.tell(Event::Said { worker, message });
+    }
+
+    fn wait(&mut self, span: Duration) {
+        self.now = self.now.after(span);
+        self.tell(Event::Tick);
+    }
+
+    fn submit_as(&mut self, change: impl FnOnce(&mut NewTask)) -> TaskId {
+        let mut task = NewTask {
+            function: self.function,
+            payload: Arc::from([]),
+            crashes_max: None,
+            once: false,
+            kept: false,
+            seconds_run: None,
+            seconds_total: None,
+        };
+        change(&mut task);
+        let id = self.brain.submit(self.now, task).unwrap();
+        self.listen();
+        id
+    }
+
+    fn submit(&mut self) -> TaskId {
+        self.submit_as(|_| ())
+    }
+
+    fn submit_many(&mut self, count: usize) -> Vec<TaskId> {
+        (0..count).map(|_| self.submit()).collect()
+    }
+
+    /// A worker for the oldest launch that has none.
+    fn join(&mut self, link: Link) -> WorkerId {
+        let launch = self.launches.remove(0);
+        let face = Face { name: "worker".into(), pid: 1, host: "here".into() };
+        let worker = self.brain.join(self.now, launch, face, link).unwrap();
+        self.listen();
+        worker
+    }
+
+    fn finish(&mut self, worker: WorkerId, task: TaskId, nanoseconds: u64) {
+        let lease = self.leases[&task];
+        let payload = Arc::from([]);
+        self.say(worker, FromWorker::Finished { lease, success: true, started: 0, nanoseconds, payload });
+    }
+
+    fn answer_recall(&mut self, worker: WorkerId, task: TaskId, back: bool) {
+        let lease = self.leases[&task];
+        self.say(worker, FromWorker::Recalled { lease, back });
+    }
+
+    fn fail_launch(&mut self, text: &str) {
+        let launch = self.launches.remove(0);
+        self.tell(Event::LaunchFailed { launch, text: Arc::from(text) });
+    }
+
+    fn dies(&mut self, worker: WorkerId, begun: Begun) {
+        let certificate = Certificate { cause: "SIGSEGV".into(), ..Certificate::default() };
+        self.tell(Event::Gone { worker, begun, certificate });
+    }
+
+    fn dies_of(&mut self, worker: WorkerId, task: TaskId) {
+        self.dies(worker, Begun::One(self.leases[&task]));
+    }
+
+    /// The tasks that a worker was sent since the story last looked.
+    fn dealt(&mut self, worker: WorkerId) -> Vec<TaskId> {
+        let sent = self.sent.remove(&worker).unwrap_or_default();
+        let run = |message| {
+            if let ToWorker::Run { task, .. } = message { Some(task) } else { None }
+        };
+        sent.into_iter().filter_map(run).collect()
+    }
+
+    /// The tasks that a worker was asked for since the story last looked.
+    fn asked_back(&mut self, worker: WorkerId) -> Vec<TaskId> {
+        let sent = self.sent.remove(&worker).unwrap_or_default();
+        let recall = |message| {
+            if let ToWorker::Recall { lease } = message { Some(self.tasks[&lease]) } else { None }
+        };
+        sent.into_iter().filter_map(recall).collect()
+    }
+
+    fn told_to_leave(&mut self, worker: WorkerId) -> Option<Leave> {
+        let sent = self.sent.remove(&worker).unwrap_or_default();
+        sent.into_iter().find_map(|message| if let ToWorker::Stop { leave } = message { Some(leave) } else { None })
+    }
+
+    fn interrupted(&mut self, worker: WorkerId, task: TaskId) -> bool {
+        let lease = self.leases[&task];
+        self.sent.remove(&worker).unwrap_or_default().contains(&ToWorker::Interrupt { lease })
+    }
+
+    fn attempts(&self, task: TaskId) -> u32 {
+        self.brain.view(task).unwrap().attempts
+    }
+
+    fn crashed(&self, task: TaskId) -> bool {
+        matches!(self.brain.outcome(task), Some(Outcome::Crash(_)))
+    }
+}
+
+#[test]
+fn a_task_of_which_nothing_is_known_is_dealt_alone() {
+    let mut crew = Crew::new(policy(1));
+    let tasks = crew.submit_many(3);
+    let worker = crew.join(Link::Local);
+    assert_eq!(crew.dealt(worker), tasks[..1]);
+}
+
+#[test]
+fn short_tasks_are_dealt_up_to_a_window_of_a_millisecond() {
+    let mut crew = Crew::new(policy(1));
+    let tasks = crew.submit_many(200);
+    let worker = crew.join(Link::Local);
+    crew.dealt(worker);
+    crew.finish(worker, tasks[0], 100_000);
+    assert_eq!(crew.dealt(worker), tasks[1..11], "ten of 100 us");
+}
+
+#[test]
+fn long_tasks_and_once_tasks_are_never_prefetched() {
+    let (mut crew, worker) = Crew::of_one_that_is_fast(policy(1), Link::Local);
+    let first = crew.submit_as(|task| task.once = true);
+    crew.submit_many(3);
+    assert_eq!(crew.dealt(worker), [first], "nothing goes behind a once task");
+    crew.finish(worker, first, 2_000_000);
+    assert_eq!(crew.dealt(worker).len(), 1, "nothing goes behind a long task");
+}
+
+#[test]
+fn what_a_worker_has_not_begun_is_taken_back_youngest_first_for_an_idle_one() {
+    let (mut crew, busy) = Crew::of_one_that_is_fast(policy(2), Link::Local);
+    let front = crew.submit();
+    let tasks = crew.submit_many(6);
+    crew.finish(busy, front, 10_000);
+    crew.dealt(busy);
+    let idle = crew.join(Link::Local);
+    assert_eq!(crew.asked_back(busy), [tasks[5], tasks[4], tasks[3]], "the younger half");
+    crew.answer_recall(busy, tasks[5], true);
+    assert_eq!(crew.dealt(idle), [tasks[5]]);
+    crew.answer_recall(busy, tasks[4], false);
+    crew.answer_recall(busy, tasks[3], true);
+    assert_eq!(crew.dealt(idle), [], "what has begun stays, what came back waits for its turn");
+}
+
+#[test]
+fn an_idle_worker_asks_the_next_when_the_first_has_nothing_to_give() {
+    let (mut crew, one) = Crew::of_one_that_is_fast(policy(3), Link::Local);
+    let fronts = crew.submit_many(2);
+    let two = crew.join(Link::Local);
+    let tasks = crew.submit_many(6);
+    crew.finish(one, fronts[0], 10_000);
+    crew.finish(two, fronts[1], 10_000);
+    crew.sent.clear();
+    let idle = crew.join(Link::Local);
+    let asked = [crew.asked_back(one), crew.asked_back(two)];
+    let (giver, other) = if asked[0].is_empty() { (two, one) } else { (one, two) };
+    let task = asked.concat()[0];
+    crew.answer_recall(giver, task, false);
+    assert!(!crew.asked_back(other).is_empty());
+    assert_eq!(crew.dealt(idle), []);
+    assert!(tasks.contains(&task));
+}
+
+#[test]
+fn what_is_behind_a_task_that_turns_out_to_be_long_is_taken_back() {
+    let (mut crew, worker) = Crew::of_one_that_is_fast(policy(1), Link::Local);
+    crew.wait(60 * SECOND);
+    let tasks = crew.submit_many(3);
+    crew.finish(worker, tasks[0], 10_000);
+    crew.dealt(worker);
+    crew.wait(4 * MILLI);
+    assert_eq!(crew.asked_back(worker), []);
+    crew.wait(MILLI);
+    assert_eq!(crew.asked_back(worker), [tasks[2]]);
+}
+
+#[test]
+fn a_minute_of_rest_does_not_look_like_a_long_task() {
+    let (mut crew, worker) = Crew::of_one_that_is_fast(policy(1), Link::Local);
+    crew.wait(60 * SECOND);
+    let front = crew.submit();
+    crew.wait(3 * MILLI);
+    let tasks = crew.submit_many(2);
+    crew.finish(worker, front, 10_000);
+    assert_eq!(crew.dealt(worker), [front, tasks[0], tasks[1]]);
+    crew.wait(5 * MILLI);
+    crew.answer_recall(worker, tasks[1], true);
+    crew.finish(worker, tasks[0], 10_000);
+    // Estimated at the five milliseconds of silence, not at the minute before, it is soon known as short again.
+    for _ in 0..8 {
+        let task = crew.submit();
+        crew.finish(worker, tasks[1], 10_000);
+        crew.finish(worker, task, 10_000);
+    }
+    let front = crew.submit();
+    let more = crew.submit_many(2);
+    crew.dealt(worker);
+    crew.finish(worker, front, 10_000);
+    assert_eq!(crew.dealt(worker), more);
+}
+
+#[test]
+fn only_the_task_that_had_begun_is_blamed() {
+    let (mut crew, worker) = Crew::of_one_that_is_fast(policy(1), Link::Local);
+    let front = crew.submit();
+    let tasks = crew.submit_many(3);
+    crew.finish(worker, front, 10_000);
+    crew.dies_of(worker, tasks[1]);
+    let next = crew.join(Link::Local);
+    for task in &tasks {
+        crew.finish(next, *task, 10_000);
+    }
+    assert_eq!(tasks.iter().map(|task| crew.attempts(*task)).collect::<Vec<_>>(), [1, 2, 1]);
+}
+
+#[test]
+fn a_task_crashes_at_most_once_more_than_allowed() {
+    let mut crew = Crew::new(policy(1));
+    let task = crew.submit();
+    for allowed in [true, false] {
+        let worker = crew.join(Link::Local);
+        assert_eq!(crew.dealt(worker), [task]);
+        crew.dies_of(worker, task);
+        assert_eq!(crew.crashed(task), !allowed);
+    }
+    assert_eq!(crew.brain.view(task).unwrap().certificate.unwrap().cause, "SIGSEGV");
+}
+
+#[test]
+fn a_once_task_never_begins_twice() {
+    let mut crew = Crew::new(policy(1));
+    let (unlucky, lucky) = (crew.submit_as(|task| task.once = true), crew.submit_as(|task| task.once = true));
+    let worker = crew.join(Link::Local);
+    crew.dies_of(worker, unlucky);
+    assert!(crew.crashed(unlucky));
+    let worker = crew.join(Link::Local);
+    assert_eq!(crew.dealt(worker), [lucky]);
+    crew.dies(worker, Begun::Nothing);
+    assert_eq!(crew.brain.outcome(lucky), None, "the page says that it had not begun");
+}
+
+#[test]
+fn suspects_run_alone_and_are_blamed_only_then() {
+    let (mut crew, worker) = Crew::of_one_that_is_fast(policy(1), Link::Remote);
+    let front = crew.submit();
+    let tasks = crew.submit_many(3);
+    crew.finish(worker, front, 10_000);
+    assert_eq!(crew.dealt(worker)[1..], tasks);
+    crew.dies(worker, Begun::Unknown);
+    for _ in 0..2 {
+        let worker = crew.join(Link::Remote);
+        assert_eq!(crew.dealt(worker), [tasks[0]]);
+        crew.dies(worker, Begun::Unknown);
+    }
+    assert!(crew.crashed(tasks[0]));
+    let worker = crew.join(Link::Remote);
+    assert_eq!(crew.dealt(worker), [tasks[1]]);
+    crew.finish(worker, tasks[1], 10_000);
+    assert_eq!(crew.dealt(worker), [tasks[2]]);
+    assert_eq!(crew.attempts(tasks[1]), 1);
+}
+
+#[test]
+fn after_a_loss_tasks_return_in_the_order_of_their_numbers() {
+    let (mut crew, worker) = Crew::of_one_that_is_fast(policy(1), Link::Local);
+    let front = crew.submit();
+    let tasks = crew.submit_many(4);
+    crew.finish(worker, front, 10_000);
+    let last = crew.submit();
+    crew.dies(worker, Begun::Nothing);
+    let worker = crew.join(Link::Local);
+    assert_eq!(crew.dealt(worker), [tasks.as_slice(), &[last]].concat());
+}
+
+#[test]
+fn a_result_counts_only_under_the_lease_it_is_held_with() {
+    let mut crew = Crew::new(policy(1));
+    let task = crew.submit();
+    let silent = crew.join(Link::Remote);
+    let void = crew.leases[&task];
+    crew.wait(15 * SECOND);
+    crew.wait(15 * SECOND);
+    assert_eq!(crew.killed, [silent], "it said nothing for half a minute");
+    let next = crew.join(Link::Remote);
+    let late = FromWorker::Finished { lease: void, success: true, started: 0, nanoseconds: 1, payload: Arc::from([]) };
+    crew.say(silent, late.clone());
+    crew.say(next, late);
+    assert_eq!(crew.brain.outcome(task), None);
+    crew.finish(next, task, 1);
+    assert!(matches!(crew.brain.outcome(task), Some(Outcome::Success(_))));
+}
+
+#[test]
+fn a_worker_leaves_after_its_last_task() {
+    let mut crew = Crew::new(Policy { tasks_max: Some(2), ..policy(1) });
+    let tasks = crew.submit_many(3);
+    let worker = crew.join(Link::Local);
+    crew.finish(worker, tasks[0], 10_000);
+    assert_eq!(crew.dealt(worker), tasks[..2]);
+    crew.finish(worker, tasks[1], 10_000);
+    assert_eq!(crew.told_to_leave(worker), Some(Leave::Tasks));
+    assert!(crew.launches.is_empty(), "the one that leaves still counts");
+    crew.dies(worker, Begun::Nothing);
+    let successor = crew.join(Link::Local);
+    assert_eq!(crew.dealt(successor), tasks[2..]);
+}
+
+#[test]
+fn a_last_task_needs_no_successor() {
+    let mut crew = Crew::new(Policy { tasks_max: Some(1), ..policy(2) });
+    crew.submit();
+    crew.join(Link::Local);
+    assert!(crew.launches.is_empty());
+}
+
+#[test]
+fn idle_workers_leave_but_for_the_minimum() {
+    let mut crew = Crew::new(Policy { idle: Some(SECOND), workers_min: 1, ..policy(2) });
+    let tasks = crew.submit_many(2);
+    let (one, two) = (crew.join(Link::Local), crew.join(Link::Local));
+    crew.finish(one, tasks[0], 10_000);
+    crew.wait(SECOND / 2);
+    crew.finish(two, tasks[1], 10_000);
+    crew.wait(SECOND / 2);
+    assert_eq!(crew.told_to_leave(one), Some(Leave::Idle));
+    crew.wait(60 * SECOND);
+    assert_eq!(crew.told_to_leave(two), None);
+}
+
+#[test]
+fn no_time_to_idle_and_a_minimum_do_not_go_round_in_circles() {
+    let mut crew = Crew::new(Policy { idle: Some(Duration::ZERO), workers_min: 1, ..policy(2) });
+    let worker = crew.join(Link::Local);
+    crew.wait(SECOND);
+    assert_eq!(crew.told_to_leave(worker), None);
+    assert_eq!(crew.brain.next_timeout().filter(|at| *at <= crew.now), None);
+}
+
+#[test]
+fn after_five_failed_launches_waiting_tasks_end_with_the_launchers_words() {
+    let mut crew = Crew::new(policy(2));
+    let task = crew.submit();
+    for _ in 0..5 {
+        assert_eq!(crew.launches.len(), 1);
+        crew.fail_launch("sbatch: invalid partition");
+        let pause = crew.brain.next_timeout().map_or(Duration::ZERO, |at| at.since(crew.now));
+        crew.wait(pause);
+    }
+    assert_eq!(crew.brain.outcome(task), Some(&Outcome::Unlaunchable(Arc::from("sbatch: invalid partition"))));
+    assert!(crew.launches.is_empty());
+    crew.submit();
+    assert_eq!(crew.launches.len(), 1, "a new task is a new attempt");
+}
+
+#[test]
+fn failures_of_tasks_that_are_cancelled_do_not_doom_the_next() {
+    let mut crew = Crew::new(policy(5));
+    let tasks = crew.submit_many(5);
+    for task in tasks {
+        crew.brain.cancel(crew.now, task);
+    }
+    for _ in 0..5 {
+        crew.fail_launch("no");
+    }
+    let task = crew.submit();
+    assert_eq!(crew.brain.outcome(task), None);
+    assert_eq!(crew.launches.len(), 1);
+}
+
+#[test]
+fn a_launch_that_does_not_come_is_abandoned_and_may_not_join_later() {
+    let mut crew = Crew::new(policy(1));
+    crew.submit();
+    let late = crew.launches.remove(0);
+    crew.wait(60 * SECOND);
+    assert_eq!(crew.abandoned, [late]);
+    let face = Face { name: "late".into(), pid: 1, host: "here".into() };
+    assert_eq!(crew.brain.join(crew.now, late, face, Link::Remote), None);
+    assert!(crew.launches.is_empty(), "it counts until its end is reported");
+}
+
+#[test]
+fn a_prefetched_task_is_cancelled_only_if_it_has_not_begun() {
+    for (link, begun) in [(Link::Local, false), (Link::Local, true), (Link::Remote, false), (Link::Remote, true)] {
+        let (mut crew, worker) = Crew::of_one_that_is_fast(policy(1), link);
+        let front = crew.submit();
+        let tasks = crew.submit_many(2);
+        crew.finish(worker, front, 10_000);
+        crew.dealt(worker);
+        crew.brain.cancel_waiting(crew.now, tasks[1]);
+        crew.listen();
+        assert_eq!(crew.asked_back(worker), [tasks[1]]);
+        crew.answer_recall(worker, tasks[1], !begun);
+        assert_eq!(crew.brain.outcome(tasks[1]), if begun { None } else { Some(&Outcome::Cancel) });
+        assert!(!crew.interrupted(worker, tasks[1]));
+    }
+}
+
+#[test]
+fn a_running_task_is_cancelled_at_once_and_interrupted_behind_the_scenes() {
+    for link in [Link::Local, Link::Remote] {
+        let mut crew = Crew::new(policy(1));
+        let tasks = crew.submit_many(2);
+        let worker = crew.join(link);
+        crew.brain.cancel(crew.now, tasks[0]);
+        crew.listen();
+        assert_eq!(crew.brain.outcome(tasks[0]), Some(&Outcome::Cancel));
+        crew.answer_recall(worker, tasks[0], false);
+        assert!(crew.interrupted(worker, tasks[0]));
+        crew.finish(worker, tasks[0], 10_000);
+        assert_eq!(crew.dealt(worker), [tasks[1]], "it yielded");
+        crew.wait(10 * SECOND);
+        assert_eq!(crew.killed, [], "the next task is not killed for it");
+    }
+}
+
+#[test]
+fn a_worker_that_ignores_the_interrupt_is_killed_and_its_other_tasks_are_innocent() {
+    let (mut crew, worker) = Crew::of_one_that_is_fast(policy(1), Link::Local);
+    let front = crew.submit();
+    let tasks = crew.submit_many(2);
+    crew.finish(worker, front, 10_000);
+    crew.brain.cancel(crew.now, tasks[0]);
+    crew.listen();
+    crew.answer_recall(worker, tasks[0], false);
+    assert_eq!(crew.asked_back(worker).last(), Some(&tasks[1]), "those behind it are taken back");
+    crew.wait(5 * SECOND);
+    assert_eq!(crew.killed, [worker]);
+    crew.dies_of(worker, tasks[0]);
+    let next = crew.join(Link::Local);
+    crew.finish(next, tasks[1], 10_000);
+    assert_eq!(crew.attempts(tasks[1]), 1);
+}
+
+#[test]
+fn seconds_run_counts_from_the_start_and_seconds_total_from_the_submission() {
+    let mut crew = Crew::new(policy(1));
+    let running = crew.submit_as(|task| task.seconds_run = Some(SECOND));
+    let waiting = crew.submit_as(|task| task.seconds_total = Some(3 * SECOND));
+    crew.wait(2 * SECOND);
+    let worker = crew.join(Link::Local);
+    crew.wait(SECOND);
+    assert_eq!(crew.brain.outcome(running), Some(&Outcome::Timeout(Limit::Run)));
+    assert_eq!(crew.brain.outcome(waiting), Some(&Outcome::Timeout(Limit::Total)));
+    assert_eq!(crew.dealt(worker), [running]);
+}
+
+#[test]
+fn an_interrupt_never_hits_the_next_task() {
+    let mut half = WorkerHalf::default();
+    let run = |number| ToWorker::Run {
+        task: TaskId::from_number(number),
+        lease: Lease(number),
+        slot: 0,
+        function: FunctionId::from_number(0),
+        short: true,
+        payload: Arc::from([]),
+    };
+    half.handle(run(1)).unwrap();
+    half.handle(run(2)).unwrap();
+    half.next_job();
+    half.handle(ToWorker::Interrupt { lease: Lease(1) }).unwrap();
+    half.finished();
+    half.next_job();
+    assert_eq!(half.interrupted(), None);
+    half.handle(ToWorker::Interrupt { lease: Lease(2) }).unwrap();
+    half.handle(ToWorker::Interrupt { lease: Lease(1) }).unwrap();
+    assert_eq!(half.interrupted(), Some(Lease(2)));
+}
