@@ -57,7 +57,6 @@ pub(crate) struct Worker {
     pub defined: BTreeSet<FunctionId>,
     pub heard: Time,
     pub idle_since: Time,
-    pub busy_since: Time,
     pub idle_timer: bool,
     pub stall_timer: bool,
     /// Tasks dealt and not taken back.
@@ -104,7 +103,6 @@ impl Worker {
             defined: BTreeSet::new(),
             heard: now,
             idle_since: now,
-            busy_since: now,
             idle_timer: false,
             stall_timer: false,
             dealt: 0,

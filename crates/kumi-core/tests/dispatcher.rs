@@ -1,211 +1,17 @@
-//! The dispatcher's rules as small stories. A [`Crew`] plays the hands: it carries messages by hand, so that each
-//! story decides what arrives when.
+//! The dispatcher's rules as small stories.
 
-use std::collections::BTreeMap;
+#![allow(clippy::unwrap_used)] // A test fails by panicking.
+
+mod dispatcher {
+    pub mod crew;
+}
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use dispatcher::crew::{Crew, MILLI, SECOND, policy};
 use kumi_core::message::{FromWorker, Leave, ToWorker};
-use kumi_core::{
-    Action, Begun, Certificate, Dispatcher, Event, Face, FunctionId, LaunchId, Lease, Limit, Link, NewTask, Outcome,
-    Policy, TaskId, Time, WorkerHalf, WorkerId,
-};
-
-const MILLI: Duration = Duration::from_millis(1);
-const SECOND: Duration = Duration::from_secs(1);
-
-/// A dispatcher with the hands of the story's teller.
-struct Crew {
-    now: Time,
-    brain: Dispatcher,
-    function: FunctionId,
-    launches: Vec<LaunchId>,
-    abandoned: Vec<LaunchId>,
-    /// What each worker was sent, or was asked for through its page, and the story has not looked at yet.
-    sent: BTreeMap<WorkerId, Vec<ToWorker>>,
-    killed: Vec<WorkerId>,
-    /// Task of each lease, and the last lease of each task.
-    tasks: BTreeMap<Lease, TaskId>,
-    leases: BTreeMap<TaskId, Lease>,
-}
-
-fn policy(workers: u64) -> Policy {
-    Policy {
-        name: "crew".into(),
-        workers,
-        workers_min: 0,
-        idle: None,
-        wall: None,
-        launch: 60 * SECOND,
-        kill: 5 * SECOND,
-        silence: 30 * SECOND,
-        tasks_max: None,
-        crashes_max: 1,
-        queue_bytes: u64::MAX,
-        in_process: false,
-    }
-}
-
-impl Crew {
-    fn new(policy: Policy) -> Self {
-        let mut brain = Dispatcher::new(policy);
-        let function = brain.define(Arc::from([]), Arc::from("f"));
-        brain.start(Time(0));
-        let mut crew = Self {
-            now: Time(0),
-            brain,
-            function,
-            launches: Vec::new(),
-            abandoned: Vec::new(),
-            sent: BTreeMap::new(),
-            killed: Vec::new(),
-            tasks: BTreeMap::new(),
-            leases: BTreeMap::new(),
-        };
-        crew.listen();
-        crew
-    }
-
-    /// A crew of one worker that knows the function to be short, and holds nothing.
-    fn of_one_that_is_fast(policy: Policy, link: Link) -> (Self, WorkerId) {
-        let mut crew = Self::new(policy);
-        let first = crew.submit();
-        let worker = crew.join(link);
-        crew.finish(worker, first, 10_000);
-        crew.sent.clear();
-        (crew, worker)
-    }
-
-    fn listen(&mut self) {
-        while let Some(action) = self.brain.next_action() {
-            match action {
-                Action::Send { worker, message } => {
-                    if let ToWorker::Run { task, lease, .. } = message {
-                        self.tasks.insert(lease, task);
-                        self.leases.insert(task, lease);
-                    }
-                    self.sent.entry(worker).or_default().push(message);
-                }
-                Action::Recall { worker, lease, .. } => {
-                    self.sent.entry(worker).or_default().push(ToWorker::Recall { lease });
-                }
-                Action::Launch { launches } => self.launches.extend(launches),
-                Action::Abandon { launch } => self.abandoned.push(launch),
-                Action::Kill { worker } => self.killed.push(worker),
-                Action::Resolved { .. } => {}
-            }
-        }
-        self.brain.check().unwrap();
-    }
-
-    fn tell(&mut self, event: Event) {
-        self.brain.handle(self.now, event);
-        self.listen();
-    }
-
-    fn say(&mut self, worker: WorkerId, message: FromWorker) {
-        self.tell(Event::Said { worker, message });
-    }
-
-    fn wait(&mut self, span: Duration) {
-        self.now = self.now.after(span);
-        self.tell(Event::Tick);
-    }
-
-    fn submit_as(&mut self, change: impl FnOnce(&mut NewTask)) -> TaskId {
-        let mut task = NewTask {
-            function: self.function,
-            payload: Arc::from([]),
-            crashes_max: None,
-            once: false,
-            kept: false,
-            seconds_run: None,
-            seconds_total: None,
-        };
-        change(&mut task);
-        let id = self.brain.submit(self.now, task).unwrap();
-        self.listen();
-        id
-    }
-
-    fn submit(&mut self) -> TaskId {
-        self.submit_as(|_| ())
-    }
-
-    fn submit_many(&mut self, count: usize) -> Vec<TaskId> {
-        (0..count).map(|_| self.submit()).collect()
-    }
-
-    /// A worker for the oldest launch that has none.
-    fn join(&mut self, link: Link) -> WorkerId {
-        let launch = self.launches.remove(0);
-        let face = Face { name: "worker".into(), pid: 1, host: "here".into() };
-        let worker = self.brain.join(self.now, launch, face, link).unwrap();
-        self.listen();
-        worker
-    }
-
-    fn finish(&mut self, worker: WorkerId, task: TaskId, nanoseconds: u64) {
-        let lease = self.leases[&task];
-        let payload = Arc::from([]);
-        self.say(worker, FromWorker::Finished { lease, success: true, started: 0, nanoseconds, payload });
-    }
-
-    fn answer_recall(&mut self, worker: WorkerId, task: TaskId, back: bool) {
-        let lease = self.leases[&task];
-        self.say(worker, FromWorker::Recalled { lease, back });
-    }
-
-    fn fail_launch(&mut self, text: &str) {
-        let launch = self.launches.remove(0);
-        self.tell(Event::LaunchFailed { launch, text: Arc::from(text) });
-    }
-
-    fn dies(&mut self, worker: WorkerId, begun: Begun) {
-        let certificate = Certificate { cause: "SIGSEGV".into(), ..Certificate::default() };
-        self.tell(Event::Gone { worker, begun, certificate });
-    }
-
-    fn dies_of(&mut self, worker: WorkerId, task: TaskId) {
-        self.dies(worker, Begun::One(self.leases[&task]));
-    }
-
-    /// The tasks that a worker was sent since the story last looked.
-    fn dealt(&mut self, worker: WorkerId) -> Vec<TaskId> {
-        let sent = self.sent.remove(&worker).unwrap_or_default();
-        let run = |message| {
-            if let ToWorker::Run { task, .. } = message { Some(task) } else { None }
-        };
-        sent.into_iter().filter_map(run).collect()
-    }
-
-    /// The tasks that a worker was asked for since the story last looked.
-    fn asked_back(&mut self, worker: WorkerId) -> Vec<TaskId> {
-        let sent = self.sent.remove(&worker).unwrap_or_default();
-        let recall = |message| {
-            if let ToWorker::Recall { lease } = message { Some(self.tasks[&lease]) } else { None }
-        };
-        sent.into_iter().filter_map(recall).collect()
-    }
-
-    fn told_to_leave(&mut self, worker: WorkerId) -> Option<Leave> {
-        let sent = self.sent.remove(&worker).unwrap_or_default();
-        sent.into_iter().find_map(|message| if let ToWorker::Stop { leave } = message { Some(leave) } else { None })
-    }
-
-    fn interrupted(&mut self, worker: WorkerId, task: TaskId) -> bool {
-        let lease = self.leases[&task];
-        self.sent.remove(&worker).unwrap_or_default().contains(&ToWorker::Interrupt { lease })
-    }
-
-    fn attempts(&self, task: TaskId) -> u32 {
-        self.brain.view(task).unwrap().attempts
-    }
-
-    fn crashed(&self, task: TaskId) -> bool {
-        matches!(self.brain.outcome(task), Some(Outcome::Crash(_)))
-    }
-}
+use kumi_core::{Begun, Face, FunctionId, Lease, Limit, Link, Outcome, Policy, TaskId, WorkerHalf};
 
 #[test]
 fn a_task_of_which_nothing_is_known_is_dealt_alone() {
@@ -226,13 +32,23 @@ fn short_tasks_are_dealt_up_to_a_window_of_a_millisecond() {
 }
 
 #[test]
-fn long_tasks_and_once_tasks_are_never_prefetched() {
+fn once_tasks_wait_behind_nobody_and_nobody_behind_them() {
     let (mut crew, worker) = Crew::of_one_that_is_fast(policy(1), Link::Local);
-    let first = crew.submit_as(|task| task.once = true);
-    crew.submit_many(3);
-    assert_eq!(crew.dealt(worker), [first], "nothing goes behind a once task");
-    crew.finish(worker, first, 2_000_000);
-    assert_eq!(crew.dealt(worker).len(), 1, "nothing goes behind a long task");
+    let tasks = [crew.submit(), crew.submit_as(|task| task.once = true), crew.submit(), crew.submit()];
+    assert_eq!(crew.dealt(worker), tasks[..1]);
+    crew.finish(worker, tasks[0], 10_000);
+    assert_eq!(crew.dealt(worker), tasks[1..2]);
+    crew.finish(worker, tasks[1], 10_000);
+    assert_eq!(crew.dealt(worker), tasks[2..]);
+}
+
+#[test]
+fn one_slow_call_stops_prefetching() {
+    let (mut crew, worker) = Crew::of_one_that_is_fast(policy(1), Link::Local);
+    let tasks = crew.submit_many(3);
+    crew.dealt(worker);
+    crew.finish(worker, tasks[0], 2_000_000);
+    assert_eq!(crew.dealt(worker), tasks[1..2]);
 }
 
 #[test]
@@ -281,31 +97,6 @@ fn what_is_behind_a_task_that_turns_out_to_be_long_is_taken_back() {
     assert_eq!(crew.asked_back(worker), []);
     crew.wait(MILLI);
     assert_eq!(crew.asked_back(worker), [tasks[2]]);
-}
-
-#[test]
-fn a_minute_of_rest_does_not_look_like_a_long_task() {
-    let (mut crew, worker) = Crew::of_one_that_is_fast(policy(1), Link::Local);
-    crew.wait(60 * SECOND);
-    let front = crew.submit();
-    crew.wait(3 * MILLI);
-    let tasks = crew.submit_many(2);
-    crew.finish(worker, front, 10_000);
-    assert_eq!(crew.dealt(worker), [front, tasks[0], tasks[1]]);
-    crew.wait(5 * MILLI);
-    crew.answer_recall(worker, tasks[1], true);
-    crew.finish(worker, tasks[0], 10_000);
-    // Estimated at the five milliseconds of silence, not at the minute before, it is soon known as short again.
-    for _ in 0..8 {
-        let task = crew.submit();
-        crew.finish(worker, tasks[1], 10_000);
-        crew.finish(worker, task, 10_000);
-    }
-    let front = crew.submit();
-    let more = crew.submit_many(2);
-    crew.dealt(worker);
-    crew.finish(worker, front, 10_000);
-    assert_eq!(crew.dealt(worker), more);
 }
 
 #[test]
@@ -434,6 +225,22 @@ fn idle_workers_leave_but_for_the_minimum() {
     assert_eq!(crew.told_to_leave(one), Some(Leave::Idle));
     crew.wait(60 * SECOND);
     assert_eq!(crew.told_to_leave(two), None);
+}
+
+#[test]
+fn a_worker_kept_by_the_minimum_leaves_when_another_one_has_come() {
+    let mut crew = Crew::new(Policy { idle: Some(SECOND), workers_min: 1, ..policy(2) });
+    let tasks = crew.submit_many(2);
+    let kept = crew.join(Link::Local);
+    crew.finish(kept, tasks[0], 10_000);
+    crew.finish(kept, tasks[1], 10_000);
+    crew.wait(SECOND);
+    assert_eq!(crew.told_to_leave(kept), None);
+    let late = crew.join(Link::Local);
+    let long = crew.submit();
+    assert_eq!(crew.dealt(late), [long]);
+    crew.wait(SECOND);
+    assert_eq!(crew.told_to_leave(kept), Some(Leave::Idle));
 }
 
 #[test]

@@ -1,17 +1,20 @@
 //! The simulation: the brain, workers, links and launchers that fail, in virtual time, with rules checked after every
 //! step. `KUMI_SEEDS=10000` runs that many seeds, `KUMI_SEED=17` replays one and prints its history.
 //!
-//! `world.rs` is the world, `process.rs` and `user.rs` who lives in it, `profile.rs` what goes wrong; `ledger.rs` keeps
-//! the world's own books, and `rules.rs` compares them with the brain.
+//! `world.rs` is the world; `launcher.rs`, `process.rs` and `user.rs` are who lives in it, `profile.rs` what goes wrong;
+//! `ledger.rs` keeps the world's own books, and `rules.rs` compares them with the brain.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // A test fails by panicking.
 
 mod sim {
+    pub mod ends;
+    pub mod launcher;
     pub mod ledger;
     pub mod process;
     pub mod profile;
     pub mod rng;
     pub mod rules;
+    pub mod staff;
     pub mod task;
     pub mod user;
     pub mod world;

@@ -45,11 +45,8 @@ impl Shared {
             state.told = finished;
             self.poke(state, Wants::Any);
         }
-        if state.brain.ended()
-            && let Some(wires) = self.wires.get()
-            && !state.over
-        {
-            wires.wake.ring();
+        if state.brain.ended() && !state.over {
+            self.wake();
         }
     }
 
@@ -74,10 +71,11 @@ impl Shared {
     pub fn flush(&self, state: &mut State, key: u64) {
         let Some(link) = state.links.get_mut(&key) else { return };
         let want = !link.flush();
-        if want != link.want_write
-            && let Some(wires) = self.wires.get()
-        {
-            link.want_write = want;
+        if want == link.want_write {
+            return;
+        }
+        link.want_write = want;
+        if let Some(wires) = self.wires.get() {
             let events = if want { READ | WRITE } else { READ };
             // It fails only for a socket that was taken out because it ended.
             let _ = wires.sockets.set(link.data.as_fd(), key * 4 + DATA, events);
@@ -105,9 +103,7 @@ impl Shared {
             return self.poke(state, Wants::Orders);
         }
         state.to_spawn.extend(launches);
-        if let Some(wires) = self.wires.get() {
-            wires.wake.ring();
-        }
+        self.wake();
     }
 
     fn abandon(&self, state: &mut State, launch: LaunchId) {

@@ -128,10 +128,8 @@ fn everyone() -> Vec<Arc<Shared>> {
 /// Pools that stopped reading their workers' output go on.
 pub(crate) fn resume_output() {
     for shared in everyone() {
-        if shared.muted.load(Ordering::Acquire)
-            && let Some(wires) = shared.wires.get()
-        {
-            wires.wake.ring();
+        if shared.muted.load(Ordering::Acquire) {
+            shared.wake();
         }
     }
 }
@@ -257,9 +255,7 @@ impl Pool {
             state.command = Some(Arc::new(command));
             state.to_spawn.extend(state.orders.drain(..));
         });
-        if let Some(wires) = self.shared.wires.get() {
-            wires.wake.ring();
-        }
+        self.shared.wake();
     }
 
     /// Cancels a task that has not begun. Whether it is cancelled now.
@@ -303,7 +299,7 @@ impl Pool {
         while let Waited::Signal = self.wait(Wants::Any, Some(deadline), |state| state.over.then_some(()))? {}
         let over = self.with(|state, _| state.over);
         let thread = self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if over && let Some(thread) = thread {
+        if let Some(thread) = thread.filter(|_| over) {
             // It has said that it is over: joining takes no time, and its panic, if any, was printed by itself.
             let _ = thread.join();
         }
@@ -387,6 +383,13 @@ impl Shared {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         self.take_released(&mut state);
         state
+    }
+
+    /// Has the I/O thread look what there is to do.
+    pub fn wake(&self) {
+        if let Some(wires) = self.wires.get() {
+            wires.wake.ring();
+        }
     }
 
     fn release(&self, what: Released) {

@@ -137,9 +137,7 @@ pub fn become_subreaper() -> io::Result<()> {
 /// Kills what `find` finds, and again, until `find` says `None` or patience ends.
 fn kill_until_none(mut find: impl FnMut() -> Option<Vec<OwnedFd>>) {
     let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline
-        && let Some(found) = find()
-    {
+    while let Some(found) = find().filter(|_| Instant::now() < deadline) {
         for process in &found {
             // Fails if it has just ended, which is as good.
             let _ = send_signal(process.as_fd(), libc::SIGKILL);

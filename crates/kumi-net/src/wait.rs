@@ -165,9 +165,7 @@ impl Shared {
         for seat in seats.taken.iter().filter(|seat| matches(seat.wants)) {
             if seats.leader != Some(seat.number) {
                 seat.bell.ring();
-            } else if !seats.leader_awake
-                && let Some(wires) = self.wires.get()
-            {
+            } else if let Some(wires) = self.wires.get().filter(|_| !seats.leader_awake) {
                 wires.kick.ring();
             }
         }

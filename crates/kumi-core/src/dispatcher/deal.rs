@@ -77,7 +77,6 @@ impl Dispatcher {
         self.next_lease += 1;
         if worker.held.is_empty() {
             self.idle.remove(&(worker.idle_since, id));
-            worker.busy_since = now;
         }
         worker.held.push_back(Held { lease, task: task_id, slot, nanos, recall: Recall::No });
         worker.held_nanos = worker.held_nanos.saturating_add(nanos);
@@ -326,11 +325,10 @@ impl Dispatcher {
         if worker.held.len() < 2 {
             return;
         }
-        let since = worker.heard.max(worker.busy_since);
-        let quiet = now.since(since);
+        let quiet = now.since(worker.heard);
         if quiet < STALL {
             worker.stall_timer = true;
-            let again = since.after(STALL);
+            let again = worker.heard.after(STALL);
             return self.timers.set(again, Timer::Stall(id));
         }
         let first = worker.held.front().map(|held| held.task);

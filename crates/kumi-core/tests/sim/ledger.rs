@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use kumi_core::message::{Leave, ToWorker};
-use kumi_core::{
-    Action, Begun, LaunchId, Lease, Limit, Link, Outcome, Payload, Policy, TaskId, TaskView, Time, WorkerId,
-};
+use kumi_core::{Action, Begun, LaunchId, Lease, Link, Outcome, Payload, Policy, TaskId, TaskView, Time, WorkerId};
 
-use super::task::{Note, Spot, Wish};
+use super::ends::{justified, leave_word, outcome_word};
+use super::staff::{Held, Launch, WorkerNote};
+use super::task::{Note, Spot};
 
 /// Ok, or which rule was broken.
 pub type Check<T = ()> = Result<T, String>;
@@ -22,39 +22,6 @@ macro_rules! rule {
     };
 }
 pub(crate) use rule;
-
-/// A worker that has joined and is not gone.
-#[derive(Debug)]
-pub struct WorkerNote {
-    pub link: Link,
-    pub launch: LaunchId,
-    pub joined: Time,
-    pub heard: Time,
-    pub idle_since: Time,
-    /// Tasks dealt to it and not answered, oldest first.
-    pub held: Vec<Held>,
-    pub told_to_leave: Option<Time>,
-    pub killed: bool,
-    pub finished: bool,
-}
-
-/// A task in a worker's hands, in the world's books.
-#[derive(Debug)]
-pub struct Held {
-    pub lease: Lease,
-    pub task: usize,
-    pub asked_back: bool,
-    pub answered: bool,
-    pub interrupted: Option<Time>,
-}
-
-/// How far a launch has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Launch {
-    Expected(Time),
-    Joined,
-    Abandoned,
-}
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -77,22 +44,6 @@ pub struct Ledger {
     expected: Option<(usize, Payload)>,
     /// What has happened, and how often.
     pub seen: BTreeMap<&'static str, u64>,
-}
-
-impl WorkerNote {
-    /// Takes tasks and holds none.
-    pub fn idle(&self) -> bool {
-        self.held.is_empty() && self.told_to_leave.is_none() && !self.killed
-    }
-
-    fn take(&mut self, now: Time, lease: Lease) -> Option<Held> {
-        let at = self.held.iter().position(|held| held.lease == lease)?;
-        let held = self.held.remove(at);
-        if self.held.is_empty() {
-            self.idle_since = now;
-        }
-        Some(held)
-    }
 }
 
 impl Ledger {
@@ -437,50 +388,4 @@ impl Ledger {
         rule!(lost.is_none(), "a valid result was not accepted: task {:?}", lost.map(|(number, _)| number));
         Ok(())
     }
-}
-
-fn outcome_word(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Outcome::Success(_) => "success",
-        Outcome::Error(_) => "error",
-        Outcome::Crash(_) => "crash",
-        Outcome::Cancel => "cancel",
-        Outcome::Timeout(Limit::Run) => "timeout of seconds_run",
-        Outcome::Timeout(Limit::Total) => "timeout of seconds_total",
-        Outcome::Unlaunchable(_) => "unlaunchable",
-    }
-}
-
-fn leave_word(leave: Leave) -> &'static str {
-    match leave {
-        Leave::Idle => "left as idle",
-        Leave::Wall => "left by wall time",
-        Leave::Tasks => "left by tasks_max",
-        Leave::Closing => "left as closing",
-    }
-}
-
-/// Whether a task may end like this.
-fn justified(now: Time, number: usize, task: &Note, view: &TaskView, result: Option<Payload>) -> Check {
-    let attempts = task.crashes + u32::from(task.accepted);
-    rule!(view.attempts == attempts, "task {number} is said to have begun {} times, not {attempts}", view.attempts);
-    match &view.outcome {
-        Outcome::Success(payload) | Outcome::Error(payload) => {
-            rule!(result.as_ref() == Some(payload), "task {number} takes a result that is not, or no more, its own");
-        }
-        Outcome::Crash(_) => {
-            let enough = task.crashes > task.spec.crashes_max || task.spec.once && task.crashes > 0;
-            rule!(enough, "task {number} ends as crash after {} of its own", task.crashes);
-        }
-        Outcome::Cancel => rule!(task.wish != Wish::Result, "task {number} is cancelled, but nobody asked for it"),
-        Outcome::Timeout(limit) => {
-            let due = match limit {
-                Limit::Run => task.spec.run_limit.map(|limit| task.dealt.after(limit)),
-                Limit::Total => task.spec.total_limit.map(|limit| task.submitted.after(limit)),
-            };
-            rule!(due == Some(now), "task {number} is timed out at {now:?}, due {due:?}");
-        }
-        Outcome::Unlaunchable(text) => rule!(!text.is_empty(), "task {number} cannot be launched, and nobody says why"),
-    }
-    Ok(())
 }

@@ -319,11 +319,8 @@ impl World {
     fn break_during(&mut self, id: usize, runs: Duration) {
         if self.rng.chance(self.profile.parted) {
             let silence = self.ledger.policy.silence;
-            let span = if self.rng.chance(700) {
-                runs + self.rng.span(MILLI, SECOND)
-            } else {
-                self.rng.span(silence, 4 * silence)
-            };
+            let spans = [runs, runs + self.rng.span(MILLI, SECOND), self.rng.span(silence, 4 * silence)];
+            let span = self.rng.pick(&spans);
             self.post(runs / 4, Letter::Breaks { process: id, span: Some(span) });
         }
     }

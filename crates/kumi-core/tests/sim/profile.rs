@@ -58,7 +58,7 @@ impl Profile {
         let mut fault = |most: u64| {
             if rng.chance(400) { rng.between(most / 10, most) } else { 0 }
         };
-        let (slow, doubled, cut, parted) = (fault(100), fault(200), fault(300), fault(100));
+        let (slow, doubled, cut, parted) = (fault(100), fault(200), fault(300), fault(300));
         let (silent, dies, killers) = (fault(1000), fault(400), fault(150));
         let launch =
             LaunchFaults { fails: fault(400), mute: fault(200), late: fault(300), twice: fault(400), dies: fault(300) };

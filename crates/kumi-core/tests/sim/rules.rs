@@ -2,7 +2,8 @@
 
 use kumi_core::{Dispatcher, Time};
 
-use super::ledger::{Check, Launch, Ledger, WorkerNote, rule};
+use super::ledger::{Check, Ledger, rule};
+use super::staff::{Launch, WorkerNote};
 
 /// All rules.
 pub fn check(ledger: &mut Ledger, brain: &Dispatcher, now: Time) -> Check {

@@ -57,7 +57,7 @@ pub enum Letter {
     /// Its link breaks: for so long, or for good.
     Breaks {
         process: usize,
-        for_good: bool,
+        span: Option<Duration>,
     },
     /// The host was told to end it.
     Killed {
@@ -228,36 +228,6 @@ impl World {
         }
     }
 
-    fn starts(&mut self, launch: LaunchId, link: Link) {
-        let id = self.processes.len();
-        self.processes.push(Process::new(launch, link));
-        self.say(|| format!("process {id} of {launch:?} starts, {link:?}"));
-        let hello = FromWorker::Hello { version: 1, python: (3, 11), pid: id as u32, host: "host".into() };
-        self.send_up(id, &[hello]);
-        if self.rng.chance(self.profile.launch.dies) {
-            self.processes[id].lines.cut = link == Link::Remote;
-            self.die(id);
-        }
-        if self.rng.chance(self.profile.dies) {
-            let life = self.rng.span(100 * MICRO, 10 * SECOND);
-            self.post(life, Letter::Dies { process: id, of: None });
-        }
-        if link == Link::Remote {
-            self.post(MILLI, Letter::Beat { process: id });
-            if self.rng.chance(self.profile.cut) {
-                let after = self.rng.span(MILLI, 3 * SECOND);
-                self.post(after, Letter::Breaks { process: id, span: None });
-            }
-        }
-    }
-
-    fn beat(&mut self, id: usize) {
-        if self.processes[id].alive {
-            self.send_up(id, &[FromWorker::Heartbeat]);
-            self.post(self.ledger.policy.silence / 4, Letter::Beat { process: id });
-        }
-    }
-
     fn host_hears(&mut self, id: usize, bytes: &[u8]) -> Check {
         self.processes[id].to_host.feed(bytes);
         while let Some(message) = self.processes[id].to_host.next().map_err(|error| error.to_string())? {
@@ -375,37 +345,6 @@ impl World {
             Link::Local => 20 * MICRO,
             Link::Remote => self.rng.span(MILLI, 10 * SECOND),
         }
-    }
-
-    /// The launcher starts a worker, or fails to.
-    fn launch(&mut self, launch: LaunchId) {
-        let (faults, link) = (self.profile.launch.clone(), self.profile.link(&mut self.rng));
-        let soon = self.rng.span(MILLI, 300 * MILLI);
-        if self.profile.hopeless || self.rng.chance(faults.fails) {
-            return self.post(soon, Letter::LaunchFailed(launch));
-        }
-        self.post(soon / 2, Letter::Launched(launch));
-        if self.rng.chance(faults.mute) {
-            return;
-        }
-        let late = if self.rng.chance(faults.late) { self.ledger.policy.launch } else { Duration::ZERO };
-        self.post(soon + late, Letter::Starts(launch, link));
-        if self.rng.chance(faults.twice) {
-            let again = self.rng.span(MILLI, SECOND);
-            self.post(soon + again, Letter::Starts(launch, link));
-        }
-    }
-
-    /// Ends what exists of a launch. What starts later, or is not found, will say hello in vain.
-    fn abandon(&mut self, launch: LaunchId) {
-        let ids = 0..self.processes.len();
-        for id in ids.filter(|id| self.processes[*id].launch == launch).collect::<Vec<_>>() {
-            if self.rng.chance(700) {
-                self.die(id);
-            }
-        }
-        let delay = self.rng.span(MILLI, SECOND);
-        self.post(delay, Letter::LaunchFailed(launch));
     }
 
     pub(super) fn post(&mut self, delay: Duration, letter: Letter) {

@@ -1,0 +1,209 @@
+//! A dispatcher whose hands are the story's teller: messages are carried by hand, so that each story decides what
+//! arrives when.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kumi_core::message::{FromWorker, Leave, ToWorker};
+use kumi_core::{
+    Action, Begun, Certificate, Dispatcher, Event, Face, FunctionId, LaunchId, Lease, Link, NewTask, Outcome, Policy,
+    TaskId, Time, WorkerId,
+};
+
+pub const MILLI: Duration = Duration::from_millis(1);
+pub const SECOND: Duration = Duration::from_secs(1);
+
+/// A dispatcher with the hands of the story's teller.
+pub struct Crew {
+    pub now: Time,
+    pub brain: Dispatcher,
+    pub function: FunctionId,
+    pub launches: Vec<LaunchId>,
+    pub abandoned: Vec<LaunchId>,
+    /// What each worker was sent, or was asked for through its page, and the story has not looked at yet.
+    pub sent: BTreeMap<WorkerId, Vec<ToWorker>>,
+    pub killed: Vec<WorkerId>,
+    /// Task of each lease, and the last lease of each task.
+    pub tasks: BTreeMap<Lease, TaskId>,
+    pub leases: BTreeMap<TaskId, Lease>,
+}
+
+/// Of a crew without limits.
+pub fn policy(workers: u64) -> Policy {
+    Policy {
+        name: "crew".into(),
+        workers,
+        workers_min: 0,
+        idle: None,
+        wall: None,
+        launch: 60 * SECOND,
+        kill: 5 * SECOND,
+        silence: 30 * SECOND,
+        tasks_max: None,
+        crashes_max: 1,
+        queue_bytes: u64::MAX,
+        in_process: false,
+    }
+}
+
+impl Crew {
+    pub fn new(policy: Policy) -> Self {
+        let mut brain = Dispatcher::new(policy);
+        let function = brain.define(Arc::from([]), Arc::from("f"));
+        brain.start(Time(0));
+        let mut crew = Self {
+            now: Time(0),
+            brain,
+            function,
+            launches: Vec::new(),
+            abandoned: Vec::new(),
+            sent: BTreeMap::new(),
+            killed: Vec::new(),
+            tasks: BTreeMap::new(),
+            leases: BTreeMap::new(),
+        };
+        crew.listen();
+        crew
+    }
+
+    /// A crew of one worker that knows the function to be short, and holds nothing.
+    pub fn of_one_that_is_fast(policy: Policy, link: Link) -> (Self, WorkerId) {
+        let mut crew = Self::new(policy);
+        let first = crew.submit();
+        let worker = crew.join(link);
+        crew.finish(worker, first, 10_000);
+        crew.sent.clear();
+        (crew, worker)
+    }
+
+    pub fn listen(&mut self) {
+        while let Some(action) = self.brain.next_action() {
+            match action {
+                Action::Send { worker, message } => {
+                    if let ToWorker::Run { task, lease, .. } = message {
+                        self.tasks.insert(lease, task);
+                        self.leases.insert(task, lease);
+                    }
+                    self.sent.entry(worker).or_default().push(message);
+                }
+                Action::Recall { worker, lease, .. } => {
+                    self.sent.entry(worker).or_default().push(ToWorker::Recall { lease });
+                }
+                Action::Launch { launches } => self.launches.extend(launches),
+                Action::Abandon { launch } => self.abandoned.push(launch),
+                Action::Kill { worker } => self.killed.push(worker),
+                Action::Resolved { .. } => {}
+            }
+        }
+        self.brain.check().unwrap();
+    }
+
+    pub fn tell(&mut self, event: Event) {
+        self.brain.handle(self.now, event);
+        self.listen();
+    }
+
+    pub fn say(&mut self, worker: WorkerId, message: FromWorker) {
+        self.tell(Event::Said { worker, message });
+    }
+
+    pub fn wait(&mut self, span: Duration) {
+        self.now = self.now.after(span);
+        self.tell(Event::Tick);
+    }
+
+    pub fn submit_as(&mut self, change: impl FnOnce(&mut NewTask)) -> TaskId {
+        let mut task = NewTask {
+            function: self.function,
+            payload: Arc::from([]),
+            crashes_max: None,
+            once: false,
+            kept: false,
+            seconds_run: None,
+            seconds_total: None,
+        };
+        change(&mut task);
+        let id = self.brain.submit(self.now, task).unwrap();
+        self.listen();
+        id
+    }
+
+    pub fn submit(&mut self) -> TaskId {
+        self.submit_as(|_| ())
+    }
+
+    pub fn submit_many(&mut self, count: usize) -> Vec<TaskId> {
+        (0..count).map(|_| self.submit()).collect()
+    }
+
+    /// A worker for the oldest launch that has none.
+    pub fn join(&mut self, link: Link) -> WorkerId {
+        let launch = self.launches.remove(0);
+        let face = Face { name: "worker".into(), pid: 1, host: "here".into() };
+        let worker = self.brain.join(self.now, launch, face, link).unwrap();
+        self.listen();
+        worker
+    }
+
+    pub fn finish(&mut self, worker: WorkerId, task: TaskId, nanoseconds: u64) {
+        let lease = self.leases[&task];
+        let payload = Arc::from([]);
+        self.say(worker, FromWorker::Finished { lease, success: true, started: 0, nanoseconds, payload });
+    }
+
+    pub fn answer_recall(&mut self, worker: WorkerId, task: TaskId, back: bool) {
+        let lease = self.leases[&task];
+        self.say(worker, FromWorker::Recalled { lease, back });
+    }
+
+    pub fn fail_launch(&mut self, text: &str) {
+        let launch = self.launches.remove(0);
+        self.tell(Event::LaunchFailed { launch, text: Arc::from(text) });
+    }
+
+    pub fn dies(&mut self, worker: WorkerId, begun: Begun) {
+        let certificate = Certificate { cause: "SIGSEGV".into(), ..Certificate::default() };
+        self.tell(Event::Gone { worker, begun, certificate });
+    }
+
+    pub fn dies_of(&mut self, worker: WorkerId, task: TaskId) {
+        self.dies(worker, Begun::One(self.leases[&task]));
+    }
+
+    /// The tasks that a worker was sent since the story last looked.
+    pub fn dealt(&mut self, worker: WorkerId) -> Vec<TaskId> {
+        let sent = self.sent.remove(&worker).unwrap_or_default();
+        let run = |message| {
+            if let ToWorker::Run { task, .. } = message { Some(task) } else { None }
+        };
+        sent.into_iter().filter_map(run).collect()
+    }
+
+    /// The tasks that a worker was asked for since the story last looked.
+    pub fn asked_back(&mut self, worker: WorkerId) -> Vec<TaskId> {
+        let sent = self.sent.remove(&worker).unwrap_or_default();
+        let recall = |message| {
+            if let ToWorker::Recall { lease } = message { Some(self.tasks[&lease]) } else { None }
+        };
+        sent.into_iter().filter_map(recall).collect()
+    }
+
+    pub fn told_to_leave(&mut self, worker: WorkerId) -> Option<Leave> {
+        let sent = self.sent.remove(&worker).unwrap_or_default();
+        sent.into_iter().find_map(|message| if let ToWorker::Stop { leave } = message { Some(leave) } else { None })
+    }
+
+    pub fn interrupted(&mut self, worker: WorkerId, task: TaskId) -> bool {
+        let lease = self.leases[&task];
+        self.sent.remove(&worker).unwrap_or_default().contains(&ToWorker::Interrupt { lease })
+    }
+
+    pub fn attempts(&self, task: TaskId) -> u32 {
+        self.brain.view(task).unwrap().attempts
+    }
+
+    pub fn crashed(&self, task: TaskId) -> bool {
+        matches!(self.brain.outcome(task), Some(Outcome::Crash(_)))
+    }
+}

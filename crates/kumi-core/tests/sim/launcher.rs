@@ -1,0 +1,72 @@
+//! The launcher: starts processes, fails to, starts them late, or twice.
+
+use std::time::Duration;
+
+use kumi_core::{FromWorker, LaunchId, Link};
+
+use super::process::Process;
+use super::profile::{MICRO, MILLI, SECOND};
+use super::world::{Letter, World};
+
+impl World {
+    /// The launcher starts a worker, or fails to.
+    pub(super) fn launch(&mut self, launch: LaunchId) {
+        let (faults, link) = (self.profile.launch.clone(), self.profile.link(&mut self.rng));
+        let soon = self.rng.span(MILLI, 300 * MILLI);
+        if self.profile.hopeless || self.rng.chance(faults.fails) {
+            return self.post(soon, Letter::LaunchFailed(launch));
+        }
+        self.post(soon / 2, Letter::Launched(launch));
+        if self.rng.chance(faults.mute) {
+            return;
+        }
+        let late = if self.rng.chance(faults.late) { self.ledger.policy.launch } else { Duration::ZERO };
+        self.post(soon + late, Letter::Starts(launch, link));
+        if self.rng.chance(faults.twice) {
+            let again = self.rng.span(MILLI, SECOND);
+            self.post(soon + again, Letter::Starts(launch, link));
+        }
+    }
+
+    /// Ends what exists of a launch. What starts later, or is not found, will say hello in vain.
+    pub(super) fn abandon(&mut self, launch: LaunchId) {
+        let ids = 0..self.processes.len();
+        for id in ids.filter(|id| self.processes[*id].launch == launch).collect::<Vec<_>>() {
+            if self.rng.chance(700) {
+                self.die(id);
+            }
+        }
+        let delay = self.rng.span(MILLI, SECOND);
+        self.post(delay, Letter::LaunchFailed(launch));
+    }
+
+    pub(super) fn starts(&mut self, launch: LaunchId, link: Link) {
+        let id = self.processes.len();
+        self.processes.push(Process::new(launch, link));
+        self.say(|| format!("process {id} of {launch:?} starts, {link:?}"));
+        let hello = FromWorker::Hello { version: 1, python: (3, 11), pid: id as u32, host: "host".into() };
+        self.send_up(id, &[hello]);
+        if self.rng.chance(self.profile.launch.dies) {
+            self.processes[id].lines.cut = link == Link::Remote;
+            self.die(id);
+        }
+        if self.rng.chance(self.profile.dies) {
+            let life = self.rng.span(100 * MICRO, 10 * SECOND);
+            self.post(life, Letter::Dies { process: id, of: None });
+        }
+        if link == Link::Remote {
+            self.post(MILLI, Letter::Beat { process: id });
+            if self.rng.chance(self.profile.cut) {
+                let after = self.rng.span(MILLI, 3 * SECOND);
+                self.post(after, Letter::Breaks { process: id, span: None });
+            }
+        }
+    }
+
+    pub(super) fn beat(&mut self, id: usize) {
+        if self.processes[id].alive {
+            self.send_up(id, &[FromWorker::Heartbeat]);
+            self.post(self.ledger.policy.silence / 4, Letter::Beat { process: id });
+        }
+    }
+}
