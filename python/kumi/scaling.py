@@ -11,7 +11,7 @@ class Snapshot:
 
     Attributes:
         waiting: Tasks that no worker has begun.
-        running: Tasks that workers are at.
+        running: Workers that hold tasks.
         joined: Workers that take tasks.
         leaving: Workers that take no more tasks and are not gone yet; they count against `workers`.
         expected: Workers launched that have not joined yet.

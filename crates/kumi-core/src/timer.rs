@@ -19,6 +19,8 @@ pub enum Timer {
     Kill(WorkerId, Lease),
     /// The launch may not have led to a worker within `seconds_launch`.
     Launch(LaunchId),
+    /// Tasks that were gathered have waited long enough for more.
+    Deal,
     /// A pause after failed launches is over.
     Scale,
     /// The task has run for `seconds_run`.

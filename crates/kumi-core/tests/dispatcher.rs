@@ -32,6 +32,33 @@ fn short_tasks_are_dealt_up_to_a_window_of_a_millisecond() {
 }
 
 #[test]
+fn a_burst_of_short_tasks_is_gathered_until_somebody_waits() {
+    let (mut crew, worker) = Crew::of_one_that_is_fast(policy(1), Link::Local);
+    crew.wait(MILLI);
+    let first = crew.submit_and_go_on(|_| ());
+    assert_eq!(crew.dealt(worker), [first], "a single one is dealt at once");
+    crew.finish(worker, first, 10_000);
+    let burst: Vec<_> = (0..5).map(|_| crew.submit_and_go_on(|_| ())).collect();
+    assert_eq!(crew.dealt(worker), []);
+    crew.hurry();
+    assert_eq!(crew.dealt(worker), burst);
+}
+
+#[test]
+fn a_burst_is_dealt_when_it_is_large_or_time_is_up() {
+    let (mut crew, worker) = Crew::of_one_that_is_fast(policy(1), Link::Local);
+    let large: Vec<_> = (0..64).map(|_| crew.submit_and_go_on(|_| ())).collect();
+    assert_eq!(crew.dealt(worker), large);
+    for task in large {
+        crew.finish(worker, task, 10_000);
+    }
+    let small: Vec<_> = (0..3).map(|_| crew.submit_and_go_on(|_| ())).collect();
+    assert_eq!(crew.dealt(worker), []);
+    crew.wait(MILLI);
+    assert_eq!(crew.dealt(worker), small);
+}
+
+#[test]
 fn once_tasks_wait_behind_nobody_and_nobody_behind_them() {
     let (mut crew, worker) = Crew::of_one_that_is_fast(policy(1), Link::Local);
     let tasks = [crew.submit(), crew.submit_as(|task| task.once = true), crew.submit(), crew.submit()];

@@ -275,7 +275,8 @@ impl Pool {
     /// Asks for a delivery when the task is done; `None`: it is done.
     pub fn watch(&self, task: TaskId) -> Option<u64> {
         let token = deliver::token();
-        self.with(|state, _| {
+        self.with(|state, now| {
+            state.brain.hurry(now);
             state.brain.watch(task).then(|| {
                 state.tokens.insert(task, token);
                 token

@@ -87,6 +87,7 @@ impl Shared {
         if let Some(found) = check(&mut state) {
             return Ok(Waited::Done(found));
         }
+        self.work(&mut state, |state, now| state.brain.hurry(now));
         let bell = my_bell()?;
         let Some(wires) = self.wires.get() else {
             return Ok(Waited::TimedOut);

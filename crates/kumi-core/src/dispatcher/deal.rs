@@ -21,9 +21,49 @@ const LONG: u64 = u64::MAX / 4;
 /// A worker that says nothing for so long, while tasks wait behind another, is not running short tasks.
 const STALL: Duration = Duration::from_millis(5);
 
+/// Two submits within this are a burst; one takes about 3 us.
+const BURST: Duration = Duration::from_micros(20);
+/// Only such short tasks, in nanoseconds, are worth gathering: a wake-up of a worker costs about as much.
+const GATHERED: u64 = 100_000;
+/// How many tasks are gathered at most, and for how long.
+const GATHER_MAX: u64 = 64;
+const GATHER: Duration = Duration::from_micros(500);
+
 impl Dispatcher {
+    /// After a submit. In a burst of short tasks an idle worker is not woken for each one: they are gathered, until
+    /// there are many, somebody waits ([`Dispatcher::hurry`]), something else happens, or time is up.
+    pub(super) fn settle_submitted(&mut self, now: Time, id: TaskId) {
+        let burst = now.since(self.submitted) <= BURST;
+        self.submitted = now;
+        let short = self.tasks.get(id).and_then(|task| self.short_nanos(task)).is_some_and(|nanos| nanos <= GATHERED);
+        if !(burst && short && self.waiting < GATHER_MAX) || self.idle.is_empty() {
+            return self.settle(now);
+        }
+        if self.gathering.is_none() {
+            let until = now.after(GATHER);
+            self.gathering = Some(until);
+            self.timers.set(until, Timer::Deal);
+        }
+        self.scale(now);
+    }
+
+    /// Until when the tasks of the present burst may wait beside an idle worker.
+    pub fn gathering(&self) -> Option<Time> {
+        self.gathering
+    }
+
+    /// Somebody waits: deals what is gathered.
+    pub fn hurry(&mut self, now: Time) {
+        if self.gathering.is_some() {
+            self.settle(now);
+        }
+    }
+
     /// Deals while there is a free worker and a waiting task; else takes back tasks for free workers.
     pub(super) fn deal(&mut self, now: Time) {
+        if let Some(until) = self.gathering.take() {
+            self.timers.unset(until, Timer::Deal);
+        }
         while self.waiting > 0 {
             let Some(&(_, worker)) = self.idle.last() else { return };
             let Some(task) = self.take_waiting() else { return };

@@ -215,6 +215,9 @@ pub struct Dispatcher {
     /// Workers that take tasks, and launches that may become workers.
     active: u64,
     expected: u64,
+    /// When a task was submitted last, and until when the present burst of short ones is gathered.
+    submitted: Time,
+    gathering: Option<Time>,
     failures: u32,
     failed: Time,
     failure: Arc<str>,
@@ -275,6 +278,8 @@ impl Dispatcher {
             bytes: 0,
             active: 0,
             expected: 0,
+            submitted: Time(0),
+            gathering: None,
             failures: 0,
             failed: Time(0),
             failure: Arc::from(""),
@@ -356,7 +361,7 @@ impl Dispatcher {
         if let Some(deadline) = deadline {
             self.timers.set(deadline, Timer::Total(id));
         }
-        self.settle(now);
+        self.settle_submitted(now, id);
         Ok(id)
     }
 
@@ -398,7 +403,8 @@ impl Dispatcher {
             Timer::Silence(worker) => self.silence_due(now, worker),
             Timer::Kill(worker, lease) => self.kill_due(worker, lease),
             Timer::Launch(launch) => self.launch_due(now, launch),
-            Timer::Scale => {}
+            // `handle` deals and scales after each event anyway.
+            Timer::Deal | Timer::Scale => {}
             Timer::Run(task, lease) => self.run_due(now, task, lease),
             Timer::Total(task) => self.stop_task(now, task, Outcome::Timeout(Limit::Total)),
         }

@@ -113,7 +113,20 @@ impl Crew {
         self.tell(Event::Tick);
     }
 
+    /// As somebody does who waits for it.
     pub fn submit_as(&mut self, change: impl FnOnce(&mut NewTask)) -> TaskId {
+        let id = self.submit_and_go_on(change);
+        self.hurry();
+        id
+    }
+
+    pub fn hurry(&mut self) {
+        self.brain.hurry(self.now);
+        self.listen();
+    }
+
+    /// As somebody does who has more to submit.
+    pub fn submit_and_go_on(&mut self, change: impl FnOnce(&mut NewTask)) -> TaskId {
         let mut task = NewTask {
             function: self.function,
             payload: Arc::from([]),

@@ -1,16 +1,21 @@
 //! What must hold after every step, between the world's books and the brain.
 
+use std::time::Duration;
+
 use kumi_core::{Dispatcher, Time};
 
 use super::ledger::{Check, Ledger, rule};
 use super::staff::{Launch, WorkerNote};
+
+/// How long a burst of short tasks may be gathered.
+const GATHER: Duration = Duration::from_micros(500);
 
 /// All rules.
 pub fn check(ledger: &mut Ledger, brain: &Dispatcher, now: Time) -> Check {
     ledger.nothing_lost()?;
     brain.check()?;
     counts(ledger, brain)?;
-    nobody_idle_beside_work(ledger)?;
+    nobody_idle_beside_work(ledger, brain, now)?;
     nothing_overdue(ledger, now)
 }
 
@@ -35,12 +40,13 @@ fn counts(ledger: &Ledger, brain: &Dispatcher) -> Check {
     Ok(())
 }
 
-/// A task that waits goes to an idle worker at once; one that was prefetched and has not begun is asked back at once.
-fn nobody_idle_beside_work(ledger: &Ledger) -> Check {
+/// A task that waits goes to an idle worker at once, or when its burst is over; one that was prefetched and has not begun is asked back at once.
+fn nobody_idle_beside_work(ledger: &Ledger, brain: &Dispatcher, now: Time) -> Check {
     let Some((idle, _)) = ledger.workers.iter().find(|(_, worker)| worker.idle()) else {
         return Ok(());
     };
-    rule!(ledger.waiting.is_empty(), "{idle:?} is idle, and task {:?} waits", ledger.waiting.first());
+    let gathered = brain.gathering().is_some_and(|until| now <= until && until <= now.after(GATHER));
+    rule!(ledger.waiting.is_empty() || gathered, "{idle:?} is idle, and task {:?} waits", ledger.waiting.first());
     let count = |of: &dyn Fn(&WorkerNote) -> usize| ledger.workers.values().map(of).sum::<usize>();
     let idle = count(&|worker| usize::from(worker.idle()));
     let asked = count(&|worker| worker.held.iter().filter(|held| held.asked_back && !held.answered).count());
