@@ -90,7 +90,8 @@ pub fn python_version(py: Python<'_>) -> (u8, u8) {
 
 /// Bytes for the kernel: an environment may hold what is not UTF-8.
 fn text(text: OsString) -> PyResult<CString> {
-    CString::new(text.into_encoded_bytes()).map_err(|_| PyValueError::new_err("a worker's command must not contain NUL characters"))
+    CString::new(text.into_encoded_bytes())
+        .map_err(|_| PyValueError::new_err("a worker's command must not contain NUL characters"))
 }
 
 #[pymethods]
