@@ -27,6 +27,9 @@ pyo3::create_exception!(
 /// A remote worker that is silent for so long is lost; local ones are judged by their process alone.
 const SILENCE: Duration = Duration::from_secs(30);
 
+/// A task's id, its pickled function, its pickled arguments.
+type Job<'py> = (u64, Bound<'py, PyBytes>, Bound<'py, PyBytes>);
+
 /// See the stub.
 #[pyclass(frozen, module = "kumi._core")]
 pub struct Function {
@@ -188,7 +191,7 @@ impl Pool {
         Ok(Function { net: self.net.clone(), id, label })
     }
 
-    fn next_job<'py>(&self, py: Python<'py>) -> PyResult<Option<(u64, Bound<'py, PyBytes>, Bound<'py, PyBytes>)>> {
+    fn next_job<'py>(&self, py: Python<'py>) -> PyResult<Option<Job<'py>>> {
         let job = with(py, &self.net, |state, _| state.brain.begin_here())?;
         Ok(job.map(|(id, function, payload)| (id.number(), PyBytes::new(py, &function), PyBytes::new(py, &payload))))
     }
