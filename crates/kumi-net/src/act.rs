@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use kumi_core::{Action, Event, FromWorker, LaunchId, ToWorker, WorkerId};
+use kumi_core::{Action, Begun, Event, FromWorker, LaunchId, ToWorker, WorkerId};
 
 use crate::deliver::{self, Delivery};
 use crate::epoll::{READ, WRITE};
@@ -18,10 +18,13 @@ impl Shared {
                 Action::Send { worker, message } => self.queue(state, worker, &message),
                 Action::Recall { worker, lease, slot } => {
                     let link = state.by_worker.get(&worker).and_then(|key| state.links.get(key));
-                    if let Some(link) = link {
-                        let message = FromWorker::Recalled { lease, back: link.recall(slot, lease) };
-                        state.brain.handle(self.now(), Event::Said { worker, message });
-                    }
+                    let back = match link {
+                        Some(link) => link.recall(slot, lease),
+                        // It is being buried: it will begin nothing more.
+                        None => state.dying.get(&worker) != Some(&Begun::One(lease)),
+                    };
+                    let message = FromWorker::Recalled { lease, back };
+                    state.brain.handle(self.now(), Event::Said { worker, message });
                 }
                 Action::Launch { launches } => self.order(state, launches),
                 Action::Abandon { launch } => self.abandon(state, launch),

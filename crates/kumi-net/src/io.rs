@@ -184,7 +184,7 @@ fn bury(shared: &Shared, wires: &Wires, key: u64) {
     };
     let mut state = shared.lock();
     if let Some(worker) = link.worker {
-        state.by_worker.remove(&worker);
+        state.dying.remove(&worker);
     }
     state.brain.handle(shared.now(), event);
     shared.carry_out(&mut state);
@@ -208,6 +208,10 @@ fn last_words(shared: &Shared, wires: &Wires, key: u64) -> Option<(Link, kumi_co
     let link = state.links.remove(&key)?;
     let _ = wires.all.remove(link.pidfd.as_fd());
     let begun = link.begun();
+    if let Some(worker) = link.worker {
+        state.by_worker.remove(&worker);
+        state.dying.insert(worker, begun);
+    }
     Some((link, begun))
 }
 

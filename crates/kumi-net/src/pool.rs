@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kumi_core::scaling::Launch;
-use kumi_core::{Dispatcher, FunctionId, LaunchId, Policy, TaskId, Time, WorkerId};
+use kumi_core::{Begun, Dispatcher, FunctionId, LaunchId, Policy, TaskId, Time, WorkerId};
 
 use crate::deliver;
 use crate::epoll::{Alarm, Bell, Epoll, READ};
@@ -88,6 +88,8 @@ pub struct State {
     pub brain: Dispatcher,
     pub(crate) links: BTreeMap<u64, Link>,
     pub(crate) by_worker: BTreeMap<WorkerId, u64>,
+    /// Workers that are dead and not buried yet, and what they were at.
+    pub(crate) dying: BTreeMap<WorkerId, Begun>,
     pub(crate) next_link: u64,
     pub(crate) command: Option<Arc<Command>>,
     /// What every worker of this pool is marked with, beside its number: unguessable, so nobody else is ever killed.
@@ -154,6 +156,7 @@ impl Pool {
                 brain: Dispatcher::new(policy),
                 links: BTreeMap::new(),
                 by_worker: BTreeMap::new(),
+                dying: BTreeMap::new(),
                 next_link: 0,
                 command: None,
                 mark: String::new(),
