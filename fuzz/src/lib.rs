@@ -105,11 +105,11 @@ fn stretch<M: Make>(input: &mut Unstructured) -> Result<Vec<u8>> {
 /// A stream: as much as the fuzzer's bytes tell.
 pub fn stream<M: Make>(input: &mut Unstructured) -> Vec<u8> {
     let mut stream = Vec::new();
-    while !input.is_empty()
-        && let Ok(bytes) = stretch::<M>(input)
-        && stream.len() + bytes.len() <= STREAM
-    {
-        stream.extend_from_slice(&bytes);
+    while !input.is_empty() {
+        match stretch::<M>(input) {
+            Ok(bytes) if stream.len() + bytes.len() <= STREAM => stream.extend_from_slice(&bytes),
+            Ok(_) | Err(_) => break,
+        }
     }
     stream
 }

@@ -102,9 +102,8 @@ impl<I, T> Default for Arena<I, T> {
 impl<I: Id, T> Arena<I, T> {
     /// Takes a thing in and names it.
     pub fn insert(&mut self, thing: T) -> I {
-        if let Some(index) = self.free.pop()
-            && let Some(slot) = self.places.get_mut(index as usize)
-        {
+        let free = self.free.pop().and_then(|index| Some((index, self.places.get_mut(index as usize)?)));
+        if let Some((index, slot)) = free {
             slot.thing = Some(thing);
             return I::new(index, slot.generation);
         }

@@ -152,6 +152,10 @@ impl Task {
         }
     }
 
+    pub fn is_held(&self) -> bool {
+        matches!(self.place, Place::Held(_))
+    }
+
     pub fn run_limit(&self) -> Option<Duration> {
         self.limits.as_ref().and_then(|limits| limits.run)
     }

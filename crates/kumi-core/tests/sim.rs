@@ -94,7 +94,8 @@ fn the_same_seed_gives_the_same_history() {
 }
 
 /// What the seeds must contain between them, or they prove nothing.
-const HAPPENINGS: [&str; 26] = [
+const HAPPENINGS: [&str; 28] = [
+    "a burst hurried",
     "a closed queue",
     "a full queue",
     "a late hello",
@@ -103,6 +104,7 @@ const HAPPENINGS: [&str; 26] = [
     "a result under a void lease",
     "a second hello",
     "a suspect",
+    "a task gathered",
     "a task interrupted",
     "a task of a dead worker",
     "a task prefetched",

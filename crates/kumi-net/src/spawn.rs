@@ -97,9 +97,8 @@ fn start(command: &Command, actions: &Actions, attributes: &Attributes) -> io::R
 /// The bare errno does not say what was missing: program, interpreter of a script, or directory.
 fn explain(command: &Command, program: &CStr, error: &io::Error) -> io::Error {
     let mut text = format!("cannot start {}: {error}", program.to_string_lossy());
-    if let Some(directory) = &command.directory
-        && !Path::new(std::ffi::OsStr::from_bytes(directory.to_bytes())).is_dir()
-    {
+    let exists = |directory: &CStr| Path::new(std::ffi::OsStr::from_bytes(directory.to_bytes())).is_dir();
+    if let Some(directory) = command.directory.as_deref().filter(|directory| !exists(directory)) {
         text = format!("{text}; its working directory {} is none", directory.to_string_lossy());
     }
     io::Error::new(error.kind(), text)

@@ -70,9 +70,8 @@ impl Dispatcher {
             self.assign(now, worker, task);
             self.top_up(now, worker);
         }
-        while (self.idle.len() as u64) > self.recalls
-            && let Some(&worker) = self.loaded.last()
-        {
+        while (self.idle.len() as u64) > self.recalls {
+            let Some(&worker) = self.loaded.last() else { return };
             self.recall_for_idle(worker);
         }
     }
@@ -109,7 +108,9 @@ impl Dispatcher {
         let nanos = short.unwrap_or(LONG);
         let (function, run_limit) = (task.function, task.run_limit());
         let payload = Arc::clone(&task.payload);
-        let definition = self.functions.get(function).map(|function| Arc::clone(&function.payload));
+        let Some(definition) = self.functions.get(function).map(|function| Arc::clone(&function.payload)) else {
+            return;
+        };
         let Some(worker) = self.workers.get_mut(id) else { return };
         // `top_up` and `deal` keep to HELD_MAX, which is the number of slots.
         let Some(slot) = worker.slots.pop() else { return };
@@ -129,10 +130,8 @@ impl Dispatcher {
                 self.timers.set(now.after(STALL), Timer::Stall(id));
             }
         }
-        if worker.defined.insert(function)
-            && let Some(payload) = definition
-        {
-            let message = ToWorker::Define { function, payload };
+        if worker.defined.insert(function) {
+            let message = ToWorker::Define { function, payload: definition };
             self.actions.push_back(Action::Send { worker: id, message });
         }
         let short = short.is_some();
@@ -157,23 +156,23 @@ impl Dispatcher {
     pub(super) fn top_up(&mut self, now: Time, id: WorkerId) {
         // What the idle workers will be dealt in a moment is not to be shared out.
         let spare = self.waiting.saturating_sub(self.idle.len() as u64);
-        let mut share = spare.div_ceil(self.active.max(1));
+        let share = spare.div_ceil(self.active.max(1));
         if self.workers.get(id).is_none_or(|worker| worker.held.is_empty() || worker.held_nanos > WINDOW / 2) {
             return;
         }
-        while share > 0
-            && let Some(task_id) = self.peek_waiting()
-            && let Some(nanos) = self.tasks.get(task_id).and_then(|task| self.short_nanos(task))
-            && let Some(worker) = self.workers.get(id)
-        {
-            let fits = worker.held_nanos.saturating_add(nanos) <= WINDOW && worker.held.len() < usize::from(HELD_MAX);
-            if worker.stage != Stage::Active || !fits {
-                return;
-            }
+        for _ in 0..share {
+            let Some(task_id) = self.peek_waiting().filter(|task_id| self.fits_behind(id, *task_id)) else { return };
             self.queue.pop();
             self.assign(now, id, task_id);
-            share -= 1;
         }
+    }
+
+    /// Whether the task is short enough to wait behind those the worker holds.
+    fn fits_behind(&self, id: WorkerId, task: TaskId) -> bool {
+        let Some(worker) = self.workers.get(id).filter(|worker| worker.stage == Stage::Active) else { return false };
+        let nanos = self.tasks.get(task).and_then(|task| self.short_nanos(task));
+        worker.held.len() < usize::from(HELD_MAX)
+            && nanos.is_some_and(|nanos| worker.held_nanos.saturating_add(nanos) <= WINDOW)
     }
 
     pub(super) fn finished(&mut self, now: Time, id: WorkerId, lease: Lease, outcome: Outcome, run: (u64, u64)) {
@@ -189,9 +188,7 @@ impl Dispatcher {
         if held.recall == Recall::Requeue {
             self.recalls -= 1;
         }
-        if let Some(task) = self.tasks.get_mut(held.task)
-            && matches!(task.place, Place::Held(_))
-        {
+        if let Some(task) = self.tasks.get_mut(held.task).filter(|task| task.is_held()) {
             task.attempts += 1;
             if let Some(function) = self.functions.get_mut(task.function) {
                 let old = function.nanos.unwrap_or(run.1);
@@ -207,11 +204,11 @@ impl Dispatcher {
     /// A result under a lease that is over: the task went back to the queue, or was resolved otherwise, long ago.
     fn finished_late(&mut self, now: Time, lease: Lease, outcome: Outcome, run: (u64, u64)) {
         #[cfg(feature = "planted-bugs")]
-        if self.planted(Bug::StaleResult)
-            && let Some(task) = self.planted.leases.get(&lease).copied()
-            && self.tasks.get(task).is_some_and(|task| matches!(task.place, Place::Held(_)))
-        {
-            self.resolve(now, task, outcome, Some(run), None);
+        if self.planted(Bug::StaleResult) {
+            let task = self.planted.leases.get(&lease).copied();
+            if let Some(task) = task.filter(|task| self.tasks.get(*task).is_some_and(Task::is_held)) {
+                self.resolve(now, task, outcome, Some(run), None);
+            }
         }
         #[cfg(not(feature = "planted-bugs"))]
         let _ = (now, lease, outcome, run);
@@ -321,9 +318,7 @@ impl Dispatcher {
 
     /// Back into the queue, at the place of its number.
     pub(super) fn requeue(&mut self, id: TaskId) {
-        if let Some(task) = self.tasks.get_mut(id)
-            && matches!(task.place, Place::Held(_))
-        {
+        if let Some(task) = self.tasks.get_mut(id).filter(|task| task.is_held()) {
             task.place = Place::Waiting;
             self.dealt -= 1;
             self.waiting += 1;
@@ -373,9 +368,8 @@ impl Dispatcher {
         }
         let first = worker.held.front().map(|held| held.task);
         worker.held_nanos = worker.held_nanos.max(LONG);
-        if let Some(function) = first.and_then(|task| self.tasks.get(task)).map(|task| task.function)
-            && let Some(function) = self.functions.get_mut(function)
-        {
+        let function = first.and_then(|task| self.tasks.get(task)).map(|task| task.function);
+        if let Some(function) = function.and_then(|function| self.functions.get_mut(function)) {
             let quiet = u64::try_from(quiet.as_nanos()).unwrap_or(LONG);
             function.nanos = function.nanos.map(|nanos| nanos.max(quiet));
         }

@@ -28,9 +28,7 @@ impl Dispatcher {
     }
 
     pub(super) fn launch_started(&mut self, id: LaunchId) {
-        if let Some(note) = self.launches.get_mut(id)
-            && note.state == Launch::Requested
-        {
+        if let Some(note) = self.launches.get_mut(id).filter(|note| note.state == Launch::Requested) {
             note.state = Launch::Starting;
         }
     }

@@ -150,10 +150,10 @@ impl Ledger {
         }
         held.answered = true;
         self.saw(if back { "a task recalled" } else { "a task recalled too late" });
-        let Some(note) = self.workers.get_mut(&worker) else {
+        if !back {
             return;
-        };
-        if back && let Some(held) = note.take(now, lease) {
+        }
+        if let Some(held) = self.workers.get_mut(&worker).and_then(|note| note.take(now, lease)) {
             self.wait_again(held.task);
         }
     }
@@ -199,10 +199,8 @@ impl Ledger {
     }
 
     fn wait_again(&mut self, number: usize) {
-        if self.open.contains(&number)
-            && let Some(task) = self.tasks.get_mut(number)
-        {
-            task.spot = Spot::Waiting;
+        if self.open.contains(&number) {
+            self.tasks[number].spot = Spot::Waiting;
             self.waiting.insert(number);
         }
     }

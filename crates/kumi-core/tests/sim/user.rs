@@ -33,12 +33,28 @@ impl World {
         Ok(())
     }
 
+    /// All at the same instant: a burst. While it is gathered, somebody may begin to wait, or not.
     fn submit_some(&mut self, count: u64) -> Check {
         let function = self.rng.pick(&self.functions);
         for _ in 0..count {
             self.submit(function)?;
+            if self.brain.gathering().is_some() {
+                self.ledger.saw("a task gathered");
+                self.hurry_or_not()?;
+            }
         }
         Ok(())
+    }
+
+    fn hurry_or_not(&mut self) -> Check {
+        if !self.rng.chance(100) {
+            return Ok(());
+        }
+        self.say(|| "hurry".into());
+        self.ledger.saw("a burst hurried");
+        self.brain.hurry(self.now);
+        rule!(self.brain.gathering().is_none(), "a burst is gathered though somebody waits");
+        self.absorb()
     }
 
     fn submit(&mut self, (function, kind): (kumi_core::FunctionId, super::task::Kind)) -> Check {

@@ -294,10 +294,11 @@ impl World {
     pub(super) fn absorb(&mut self) -> Check {
         let actions: Vec<_> = std::iter::from_fn(|| self.brain.next_action()).collect();
         for action in &actions {
-            if let Action::Kill { worker } = action
-                && !self.brain.knows(*worker)
-            {
-                self.ledger.gone(self.now, *worker, kumi_core::Begun::Unknown)?;
+            match action {
+                Action::Kill { worker } if !self.brain.knows(*worker) => {
+                    self.ledger.gone(self.now, *worker, kumi_core::Begun::Unknown)?;
+                }
+                _ => {}
             }
         }
         for action in actions {

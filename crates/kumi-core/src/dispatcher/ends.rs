@@ -1,0 +1,144 @@
+//! How tasks end: results kept, cancelled, timed out, forgotten.
+//!
+//! Every end goes through `resolve`, once. What a death does to the tasks of a worker is decided in `staff.rs`.
+
+use std::sync::Arc;
+
+use super::{Action, Dispatcher};
+use crate::ids::{Lease, TaskId, Time};
+use crate::task::{Done, Limit, Outcome, Place};
+use crate::timer::Timer;
+use crate::worker::{Face, Recall};
+
+impl Dispatcher {
+    /// The end of every task goes through here, once.
+    pub(super) fn resolve(
+        &mut self,
+        now: Time,
+        id: TaskId,
+        outcome: Outcome,
+        run: Option<(u64, u64)>,
+        face: Option<Arc<Face>>,
+    ) {
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        match task.place {
+            Place::Waiting => self.waiting -= 1,
+            Place::Held(_) => self.dealt -= 1,
+            Place::Here => self.here -= 1,
+            Place::Done(_) => return,
+        }
+        self.bytes -= task.bytes();
+        task.payload = Arc::clone(&self.nothing);
+        if let Some(deadline) = task.deadline() {
+            self.timers.unset(deadline, Timer::Total(id));
+        }
+        self.counts.finished += 1;
+        match &outcome {
+            Outcome::Success(_) => self.counts.success += 1,
+            Outcome::Error(_) => self.counts.error += 1,
+            Outcome::Crash(_) | Outcome::Unlaunchable(_) => self.counts.crash += 1,
+            Outcome::Cancel => self.counts.cancel += 1,
+            Outcome::Timeout(_) => self.counts.timeout += 1,
+        }
+        task.place = Place::Done(Box::new(Done { outcome, finished: now, run, face }));
+        if task.kept {
+            self.kept_open -= 1;
+            self.kept_done.push_back(id);
+        }
+        if task.kept || task.watched {
+            self.actions.push_back(Action::Resolved { task: id });
+        }
+        if !task.wanted {
+            self.remove(id);
+        }
+    }
+
+    fn remove(&mut self, id: TaskId) {
+        let Some(task) = self.tasks.remove(id) else { return };
+        if let Some(function) = self.functions.get_mut(task.function) {
+            function.users -= 1;
+            self.drop_unused_function(task.function);
+        }
+    }
+
+    /// Cancels a task that no worker has begun. A local worker is asked through its page, so once the actions are
+    /// carried out it is known whether it worked.
+    pub fn cancel_waiting(&mut self, now: Time, id: TaskId) {
+        match self.tasks.get(id).map(|task| &task.place) {
+            Some(Place::Waiting) => self.resolve_waiting(now, id, Outcome::Cancel),
+            Some(Place::Held(worker)) => self.ask_back_of(*worker, id, Recall::CancelIfWaiting),
+            Some(Place::Here | Place::Done(_)) | None => {}
+        }
+        self.settle(now);
+    }
+
+    /// Cancels every task that no worker has begun, as [`Dispatcher::cancel_waiting`] does one.
+    pub fn cancel_all_waiting(&mut self, now: Time) {
+        let open: Vec<_> = self.tasks.iter().filter(|(_, task)| !task.is_done()).map(|(id, _)| id).collect();
+        for id in open {
+            self.cancel_waiting(now, id);
+        }
+    }
+
+    /// Cancels a task wherever it is: it is resolved at once, and a worker that runs it is stopped behind the scenes.
+    pub fn cancel(&mut self, now: Time, id: TaskId) {
+        self.stop_task(now, id, Outcome::Cancel);
+        self.settle(now);
+    }
+
+    pub(super) fn stop_task(&mut self, now: Time, id: TaskId, outcome: Outcome) {
+        match self.tasks.get(id).map(|task| &task.place) {
+            Some(Place::Waiting) => self.resolve_waiting(now, id, outcome),
+            Some(Place::Held(worker)) => {
+                let worker = *worker;
+                let face = self.workers.get(worker).map(|note| Arc::clone(&note.face));
+                self.resolve(now, id, outcome, None, face);
+                self.discard(now, worker, id);
+            }
+            Some(Place::Here) => self.resolve(now, id, outcome, None, None),
+            Some(Place::Done(_)) | None => {}
+        }
+    }
+
+    fn resolve_waiting(&mut self, now: Time, id: TaskId, outcome: Outcome) {
+        self.resolve(now, id, outcome, None, None);
+        let tasks = &self.tasks;
+        self.queue.forget_one(|id| tasks.get(id).is_some_and(|task| !task.is_done()));
+    }
+
+    pub(super) fn run_due(&mut self, now: Time, task: TaskId, lease: Lease) {
+        let Some(Place::Held(worker)) = self.tasks.get(task).map(|task| &task.place) else {
+            return;
+        };
+        let worker = *worker;
+        if self.workers.get_mut(worker).is_some_and(|note| note.held(lease).is_some()) {
+            self.stop_task(now, task, Outcome::Timeout(Limit::Run));
+        }
+    }
+
+    /// The handle on this task is gone: its result is forgotten, or will be.
+    pub fn release(&mut self, id: TaskId) {
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.wanted = false;
+            if task.is_done() {
+                self.remove(id);
+            }
+        }
+    }
+
+    /// Says [`Action::Resolved`] when this task is done. False: it is done already.
+    pub fn watch(&mut self, id: TaskId) -> bool {
+        match self.tasks.get_mut(id) {
+            Some(task) if !task.is_done() => {
+                task.watched = true;
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// Takes out what [`Dispatcher::kept_front`] shows.
+    pub fn kept_pop(&mut self) -> Option<TaskId> {
+        self.kept_done.pop_front()
+    }
+}

@@ -1,0 +1,126 @@
+//! What the dispatcher is told and what it answers.
+//!
+//! Words only: what they lead to is decided in the other files.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::ids::{LaunchId, Lease, TaskId, WorkerId};
+use crate::message::{FromWorker, ToWorker};
+use crate::task::Certificate;
+
+/// What the user wants of a controller.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Name of the controller; workers are called after it.
+    pub name: String,
+    /// Never more workers than this.
+    pub workers: u64,
+    /// Never fewer, once started.
+    pub workers_min: u64,
+    /// A worker without work leaves after this; `None`: never.
+    pub idle: Option<Duration>,
+    /// A worker takes no more tasks after this; `None`: never.
+    pub wall: Option<Duration>,
+    /// A launch that has not led to a worker after this has failed.
+    pub launch: Duration,
+    /// A worker that does not stop a task, or leave, within this is killed.
+    pub kill: Duration,
+    /// A remote worker that is silent for this long is lost.
+    pub silence: Duration,
+    /// A worker leaves after so many tasks; `None`: any number.
+    pub tasks_max: Option<u64>,
+    /// How many crashes a task may cause and still be run again.
+    pub crashes_max: u32,
+    /// Bound of the queue.
+    pub queue_bytes: u64,
+    /// Tasks are run by the host itself; there are no workers.
+    pub in_process: bool,
+}
+
+/// What happened outside.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A timeout is due.
+    Tick,
+    /// The process, or the job, of this launch exists.
+    Launched {
+        /// Which.
+        launch: LaunchId,
+    },
+    /// This launch will not lead to a worker.
+    LaunchFailed {
+        /// Which.
+        launch: LaunchId,
+        /// Why, in the launcher's or the process's own words.
+        text: Arc<str>,
+    },
+    /// A worker said something.
+    Said {
+        /// Who.
+        worker: WorkerId,
+        /// What. For local workers the hands answer a recall in the worker's name, from the shared page.
+        message: FromWorker,
+    },
+    /// A worker is no more.
+    Gone {
+        /// Who.
+        worker: WorkerId,
+        /// What it was at.
+        begun: Begun,
+        /// How it ended.
+        certificate: Certificate,
+    },
+}
+
+/// Which of the tasks a dead worker held it had begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// None of them.
+    Nothing,
+    /// Just this one.
+    One(Lease),
+    /// Nobody knows.
+    Unknown,
+}
+
+/// What the hands shall do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send this.
+    Send {
+        /// To whom.
+        worker: WorkerId,
+        /// What.
+        message: ToWorker,
+    },
+    /// Take back a task through the shared page of a local worker, and answer with [`FromWorker::Recalled`].
+    Recall {
+        /// Whose page.
+        worker: WorkerId,
+        /// Which task.
+        lease: Lease,
+        /// Its place in the page.
+        slot: u16,
+    },
+    /// Start so many workers.
+    Launch {
+        /// Their identities.
+        launches: Vec<LaunchId>,
+    },
+    /// End whatever exists of this launch, and report [`Event::LaunchFailed`] then.
+    Abandon {
+        /// Which.
+        launch: LaunchId,
+    },
+    /// End this worker with its process tree, and report [`Event::Gone`] then.
+    Kill {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// A task that is watched or kept is done.
+    Resolved {
+        /// Which.
+        task: TaskId,
+    },
+}

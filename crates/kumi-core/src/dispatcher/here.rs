@@ -1,0 +1,31 @@
+//! Tasks that the host runs itself, without workers (`Policy::in_process`).
+
+use std::sync::Arc;
+
+use super::Dispatcher;
+use crate::ids::{TaskId, Time};
+use crate::message::Payload;
+use crate::task::{Outcome, Place};
+use crate::worker::Face;
+
+impl Dispatcher {
+    /// Begins the oldest waiting task.
+    pub fn begin_here(&mut self) -> Option<(TaskId, Payload, Payload)> {
+        let id = self.take_waiting()?;
+        let task = self.tasks.get_mut(id)?;
+        let function = self.functions.get(task.function)?;
+        task.place = Place::Here;
+        self.waiting -= 1;
+        self.here += 1;
+        Some((id, Arc::clone(&function.payload), Arc::clone(&task.payload)))
+    }
+
+    /// The task begun last, or another one begun before, is done.
+    pub fn finish_here(&mut self, now: Time, id: TaskId, outcome: Outcome, run: (u64, u64), face: Arc<Face>) {
+        if let Some(task) = self.tasks.get_mut(id).filter(|task| matches!(task.place, Place::Here)) {
+            task.attempts += 1;
+            self.resolve(now, id, outcome, Some(run), Some(face));
+        }
+        self.settle(now);
+    }
+}

@@ -1,0 +1,126 @@
+//! What the owner of a dispatcher may see of it. Nothing here changes anything.
+
+use std::sync::Arc;
+
+use super::Dispatcher;
+use crate::ids::{LaunchId, TaskId};
+use crate::scaling::Launch;
+use crate::task::{Outcome, Place, TASK_BYTES, Task, TaskView};
+
+/// Counts at one instant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // The fields are explained in `_core.pyi`, class Status.
+pub struct Counts {
+    pub workers: u64,
+    pub idle: u64,
+    pub launching: u64,
+    pub waiting: u64,
+    pub running: u64,
+    pub finished: u64,
+    pub uncollected: u64,
+    pub queued_bytes: u64,
+    pub success: u64,
+    pub error: u64,
+    pub crash: u64,
+    pub cancel: u64,
+    pub timeout: u64,
+    pub launched: u64,
+    pub left_idle: u64,
+    pub left_limit: u64,
+    pub left_stopped: u64,
+    pub lost: u64,
+}
+
+impl Dispatcher {
+    /// Whether nothing is left: no task to resolve, no worker, no launch, and none will come.
+    pub fn ended(&self) -> bool {
+        self.closing && self.unresolved() == 0 && self.workers.is_empty() && self.launches.is_empty()
+    }
+
+    /// Tasks that are not done.
+    pub fn unresolved(&self) -> u64 {
+        self.waiting + self.dealt + self.here
+    }
+
+    /// Kept tasks that are not done.
+    pub fn kept_open(&self) -> u64 {
+        self.kept_open
+    }
+
+    /// The kept task that finished first, if it was not taken yet.
+    pub fn kept_front(&self) -> Option<TaskId> {
+        self.kept_done.front().copied()
+    }
+
+    /// Whether the task is done, or forgotten.
+    pub fn is_done(&self, id: TaskId) -> bool {
+        self.tasks.get(id).is_none_or(Task::is_done)
+    }
+
+    /// How the task ended; `None`: not yet.
+    pub fn outcome(&self, id: TaskId) -> Option<&Outcome> {
+        match &self.tasks.get(id)?.place {
+            Place::Done(done) => Some(&done.outcome),
+            Place::Waiting | Place::Held(_) | Place::Here => None,
+        }
+    }
+
+    /// Whether a worker is believed to work on this task: it is the oldest the worker holds.
+    pub fn is_running(&self, id: TaskId) -> bool {
+        match self.tasks.get(id).map(|task| &task.place) {
+            Some(Place::Held(worker)) => {
+                self.workers.get(*worker).and_then(|worker| worker.held.front()).is_some_and(|held| held.task == id)
+            }
+            Some(Place::Here) => true,
+            Some(Place::Waiting | Place::Done(_)) | None => false,
+        }
+    }
+
+    /// Everything known about a finished task.
+    pub fn view(&self, id: TaskId) -> Option<TaskView> {
+        let task = self.tasks.get(id)?;
+        let Place::Done(done) = &task.place else { return None };
+        Some(TaskView {
+            function: Arc::clone(&self.functions.get(task.function)?.label),
+            submitted: task.submitted,
+            finished: done.finished,
+            run: done.run,
+            face: done.face.clone(),
+            attempts: task.attempts,
+            certificate: task.certificate.clone(),
+            outcome: done.outcome.clone(),
+        })
+    }
+
+    /// All counts at this instant.
+    pub fn counts(&self) -> Counts {
+        let workers = self.workers.len() as u64;
+        let idle = self.idle.len() as u64;
+        let begun = self.dealt.min(workers - idle);
+        Counts {
+            workers,
+            idle,
+            launching: self.expected,
+            waiting: self.waiting + self.dealt - begun,
+            running: begun + self.here,
+            uncollected: self.kept_open + self.kept_done.len() as u64,
+            queued_bytes: self.bytes,
+            ..self.counts
+        }
+    }
+
+    /// How far a launch has come; `None`: it failed, or its worker is gone.
+    pub fn launch_state(&self, launch: LaunchId) -> Option<Launch> {
+        self.launches.get(launch).map(|note| note.state)
+    }
+
+    /// Whether a task with so much payload would be taken now.
+    pub fn has_room(&self, payload: u64) -> bool {
+        self.bytes == 0 || self.bytes + payload + TASK_BYTES <= self.policy.queue_bytes
+    }
+
+    /// The launch's number, which its worker is named after.
+    pub fn launch_number(&self, launch: LaunchId) -> Option<u64> {
+        self.launches.get(launch).map(|note| note.number)
+    }
+}
