@@ -1,14 +1,36 @@
-"""What holds for all tests: when the last one has ended, no process that kumi started is left."""
+"""What tests share, and what holds for all of them: when the last one has ended, no process of kumi's is left."""
 
 import os
 import select
 from collections.abc import Iterator
 from pathlib import Path
 
+import jobs
 import kumi
 import pytest
 
 SECONDS_TO_LEAVE = 10.0
+
+
+@pytest.fixture(scope="module")
+def crew() -> Iterator[kumi.Controller]:
+    """A controller of two workers that a file's tests share."""
+    with kumi.Controller(workers=2) as crew:
+        yield crew
+
+
+@pytest.fixture
+def single() -> Iterator[kumi.Controller]:
+    """A controller of its own with one worker, for counts."""
+    with kumi.Controller(workers=1) as crew:
+        yield crew
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[jobs.Gate]:
+    """Holds tasks until the test lets them go."""
+    with jobs.gate_in(tmp_path) as gate:
+        yield gate
 
 
 @pytest.fixture(autouse=True, scope="session")

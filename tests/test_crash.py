@@ -21,12 +21,6 @@ def crew() -> Iterator[kumi.Controller]:
         yield crew
 
 
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[jobs.Gate]:
-    with jobs.gate_in(tmp_path) as gate:
-        yield gate
-
-
 @pytest.mark.parametrize(
     ("fn", "args", "signal_number", "exit_code", "words"),
     [

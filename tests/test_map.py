@@ -13,25 +13,6 @@ from kumi.map import AHEAD_MAX
 LIMIT = jobs.SECONDS_MAX
 
 
-@pytest.fixture(scope="module")
-def crew() -> Iterator[kumi.Controller]:
-    with kumi.Controller(workers=2) as crew:
-        yield crew
-
-
-@pytest.fixture
-def single() -> Iterator[kumi.Controller]:
-    """A controller of its own with one worker, for counts."""
-    with kumi.Controller(workers=1) as crew:
-        yield crew
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[jobs.Gate]:
-    with jobs.gate_in(tmp_path) as gate:
-        yield gate
-
-
 class Elements:
     """An iterator that knows how many were taken, and by which threads."""
 

@@ -28,12 +28,6 @@ def crew() -> Iterator[kumi.Controller]:
 
 
 @pytest.fixture
-def gate(tmp_path: Path) -> Iterator[jobs.Gate]:
-    with jobs.gate_in(tmp_path) as gate:
-        yield gate
-
-
-@pytest.fixture
 def held(crew: kumi.Controller, gate: jobs.Gate) -> Iterator[kumi.Task[Any]]:
     """A task that keeps the only worker busy."""
     task = crew.submit(jobs.hold, gate.path, "held")
