@@ -238,6 +238,9 @@ def next_deliveries() -> list[int | tuple[str, bool, bytes]] | None:
     An int is a token of `Handle.watch`; a tuple is output of a worker: its name, whether it is stderr, the bytes.
     """
 
+def end_deliveries() -> None:
+    """For the end of Python, after every pool has ended: `next_deliveries` returns what is there, and then None."""
+
 def leave() -> None:
     """For the end of Python, after every pool has ended: lets out every thread that waits in here, for 2 s at most."""
 

@@ -102,7 +102,7 @@ class Controller(Submitter, Executor):
             queue_bytes=_queue_bytes(positive("queue_gigabytes_max", queue_gigabytes_max, none=True), launcher),
             in_process=isinstance(launcher, Sequential),
         )
-        self._life = threading.Lock()  # guards the next three
+        self._life = threading.RLock()  # guards the next three; a signal's handler may come in between
         self._pool: Pool | None = None
         self._functions: Functions | None = None  # from the start on
         self._closed = False
@@ -198,7 +198,7 @@ class Controller(Submitter, Executor):
         pool.close()
         if cancel_futures:
             pool.cancel_waiting()
-        registry.keep(self)
+        registry.keep(self, partial(pool.wait_ended, 0))
         if wait:
             self._wait_done(pool)
             pool.wait_ended(SECONDS_UNTIL_GONE)

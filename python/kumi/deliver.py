@@ -9,7 +9,7 @@ import sys
 import threading
 from typing import Protocol, TextIO
 
-from kumi._core import next_deliveries
+from kumi._core import PoolClosed, end_deliveries, next_deliveries
 
 _LOGGER = logging.getLogger(__name__)
 _UTF8 = codecs.getincrementaldecoder("utf-8")
@@ -29,7 +29,7 @@ class Deliverer:
     """Owns the one thread that brings news from the core to Python: finished Futures and output of workers."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a signal's handler may come in between, and ask a task itself
         self._watched: dict[int, Watched] = {}
         self._thread: threading.Thread | None = None
         self._decoders: dict[tuple[str, bool], codecs.IncrementalDecoder] = {}  # in the middle of a character
@@ -51,6 +51,7 @@ class Deliverer:
     def join(self, seconds: float) -> None:
         """Lets what has been delivered reach its callbacks and streams, when Python ends."""
         if self._thread is not None:
+            end_deliveries()
             self._thread.join(seconds)
 
     def forget(self) -> None:
@@ -63,15 +64,18 @@ class Deliverer:
             self._thread.start()
 
     def _deliver_all(self) -> None:
-        while (news := next_deliveries()) is not None:
-            for item in news:
-                if isinstance(item, int):
-                    with self.lock:
-                        task = self._watched.pop(item)
-                    task._deliver()
-                    del task  # or the last one delivered would live until the next one is
-                else:
-                    self._echo(*item)
+        try:
+            while (news := next_deliveries()) is not None:
+                for item in news:
+                    self._resolve(item) if isinstance(item, int) else self._echo(*item)
+        except PoolClosed:  # Python is ending, and a callback took longer than that waits
+            return
+
+    def _resolve(self, token: int) -> None:
+        with self.lock:
+            task = self._watched.pop(token, None)
+        if task is not None:  # else Ctrl-C came between the core's note of it and ours
+            task._deliver()
 
     def _echo(self, worker: str, is_stderr: bool, output: bytes) -> None:
         stream: TextIO | None = sys.stderr if is_stderr else sys.stdout
@@ -83,7 +87,7 @@ class Deliverer:
             if stream is not None:
                 stream.write(text)
                 stream.flush()
-        except (OSError, ValueError):
+        except Exception:  # the stream may be the user's own, and whoever waits for a callback must not lose it
             _LOGGER.debug("output of worker %s could not be written", worker, exc_info=True)
 
 

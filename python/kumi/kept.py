@@ -31,10 +31,10 @@ class Kept:
             self._names |= names  # already now, in case that the task pushes one itself
             try:
                 task = submit()
+                self._tasks[task.id] = task
             except BaseException:
                 self._names -= names
                 raise
-            self._tasks[task.id] = task
             return task
 
     def take(self, number: int) -> Task[Any] | None:

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Protocol
 
 from kumi._core import forked, leave
@@ -31,10 +32,9 @@ class Registry:
     """The open controllers of this process, oldest first. Only those that are ending are kept alive."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
+        self._lock = threading.RLock()  # a signal's handler may come in between, and end a controller
         self._open: weakref.WeakValueDictionary[int, Member] = weakref.WeakValueDictionary()
-        self._ending: set[Member] = set()
+        self._ending: dict[Member, Callable[[], bool]] = {}
         self._numbers = itertools.count(1)
 
     def add(self, member: Member, *, hides: Member | None = None) -> None:
@@ -52,17 +52,23 @@ class Registry:
                 raise ControllerError(f"a controller named {member.name!r} is open already: choose another name")
             self._open[id(member)] = member
 
-    def keep(self, member: Member) -> None:
-        """Keeps a controller alive that takes no more tasks and has some left."""
+    def keep(self, member: Member, has_ended: Callable[[], bool]) -> None:
+        """Keeps a controller alive that takes no more tasks and has some left, until another one comes after its end.
+
+        Args:
+            member: The controller.
+            has_ended: Says whether nothing is left of its tasks and workers.
+        """
         with self._lock:
-            self._ending.add(member)
+            self._ending = {other: ended for other, ended in self._ending.items() if not ended()}
+            self._ending[member] = has_ended
 
     def remove(self, member: Member, *, ended: bool) -> None:
         """Forgets the name of a controller that takes no more tasks and, if it has ended, the controller."""
         with self._lock:
             self._open.pop(id(member), None)
             if ended:
-                self._ending.discard(member)
+                self._ending.pop(member, None)
 
     def find(self, name: str) -> Member:
         """The open controller of that name.
@@ -89,7 +95,7 @@ class Registry:
         return next(name for name in (f"kumi-{number}" for number in self._numbers) if name not in taken)
 
     def end(self) -> None:
-        """Ends everything with the interpreter: waits for the tasks, unless an error has ended the program."""
+        """Ends all controllers with the interpreter: waits for the tasks, unless an error has ended the program."""
         with self._lock:
             members = {*self._open.values(), *self._ending}
         try:
@@ -98,15 +104,10 @@ class Registry:
         finally:
             for member in members:
                 member.terminate()
-            if self._pid == os.getpid():
-                leave()
-                deliverer.join(SECONDS_TO_LEAVE)
 
     def forget(self) -> None:
         """In a forked child: the controllers stayed with the parent, and so did whoever held the lock."""
-        pid = self._pid
         self.__init__()  # type: ignore[misc]
-        self._pid = pid
 
 
 registry = Registry()
@@ -123,5 +124,8 @@ def _after_fork() -> None:
     deliverer.forget()
 
 
+# Run from the last to the first, each whatever happened in the one before: callbacks may still ask the core.
+atexit.register(leave)
+atexit.register(deliverer.join, SECONDS_TO_LEAVE)
 atexit.register(registry.end)
 os.register_at_fork(after_in_child=_after_fork)

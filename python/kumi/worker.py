@@ -61,11 +61,11 @@ class Executor:
             if type(value) is CoroutineType:
                 value = _run_coroutine(value)
             if os.getpid() != self._pid:
-                _leave_fork(None)
+                _leave_at_once(None)
             return True, serial.dumps(value)
         except BaseException as error:
             if os.getpid() != self._pid:
-                _leave_fork(error)
+                _leave_at_once(error)
             return False, serial.dumps_error(error)
 
 
@@ -80,7 +80,10 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # what a task prints appears at once, and lines stay whole
     serial.follow_host()
-    worker.serve(Executor())
+    try:
+        worker.serve(Executor())
+    except BaseException as error:
+        _leave_at_once(error)
     _leave()
 
 
@@ -108,8 +111,12 @@ def _leave() -> "NoReturn":
     _exit(0)
 
 
-def _leave_fork(error: BaseException | None) -> "NoReturn":
-    """Ends a child that a task forked and that came back here, where it would answer in its parent's place."""
+def _leave_at_once(error: BaseException | None) -> "NoReturn":
+    """Exits as Python does after an error, or none, but without waiting for threads and without `atexit`.
+
+    For a child that a task forked and that came back here, where it would answer in its parent's place; and for a
+    worker that an error ends, which would wait for threads that a task left behind.
+    """
     code = 1
     try:
         code = _exit_code(error)

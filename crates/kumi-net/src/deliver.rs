@@ -58,6 +58,11 @@ pub(crate) fn put(delivery: Delivery) -> bool {
     board.output > OUTPUT_MAX
 }
 
+/// Whether so much output waits that no more should be read.
+pub(crate) fn is_full() -> bool {
+    board().output > OUTPUT_MAX
+}
+
 /// Waits for news and takes all there is. `None`: there will be none any more.
 pub fn take() -> Option<Vec<Delivery>> {
     let mut board = board();

@@ -71,7 +71,6 @@ impl Shared {
         let Some(link) = state.links.get_mut(&key) else { return };
         if let Some(reason) = self.refusal(version, python) {
             link.fault = Some(reason.clone());
-            link.dismissed = true;
             link.queue(&ToWorker::Refuse { reason });
             return self.flush(state, key);
         }

@@ -34,6 +34,8 @@ fn run(shared: &Shared) {
         let mut state = shared.lock();
         for (key, _) in ready.iter() {
             match key {
+                // Somebody took the baton meanwhile: what rings in there is for that thread.
+                SOCKETS if state.seats.off() => {}
                 SOCKETS => {
                     let _ = wires.sockets.wait(&mut sockets, Some(std::time::Duration::ZERO));
                     shared.read_ready(&mut state, &sockets);
@@ -154,6 +156,10 @@ fn read_output(shared: &Shared, state: &mut State, wires: &Wires, key: u64, inde
 fn mute(shared: &Shared, state: &State, wires: &Wires) {
     shared.muted.store(true, Ordering::Release);
     set_outputs(state, wires, OFF);
+    // Whoever took everything just before did not see that we stopped, and nobody may ever take again.
+    if !deliver::is_full() {
+        shared.wake();
+    }
 }
 
 fn unmute(shared: &Shared, state: &mut State, wires: &Wires) {
@@ -206,7 +212,11 @@ fn last_words(shared: &Shared, wires: &Wires, key: u64) -> Option<(Link, kumi_co
     }
     shared.carry_out(&mut state);
     let link = state.links.remove(&key)?;
+    // By hand: closing does not suffice where a forked child of the host has copies.
     let _ = wires.all.remove(link.pidfd.as_fd());
+    for output in link.outputs.iter().filter(|output| output.open) {
+        let _ = wires.all.remove(output.pipe.as_fd());
+    }
     let begun = link.begun();
     if let Some(worker) = link.worker {
         state.by_worker.remove(&worker);

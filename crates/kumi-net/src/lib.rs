@@ -2,7 +2,7 @@
 //!
 //! May not know: Python. Decides nothing: every rule is in `kumi-core`.
 //! - Host: [`pool`] (the brain behind its lock), `act` (carrying out what it wants), `hear` (what workers say),
-//!   [`wait`] (threads that wait, the baton), `io` (the I/O thread), `link` (one worker), [`spawn`], [`process`] (death and burial), [`deliver`] (news for Python).
+//!   [`wait`] (threads that wait, the baton), `release` (what nobody holds), `io` (the I/O thread), `link` (one worker), [`spawn`], [`process`] (death and burial), [`deliver`] (news for Python).
 //! - Worker: [`worker`], [`outbox`], [`watchdog`].
 //! - Both: [`page`] (the memory they share).
 
@@ -16,6 +16,7 @@ pub mod outbox;
 pub mod page;
 pub mod pool;
 pub mod process;
+mod release;
 pub mod spawn;
 mod sys;
 pub mod wait;

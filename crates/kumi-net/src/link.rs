@@ -36,8 +36,6 @@ pub(crate) struct Link {
     _control: UnixStream,
     pub page: Page,
     pub outputs: [Output; 2],
-    /// It was told to leave: that its stream ends is no surprise.
-    pub dismissed: bool,
     pub want_write: bool,
     /// Why we killed it, if we did.
     pub fault: Option<String>,
@@ -81,7 +79,6 @@ impl Link {
             _control: control,
             page,
             outputs,
-            dismissed: false,
             want_write: false,
             fault: None,
             decoder: Decoder::default(),
@@ -100,14 +97,14 @@ impl Link {
                 // The brain deals HELD_MAX slots, which the page has.
                 let _ = self.page.offer(*slot, lease.0);
             }
-            ToWorker::Stop { .. } => self.dismissed = true,
             ToWorker::Welcome { .. }
             | ToWorker::Refuse { .. }
             | ToWorker::Define { .. }
             | ToWorker::Forget { .. }
             | ToWorker::Recall { .. }
             | ToWorker::Interrupt { .. }
-            | ToWorker::Ping => {}
+            | ToWorker::Ping
+            | ToWorker::Stop { .. } => {}
         }
         message.encode(&mut self.out);
     }

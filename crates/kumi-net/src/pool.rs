@@ -4,6 +4,7 @@
 //! microseconds and never across a wait. Whoever needs it while holding Python's GIL uses [`Pool::try_with`].
 //! - `act.rs`: carrying out what the brain wants. `hear.rs`: what workers say.
 //! - `wait.rs`: threads that wait, and which of them reads the sockets.
+//! - `release.rs`: what nobody holds any more.
 //! - `io.rs`: the I/O thread: processes, timers, output.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -14,11 +15,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kumi_core::scaling::Launch;
-use kumi_core::{Begun, Dispatcher, FunctionId, LaunchId, Policy, TaskId, Time, WorkerId};
+use kumi_core::{Begun, Dispatcher, LaunchId, Policy, TaskId, Time, WorkerId};
 
 use crate::deliver;
 use crate::epoll::{Alarm, Bell, Epoll, READ};
 use crate::link::Link;
+use crate::release::Releases;
 use crate::spawn::Command;
 use crate::wait::{Seats, Waited, Wants};
 
@@ -62,8 +64,7 @@ pub(crate) struct Shared {
     pub muted: AtomicBool,
     epoch: Instant,
     epoch_wall: SystemTime,
-    released: Mutex<Vec<Released>>,
-    has_released: AtomicBool,
+    pub releases: Releases,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -110,12 +111,6 @@ pub struct State {
     pub(crate) told: u64,
     /// The I/O thread has ended, or never began: nothing will happen any more.
     pub over: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Released {
-    Task(TaskId),
-    Function(FunctionId),
 }
 
 static POOLS: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
@@ -174,8 +169,7 @@ impl Pool {
             muted: AtomicBool::new(false),
             epoch: Instant::now(),
             epoch_wall: SystemTime::now(),
-            released: Mutex::new(Vec::new()),
-            has_released: AtomicBool::new(false),
+            releases: Releases::default(),
             thread: Mutex::new(None),
         });
         Self { shared }
@@ -325,16 +319,6 @@ impl Pool {
         }
     }
 
-    /// Nobody holds a handle on this task any more. Never waits.
-    pub fn release_task(&self, task: TaskId) {
-        self.shared.release(Released::Task(task));
-    }
-
-    /// Nobody will submit tasks of this function any more. Never waits.
-    pub fn release_function(&self, function: FunctionId) {
-        self.shared.release(Released::Function(function));
-    }
-
     /// Unix time in seconds of an instant of the brain's clock.
     pub fn unix_seconds(&self, at: Time) -> f64 {
         let start = self.shared.epoch_wall.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -393,24 +377,6 @@ impl Shared {
     pub fn wake(&self) {
         if let Some(wires) = self.wires.get() {
             wires.wake.ring();
-        }
-    }
-
-    fn release(&self, what: Released) {
-        self.released.lock().unwrap_or_else(PoisonError::into_inner).push(what);
-        self.has_released.store(true, Ordering::Release);
-    }
-
-    fn take_released(&self, state: &mut State) {
-        if !self.has_released.swap(false, Ordering::Acquire) {
-            return;
-        }
-        let released = std::mem::take(&mut *self.released.lock().unwrap_or_else(PoisonError::into_inner));
-        for what in released {
-            match what {
-                Released::Task(task) => state.brain.release(task),
-                Released::Function(function) => state.brain.close_function(function),
-            }
         }
     }
 

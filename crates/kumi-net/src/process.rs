@@ -98,7 +98,14 @@ pub fn bury(pid: i32, pidfd: BorrowedFd<'_>, marker: &str) -> Ending {
         unsafe { libc::kill(-pid, libc::SIGKILL) };
     }
     let entry = format!("{MARKER}={marker}");
-    kill_until_none(|| Some(marked(&entry)).filter(|found| !found.is_empty()));
+    let mut seen_ended = HashSet::new();
+    kill_until_none(|| {
+        let (found, ended) = marked(&entry);
+        // One that ended while we looked may have forked another that was not there yet when we began to look.
+        let news = !ended.is_subset(&seen_ended);
+        seen_ended.extend(ended);
+        (news || !found.is_empty()).then_some(found)
+    });
     wait(pidfd)
 }
 
@@ -187,20 +194,31 @@ fn forbid_new_processes() -> io::Result<()> {
     }
 }
 
-/// All living processes of this user, other than this one, with that entry in their environment.
-fn marked(entry: &str) -> Vec<OwnedFd> {
+/// All living processes of this user, other than this one, with that entry in their environment; and the numbers of
+/// those that have, or may have, ended before it could be read.
+fn marked(entry: &str) -> (Vec<OwnedFd>, HashSet<i32>) {
     // SAFETY: no arguments, cannot fail.
     let (me, user) = unsafe { (libc::getpid(), libc::geteuid()) };
-    let ours = |pid: &i32| *pid != me && fs::metadata(format!("/proc/{pid}")).is_ok_and(|data| data.uid() == user);
-    processes()
-        .filter(ours)
-        .filter_map(|pid| {
-            let pidfd = pidfd_open(pid).ok()?;
-            // Empty for a zombie, so the dead worker itself is none of them.
-            let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-            environment.split(|byte| *byte == 0).any(|one| one == entry.as_bytes()).then_some(pidfd)
-        })
-        .collect()
+    let (mut found, mut ended) = (Vec::new(), HashSet::new());
+    for pid in processes().filter(|pid| *pid != me) {
+        match fs::metadata(format!("/proc/{pid}")) {
+            Ok(data) if data.uid() != user => continue,
+            Ok(_) | Err(_) => {}
+        }
+        let pidfd = pidfd_open(pid);
+        // Empty for a zombie, so the dead worker itself is not found.
+        match (fs::read(format!("/proc/{pid}/environ")), pidfd) {
+            (Ok(environment), Ok(pidfd)) if !environment.is_empty() => {
+                if environment.split(|byte| *byte == 0).any(|one| one == entry.as_bytes()) {
+                    found.push(pidfd);
+                }
+            }
+            _ => {
+                ended.insert(pid);
+            }
+        }
+    }
+    (found, ended)
 }
 
 /// All living descendants of this process.

@@ -180,6 +180,11 @@ impl Seats {
         self.next
     }
 
+    /// The I/O thread is not to read the sockets.
+    pub fn off(&self) -> bool {
+        self.off
+    }
+
     /// Takes the baton, if nobody has it and this thread may.
     fn lead(&mut self, number: u64, wants: Wants) -> bool {
         if self.leader.is_none() && wants != Wants::Orders {

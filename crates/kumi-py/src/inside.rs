@@ -127,6 +127,12 @@ pub fn next_deliveries(py: Python<'_>) -> PyResult<Option<Vec<Py<PyAny>>>> {
 
 /// See the stub.
 #[pyfunction]
+pub fn end_deliveries() {
+    deliver::end();
+}
+
+/// See the stub.
+#[pyfunction]
 pub fn leave(py: Python<'_>) {
     if is_dead() {
         return;
@@ -134,7 +140,6 @@ pub fn leave(py: Python<'_>) {
     py.detach(|| {
         LEAVING.store(true, Ordering::SeqCst);
         pool::wake_everyone();
-        deliver::end();
         let deadline = Instant::now() + LEAVE;
         let mut count = inside();
         while *count > 0 {

@@ -46,7 +46,7 @@ mod _core {
     #[pymodule_export]
     use crate::handle::Handle;
     #[pymodule_export]
-    use crate::inside::{PoolClosed, forked, leave, next_deliveries};
+    use crate::inside::{PoolClosed, end_deliveries, forked, leave, next_deliveries};
     #[pymodule_export]
     use crate::pool::{Function, Pool, QueueFull};
     #[pymodule_export]

@@ -279,7 +279,7 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         if !is_dead() {
-            self.net.terminate_soon();
+            self.net.release();
         }
     }
 }

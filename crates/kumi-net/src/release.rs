@@ -1,0 +1,73 @@
+//! What nobody holds any more. Destructors say so, which may run anywhere and must never wait.
+
+use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use kumi_core::{FunctionId, TaskId, Time};
+
+use crate::pool::{Pool, Shared, State};
+
+#[derive(Clone, Copy, Debug)]
+enum Released {
+    Task(TaskId),
+    Function(FunctionId),
+    Pool,
+}
+
+/// What was let go of while somebody else had the pool's lock.
+#[derive(Debug, Default)]
+pub(crate) struct Releases {
+    list: Mutex<Vec<Released>>,
+    any: AtomicBool,
+}
+
+impl Pool {
+    /// Nobody holds a handle on this task any more. Never waits.
+    pub fn release_task(&self, task: TaskId) {
+        self.shared.release(Released::Task(task));
+    }
+
+    /// Nobody will submit tasks of this function any more. Never waits.
+    pub fn release_function(&self, function: FunctionId) {
+        self.shared.release(Released::Function(function));
+    }
+
+    /// Nobody uses this pool any more: it ends. Never waits.
+    pub fn release(&self) {
+        self.shared.release(Released::Pool);
+        self.shared.wake();
+    }
+}
+
+impl Shared {
+    /// At once if the lock is free, so that a large result does not stay; else with whoever has the lock next.
+    fn release(&self, what: Released) {
+        if let Ok(mut state) = self.state.try_lock() {
+            return self.work(&mut state, |state, now| state.let_go(now, what));
+        }
+        self.releases.list.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+        self.releases.any.store(true, Ordering::Release);
+    }
+
+    /// For whoever has the lock next.
+    pub fn take_released(&self, state: &mut State) {
+        if !self.releases.any.swap(false, Ordering::Acquire) {
+            return;
+        }
+        let released = mem::take(&mut *self.releases.list.lock().unwrap_or_else(PoisonError::into_inner));
+        for what in released {
+            state.let_go(self.now(), what);
+        }
+    }
+}
+
+impl State {
+    fn let_go(&mut self, now: Time, what: Released) {
+        match what {
+            Released::Task(task) => self.brain.release(task),
+            Released::Function(function) => self.brain.close_function(function),
+            Released::Pool => self.brain.terminate(now),
+        }
+    }
+}
