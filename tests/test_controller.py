@@ -462,12 +462,14 @@ def test_workers_min_start_without_a_task() -> None:
         assert crew.status().workers + crew.status().launching >= 1
 
 
-def test_what_tasks_print_arrives(crew: kumi.Controller, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_tasks_print_arrives(crew: kumi.Controller, capfd: pytest.CaptureFixture[str], gate: jobs.Gate) -> None:
     with kumi.Controller(workers=1) as own:
         own.submit(jobs.say, "hello from afar").result(LIMIT)
     arrived = threading.Event()
-    task = crew.submit(jobs.add, 1)
+    task = crew.submit(jobs.hold, gate.path)
     task.add_done_callback(lambda _: arrived.set())
+    gate.wait()
+    gate.open()
     assert arrived.wait(LIMIT), "what was told before a delivery has been written by then"
     out, err = capfd.readouterr()
     assert "hello from afar" in out + err

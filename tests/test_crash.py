@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import select
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -221,3 +223,39 @@ def test_an_interpreter_that_recovers_is_used(tmp_path: Path) -> None:
     body = f'[ -e {tmp_path}/failed ] || {{ touch {tmp_path}/failed; exit 1; }}; exec {sys.executable} "$@"'
     with kumi.Controller(kumi.Local(python=interpreter(tmp_path, body)), workers=1) as crew:
         assert crew.submit(jobs.add, 1).result(LIMIT) == 2
+
+
+def test_a_stopped_worker_ends_with_its_host() -> None:
+    """It cannot notice by itself: the kernel wakes it."""
+    program = (
+        "import kumi, os, signal\n"
+        "worker = kumi.submit(os.getpid).result()\n"
+        "print(worker, flush=True)\n"
+        "os.kill(worker, signal.SIGSTOP)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    host = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False)
+    assert host.returncode == -signal.SIGKILL, host.stderr
+    jobs.wait_for_end(int(host.stdout))
+
+
+def test_what_a_dying_process_forked_is_ended_too() -> None:
+    """The one in the middle ends just when the host looks for what its worker left behind."""
+    for _ in range(10):
+        reader, writer = os.pipe()
+        with kumi.Controller(workers=1) as crew:
+            crew.submit(_double_fork, f"/proc/{os.getpid()}/fd/{writer}").result(30)
+        os.close(writer)
+        with open(reader, "rb") as pipe:  # at its end when nobody holds the other end
+            assert select.select([pipe], [], [], 30)[0]
+            assert pipe.read() == b""
+
+
+def _double_fork(path: str) -> None:
+    pipe = os.open(path, os.O_WRONLY)
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            signal.pause()
+        os._exit(0)
+    os.close(pipe)

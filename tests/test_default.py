@@ -139,7 +139,10 @@ def test_options_choose_among_open_controllers() -> None:
             try: kumi.with_options(controller="third").submit(jobs.add, 1)
             except kumi.ControllerError as error: print(error)
     """
-    assert run(program) == ("default\nsecond\nno controller named 'third' is open; open are: 'default', 'second'\n")
+    assert run(program) == (
+        "default\nsecond\nno controller named 'third' is open; open are: 'default', 'second'. "
+        "A controller opens with its first task, or by start()\n"
+    )
 
 
 def test_a_users_own_controller_keeps_its_name() -> None:

@@ -275,6 +275,16 @@ def test_a_relative_path_entry_is_made_absolute(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.usefixtures("restored_path")
+def test_a_relative_path_entry_that_leads_nowhere_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone() -> str:
+        raise FileNotFoundError("the working directory is gone")
+
+    monkeypatch.setattr(os, "getcwd", gone)
+    sys.path[:] = ["", "relative", Path("/not-a-string"), "/absolute"]  # type: ignore[list-item]
+    assert pickler.host_path() == ("/absolute",)
+
+
+@pytest.mark.usefixtures("restored_path")
 def test_loading_leaves_the_path_of_a_host_alone() -> None:
     payload = serial.dumps_function(add)
     sys.path.append("/nonexistent/kumi-test")

@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import dataclasses
 import functools
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -111,6 +112,8 @@ def test_cycles_and_depth_end() -> None:
     for _ in range(100_000):
         deep = [deep]
     assert "args[0] is a list (it is nested too deeply)" in refusal(deep)
+    assert "flatten it, or pass it in another form" in refusal(deep)
+    assert "one process" not in refusal(deep)
     while deep:  # or its end would recurse as deeply
         deep = deep.pop()
     buried: Any = threading.Lock()
@@ -134,6 +137,21 @@ def test_futures_and_generators_get_advice_of_their_own() -> None:
     assert "args[0][0] is a concurrent.futures._base.Future" in refusal([future])
     assert "pass its result instead: task.result()" in refusal([future])
     assert "pass a list, or make the generator inside the function" in refusal(x for x in range(3))
+
+
+def test_what_belongs_to_no_process_gets_advice_of_its_own() -> None:
+    class Holder:
+        def __init__(self) -> None:
+            self.back = weakref.ref(Guarded)
+            self.frame = sys._getframe()
+
+    holder = Holder()
+    assert "back is a weakref.ReferenceType (" in refusal(holder)
+    assert "pass what it refers to" in refusal(holder)
+    assert "pass what you need of it, such as its text" in refusal(holder.frame)
+    with pytest.raises(LookupError) as caught:
+        raise LookupError
+    assert "traceback.format_exc()" in refusal(caught.value.__traceback__)
 
 
 def generate() -> Iterator[int]:

@@ -16,7 +16,7 @@ WRONG_KIND = [
     ("seconds_idle", True, "finite number of at least 0 or None"),
     ("seconds_wall", [1], "finite number above 0 or None"),
     ("seconds_launch", None, "finite number above 0"),
-    ("tasks_max", 2.0, "whole number of at least 1 or None"),
+    ("tasks_max", 2.0, r"whole number of at least 1 and below 2\*\*32 or None"),
     ("crashes_max", None, "whole number of at least 0"),
     ("crashes_max", False, "whole number of at least 0"),
     ("queue_gigabytes_max", "1", "finite number above 0 or None"),
@@ -56,12 +56,37 @@ def test_a_value_out_of_range(argument: str, value: Any, accepted: str) -> None:
     assert repr(value) in str(caught.value)
 
 
+@pytest.mark.parametrize("digits", [30, 400, 5000])
+@pytest.mark.parametrize("argument", ["workers", "tasks_max", "crashes_max"])
+def test_a_whole_number_too_large_for_the_core(argument: str, digits: int) -> None:
+    for value in (10**digits, -(10**digits)):
+        with pytest.raises(
+            ValueError, match=rf"^{argument} must be .* at least . and below 2\*\*32.*, not an integer of"
+        ):
+            kumi.Controller(**{argument: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("digits", [400, 5000])
+@pytest.mark.parametrize("argument", ["seconds_idle", "seconds_wall", "seconds_launch", "queue_gigabytes_max"])
+def test_a_number_too_large_for_a_float(argument: str, digits: int) -> None:
+    for value in (10**digits, -(10**digits)):
+        with pytest.raises(ValueError, match=f"^{argument} must be a finite number .* 0.*, not an integer too large"):
+            kumi.Controller(**{argument: value})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("argument", "value"),
     [
         *(("workers", 1), ("workers", None), ("workers_min", 3)),
         *(("seconds_idle", 0), ("seconds_idle", 0.5), ("seconds_idle", None), ("seconds_wall", 1e-3)),
-        *(("tasks_max", None), ("tasks_max", 1), ("crashes_max", 0), ("queue_gigabytes_max", 0.1), ("name", "ü")),
+        *(
+            ("tasks_max", None),
+            ("tasks_max", 1),
+            ("crashes_max", 0),
+            ("crashes_max", 2**32 - 1),
+            ("queue_gigabytes_max", 0.1),
+            ("name", "ü"),
+        ),
     ],
 )
 def test_the_edges_are_accepted(argument: str, value: Any) -> None:
@@ -94,6 +119,7 @@ def test_local_wants_strings_in_the_environment(environment: Any) -> None:
         ({"controller": ""}, ValueError),
         ({"controller": 3}, TypeError),
         ({"crashes_max": -1}, ValueError),
+        ({"crashes_max": 2**32}, ValueError),
         ({"crashes_max": 1.5}, TypeError),
         ({"no_such_option": 1}, TypeError),
     ],

@@ -1,19 +1,15 @@
 """The Rust core: dispatcher, local workers, waiting. This stub is its manual; `mypy.stubtest` compares it.
 
 Everything here is thread-safe. Whatever waits does so without the GIL, ends early on a signal handler's exception
-(Ctrl-C), and is woken by `Pool.terminate`. Times are seconds; instants are Unix time as a float.
+(Ctrl-C), and is woken by `Pool.terminate`. Whatever is asked of a pool raises `kumi.ControllerClosed` when the pool
+takes no more tasks, in a child that was forked from the pool's process, and when Python is ending. Times are seconds;
+instants are Unix time as a float.
 """
 
 from typing import Any, Literal, Protocol, Self, final, type_check_only
 
 PROTOCOL: int
 """Version of the wire protocol, checked when a worker says hello."""
-
-class QueueFull(Exception):
-    """The queue has no room for this task and the caller did not want to wait."""
-
-class PoolClosed(Exception):
-    """The pool takes no more tasks: it was shut down or terminated, or this is a forked child, or Python is ending."""
 
 @final
 class Function:
@@ -27,7 +23,7 @@ class Handle:
 
     With the last reference the core forgets the task's result (the task itself still runs).
     `crashes_max=None` means the pool's own. `kept` tasks are counted as pushed and come out of `Pool.pop`.
-    `wait`: block while the queue is full, instead of raising `QueueFull`. Raises `PoolClosed`.
+    `wait`: block while the queue is full, instead of raising `kumi.QueueFull`.
     """
 
     def __new__(
@@ -130,6 +126,7 @@ class Facts:
 class Status:
     """A controller's counts at one instant."""
 
+    def __repr__(self) -> str: ...
     @property
     def workers(self) -> int:
         """Workers that have joined and have not left."""
@@ -244,8 +241,14 @@ def end_deliveries() -> None:
 def leave() -> None:
     """For the end of Python, after every pool has ended: lets out every thread that waits in here, for 2 s at most."""
 
-def forked() -> None:
-    """For `os.register_at_fork`, in the child: whatever its pools are asked from now on raises `PoolClosed`."""
+def before_fork() -> None:
+    """For `os.register_at_fork`: what all pools share is left in order for the child."""
+
+def after_fork_in_parent() -> None:
+    """For `os.register_at_fork`, after `before_fork`."""
+
+def after_fork_in_child() -> None:
+    """For `os.register_at_fork`, after `before_fork`: the parent's pools can be asked nothing here; new ones can."""
 
 @final
 class Worker:

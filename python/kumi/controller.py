@@ -17,8 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from kumi import serial
-from kumi._core import Pool, PoolClosed
-from kumi._core import QueueFull as NoRoom
+from kumi._core import Pool
 from kumi.deliver import deliverer
 from kumi.errors import ControllerClosed, QueueFull
 from kumi.functions import Functions, Prepared
@@ -248,7 +247,7 @@ class Controller(Submitter, Executor):
     def _prepare(self, fn: Callable[..., Any]) -> Prepared:
         try:
             return (self._functions or self._open()).get(fn)
-        except PoolClosed as error:
+        except ControllerClosed as error:
             raise self._closed_error(error) from None
 
     def _enter(
@@ -267,12 +266,12 @@ class Controller(Submitter, Executor):
         try:
             try:
                 task: Task[Any] = Task.__new__(Task, pool, handle, payload, name, crashes_max, kept, False)
-            except NoRoom:
+            except QueueFull:
                 if not wait:
                     return None
                 _refuse_to_block_a_loop()
                 task = Task.__new__(Task, pool, handle, payload, name, crashes_max, kept, True)
-        except PoolClosed as error:
+        except ControllerClosed as error:
             raise self._closed_error(error) from None
         if self._executor is not None:
             run_one(pool, self._executor)
@@ -300,9 +299,9 @@ class Controller(Submitter, Executor):
 
     def _open(self) -> Functions:
         with self._life:
+            if self._closed:
+                raise self._closed_error("it has ended")
             if self._functions is None:
-                if self._closed:
-                    raise self._closed_error("it has ended")
                 registry.add(self, hides=self._hides)
                 try:
                     self._functions = self._start()
@@ -335,6 +334,8 @@ class Controller(Submitter, Executor):
 
     def _close(self) -> Pool | None:
         """Takes no more tasks. Returns the pool if there is one that may have to be ended."""
+        if not self._is_usable() and not self._closed:
+            return None  # in a forked child, where its lock may be held for ever by a thread of the parent's
         with self._life:
             self._closed = True
             registry.remove(self, ended=False)
@@ -358,7 +359,7 @@ class Controller(Submitter, Executor):
         """For what can be asked of a closed controller too, but not in a forked child or when Python is ending."""
         try:
             yield
-        except PoolClosed as error:
+        except ControllerClosed as error:
             raise self._closed_error(error) from None
 
     def _closed_error(self, reason: object) -> ControllerClosed:
@@ -382,7 +383,7 @@ def _queue_bytes(gigabytes: float | None, launcher: Launcher | Sequential) -> in
     if isinstance(launcher, Sequential):
         return BYTES_UNBOUNDED  # it would wait for room that only itself can make
     if gigabytes is not None:
-        return max(1, int(gigabytes * 1e9))
+        return max(1, int(min(gigabytes * 1e9, BYTES_UNBOUNDED)))
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
 
 

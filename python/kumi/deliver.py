@@ -9,7 +9,8 @@ import sys
 import threading
 from typing import Protocol, TextIO
 
-from kumi._core import PoolClosed, end_deliveries, next_deliveries
+from kumi._core import end_deliveries, next_deliveries
+from kumi.errors import ControllerClosed
 
 _LOGGER = logging.getLogger(__name__)
 _UTF8 = codecs.getincrementaldecoder("utf-8")
@@ -68,7 +69,7 @@ class Deliverer:
             while (news := next_deliveries()) is not None:
                 for item in news:
                     self._resolve(item) if isinstance(item, int) else self._echo(*item)
-        except PoolClosed:  # Python is ending, and a callback took longer than that waits
+        except ControllerClosed:  # Python is ending, and a callback took longer than that waits
             return
 
     def _resolve(self, token: int) -> None:

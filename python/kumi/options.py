@@ -44,18 +44,20 @@ def whole(argument: str, value: object, *, least: int) -> int: ...
 @overload
 def whole(argument: str, value: object, *, least: int, none: bool) -> int | None: ...
 def whole(argument: str, value: object, *, least: int, none: bool = False) -> int | None:
-    """Checks a whole number of at least `least`, or None where that is allowed."""
+    """Checks a whole number of at least `least` that fits the core's integers, or None where that is allowed."""
     if value is None and none:
         return None
-    accepted = f"{argument} must be a whole number of at least {least}{' or None' * none}"
+    accepted = f"{argument} must be a whole number of at least {least} and below 2**32{' or None' * none}"
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         number = None
     if number is None or isinstance(value, bool):
         raise TypeError(f"{accepted}, not {value!r}")
-    if number < least:
-        raise ValueError(f"{accepted}, not {value!r}")
+    if not least <= number < 2**32:
+        # Python refuses to write out numbers of thousands of digits, and nobody would read them.
+        shown = repr(value) if abs(number) < 2**64 else f"an integer of {number.bit_length()} bits"
+        raise ValueError(f"{accepted}, not {shown}")
     return number
 
 
@@ -70,9 +72,13 @@ def positive(argument: str, value: object, *, zero: bool = False, none: bool = F
     accepted = f"{argument} must be a finite number {'of at least' if zero else 'above'} 0{' or None' * none}"
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{accepted}, not {value!r}")
-    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError(f"{accepted}, not an integer too large for a float") from None
+    if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
         raise ValueError(f"{accepted}, not {value!r}")
-    return float(value)
+    return number
 
 
 @overload

@@ -55,6 +55,8 @@ def dump(value: object) -> tuple[BytesIO, bool]:
 def host_path() -> tuple[str, ...]:
     """`sys.path` as another process can use it: strings only, the working directory in place of "" and of ".".
 
+    Relative entries are left out if the working directory is gone.
+
     Example:
         >>> all(os.path.isabs(entry) for entry in host_path())
         True
@@ -62,7 +64,7 @@ def host_path() -> tuple[str, ...]:
     try:
         return _absolute(tuple(sys.path), os.getcwd())  # noqa: PTH109
     except OSError:
-        return tuple(entry for entry in sys.path if entry)  # the working directory is gone
+        return tuple(entry for entry in sys.path if isinstance(entry, str) and os.path.isabs(entry))  # noqa: PTH117
 
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]

@@ -7,9 +7,10 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from importlib import import_module
 from typing import Protocol
 
-from kumi._core import forked, leave
+from kumi._core import after_fork_in_child, after_fork_in_parent, before_fork, leave
 from kumi.deliver import deliverer
 from kumi.errors import ControllerError
 
@@ -82,7 +83,10 @@ class Registry:
             if member.name == name:
                 return member
         names = ", ".join(sorted({repr(member.name) for member in members})) or "none"
-        raise ControllerError(f"no controller named {name!r} is open; open are: {names}")
+        raise ControllerError(
+            f"no controller named {name!r} is open; open are: {names}. "
+            "A controller opens with its first task, or by start()"
+        )
 
     def names(self) -> set[str]:
         """The names of the open controllers."""
@@ -118,8 +122,16 @@ def _failed() -> bool:
     return hasattr(sys, "last_value") and not hasattr(sys, "ps1")
 
 
+def _before_fork() -> None:
+    """A fork in the middle of another thread's import leaves the child a module that never comes: waits for ours."""
+    for name in ("kumi.pickler", "kumi.unpicklable"):
+        if name in sys.modules:
+            import_module(name)
+    before_fork()
+
+
 def _after_fork() -> None:
-    forked()
+    after_fork_in_child()
     registry.forget()
     deliverer.forget()
 
@@ -128,4 +140,4 @@ def _after_fork() -> None:
 atexit.register(leave)
 atexit.register(deliverer.join, SECONDS_TO_LEAVE)
 atexit.register(registry.end)
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(before=_before_fork, after_in_parent=after_fork_in_parent, after_in_child=_after_fork)

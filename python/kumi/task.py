@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast
 
 from kumi import serial
-from kumi._core import CANCEL, ERROR, LAUNCH, SUCCESS, TIMEOUT, Certificate, Facts, Handle, PoolClosed
+from kumi._core import CANCEL, ERROR, LAUNCH, SUCCESS, TIMEOUT, Certificate, Facts, Handle
 from kumi.deliver import deliverer
 from kumi.errors import (
     ControllerClosed,
@@ -153,7 +153,11 @@ class Task(Handle, Future[T]):
 
     def __repr__(self) -> str:
         name = "" if self.name is None else f"{self.name!r} "
-        return f"<Task {name}{self.label} {self.state()}>"
+        try:
+            state: str = self.state()
+        except ControllerClosed:  # in a forked child, or when Python is ending
+            state = "out of reach"
+        return f"<Task {name}{self.label} {state}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Task cannot be pickled: it belongs to its controller's process; pass its result() instead")
@@ -180,12 +184,9 @@ class Task(Handle, Future[T]):
         return kept
 
     def _settle(self, timeout: float | None) -> T | _Failure:
-        try:
-            if not self.wait(timeout):
-                raise TimeoutError(f"{self!r} was not done within {timeout} seconds; it goes on")
-            decoded = _decode(self)
-        except PoolClosed as error:  # in a forked child, or when Python is ending
-            raise ControllerClosed(f"the task's controller is closed: {error}") from None
+        if not self.wait(timeout):
+            raise TimeoutError(f"{self!r} was not done within {timeout} seconds; it goes on")
+        decoded = _decode(self)
         with deliverer.lock:
             try:
                 decoded = _kept_by(self)
@@ -336,7 +337,9 @@ def _decode(task: Task[T]) -> T | _Failure:
     if code == SUCCESS:
         try:
             return cast("T", serial.loads(payload))
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # unpickling may run any code, and must not end the program that reads a result
             return _Failure(_unreadable(task, error))
     if code == ERROR:
         return _Failure(serial.loads_error(payload))
@@ -347,7 +350,10 @@ def _failure(task: Task[Any], code: int, text: str) -> KumiError:
     """The error of a task that neither returned nor raised."""
     what = f"task {task.label}" if task.name is None else f"task {task.name!r} ({task.label})"
     if code == CANCEL:
-        return TaskCancelled(f"{what} was cancelled by this program")
+        return TaskCancelled(
+            f"{what} was cancelled: by cancel(), or because its controller, {task.pool.name!r}, was terminated, "
+            "as happens to one that nobody holds any more"
+        )
     if code == TIMEOUT:
         return TaskTimeout(f"{what} exceeded its {text}: raise the limit, or give it less to do")
     if code == LAUNCH:
@@ -369,7 +375,7 @@ def _crash(task: Task[Any], what: str, cause: str) -> CrashError:
     return CrashError(text, certificate)
 
 
-def _unreadable(task: Task[Any], cause: Exception) -> SerializationError:
+def _unreadable(task: Task[Any], cause: BaseException) -> SerializationError:
     error = SerializationError(
         f"the result of {task!r} arrived but cannot be unpickled in this process: {type(cause).__name__}: {cause}"
     )

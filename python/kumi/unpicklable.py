@@ -9,8 +9,17 @@ import sys
 from collections.abc import Iterable, Iterator
 from io import BytesIO
 from itertools import islice
-from types import FunctionType, GeneratorType, GetSetDescriptorType, MemberDescriptorType, MethodType
+from types import (
+    FrameType,
+    FunctionType,
+    GeneratorType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodType,
+    TracebackType,
+)
 from typing import Any
+from weakref import ReferenceType
 
 from cloudpickle import cloudpickle as inside  # type: ignore[import-untyped]
 
@@ -36,7 +45,7 @@ def explain(path: str, value: object) -> str | None:
 
     Example:
         >>> explain("args[1]", {"lock": threading.Lock()})
-        "args[1]['lock'] is a _thread.lock (cannot pickle '_thread.lock' object); locks and ..."
+        "args[1]['lock'] is a _thread.lock (cannot pickle '_thread.lock' object); if it ..."
     """
     failure = _failure(value)
     if failure is None:
@@ -49,7 +58,7 @@ def explain(path: str, value: object) -> str | None:
         path, value, failure = step
         trail.append(value)  # also keeps parts made for the search alive, so that none takes another's identity
     reason = "it is nested too deeply" if _is_recursion(failure) else _first_line(failure)
-    return f"{path} is a {type_name(value)} ({reason}); {_advice(value)}"
+    return f"{path} is a {type_name(value)} ({reason}); {_advice(value, failure)}"
 
 
 def type_name(value: object) -> str:
@@ -153,12 +162,18 @@ def _is_future(value: object) -> bool:
     return futures is not None and isinstance(value, futures.Future)
 
 
-def _advice(value: object) -> str:
+def _advice(value: object, failure: Exception) -> str:
+    if _is_recursion(failure):
+        return "flatten it, or pass it in another form, such as a file that the function reads"
     if _is_future(value):
         return "wait for the task and pass its result instead: task.result()"
     if isinstance(value, GeneratorType):
         return "pass a list, or make the generator inside the function"
+    if isinstance(value, ReferenceType):
+        return "pass what it refers to, or leave it out in the object's __getstate__"
+    if isinstance(value, FrameType | TracebackType):
+        return "pass what you need of it, such as its text: traceback.format_stack() or traceback.format_exc()"
     return (
-        "locks, connections, open files and the like belong to one process: "
+        "if it belongs to one process, as locks, connections and open files do, "
         "make it inside the function, or leave it out in the object's __getstate__"
     )

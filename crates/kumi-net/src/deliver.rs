@@ -25,18 +25,29 @@ pub enum Delivery {
     },
 }
 
+/// What waits to be taken.
 #[derive(Debug)]
-struct Board {
+pub(crate) struct Board {
     news: VecDeque<Delivery>,
     output: usize,
     next_token: u64,
     over: bool,
 }
 
+impl Board {
+    /// In a forked child: the news were the parent's.
+    pub fn forget(&mut self) {
+        self.news.clear();
+        (self.output, self.over) = (0, false);
+    }
+}
+
 static BOARD: Mutex<Board> = Mutex::new(Board { news: VecDeque::new(), output: 0, next_token: 1, over: false });
 static ARRIVED: Condvar = Condvar::new();
 
-fn board() -> MutexGuard<'static, Board> {
+pub(crate) type BoardGuard = MutexGuard<'static, Board>;
+
+pub(crate) fn board() -> BoardGuard {
     BOARD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -2,13 +2,14 @@
 //!
 //! May not know: Python. Decides nothing: every rule is in `kumi-core`.
 //! - Host: [`pool`] (the brain behind its lock), `act` (carrying out what it wants), `hear` (what workers say),
-//!   [`wait`] (threads that wait, the baton), `release` (what nobody holds), `io` (the I/O thread), `link` (one worker), [`spawn`], [`process`] (death and burial), [`deliver`] (news for Python).
+//!   [`wait`] (threads that wait, the baton), `release` (what nobody holds), `io` (the I/O thread), `link` (one worker), [`spawn`], [`process`] (death and burial), [`deliver`] (news for Python), [`fork`].
 //! - Worker: [`worker`], [`outbox`], [`watchdog`].
 //! - Both: [`page`] (the memory they share).
 
 mod act;
 pub mod deliver;
 mod epoll;
+pub mod fork;
 mod hear;
 mod io;
 mod link;

@@ -19,6 +19,7 @@ use kumi_core::{Begun, Dispatcher, LaunchId, Policy, TaskId, Time, WorkerId};
 
 use crate::deliver;
 use crate::epoll::{Alarm, Bell, Epoll, READ};
+use crate::fork;
 use crate::link::Link;
 use crate::release::Releases;
 use crate::spawn::Command;
@@ -60,6 +61,8 @@ pub(crate) struct Shared {
     pub name: String,
     pub host: Host,
     pub in_process: bool,
+    /// Of the process that made it.
+    generation: u64,
     /// Pipes are not read, until somebody has shown what was read before.
     pub muted: AtomicBool,
     epoch: Instant,
@@ -116,8 +119,15 @@ pub struct State {
 static POOLS: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
 static SERIAL: AtomicU64 = AtomicU64::new(1);
 
+pub(crate) type PoolsGuard = MutexGuard<'static, Vec<Weak<Shared>>>;
+
+/// All started pools of this process.
+pub(crate) fn pools() -> PoolsGuard {
+    POOLS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn everyone() -> Vec<Arc<Shared>> {
-    let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut pools = pools();
     pools.retain(|pool| pool.strong_count() > 0);
     pools.iter().filter_map(Weak::upgrade).collect()
 }
@@ -147,6 +157,7 @@ impl Pool {
             name: policy.name.clone(),
             host,
             in_process: policy.in_process,
+            generation: fork::generation(),
             state: Mutex::new(State {
                 brain: Dispatcher::new(policy),
                 links: BTreeMap::new(),
@@ -205,7 +216,7 @@ impl Pool {
             self.shared.lock().over = started.is_err();
             *thread = Some(started?);
         }
-        POOLS.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&self.shared));
+        pools().push(Arc::downgrade(&self.shared));
         self.with(|state, now| {
             state.mark = mark;
             state.brain.start(now);
@@ -323,6 +334,11 @@ impl Pool {
     pub fn unix_seconds(&self, at: Time) -> f64 {
         let start = self.shared.epoch_wall.duration_since(UNIX_EPOCH).unwrap_or_default();
         (start + Duration::from_nanos(at.0)).as_secs_f64()
+    }
+
+    /// Whether the pool belongs to a process that this one was forked from. Then nothing of it may be touched.
+    pub fn is_foreign(&self) -> bool {
+        self.shared.generation != fork::generation()
     }
 
     /// The pool's name.

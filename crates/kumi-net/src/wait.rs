@@ -6,7 +6,7 @@
 //!
 //! Waits return now and then without result ([`Waited::Signal`]), so that Python can look for signals.
 
-use std::cell::OnceCell;
+use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use kumi_core::TaskId;
 
 use crate::epoll::{Bell, OFF, READ, Ready};
+use crate::fork;
 use crate::pool::{SOCKETS, Shared, State};
 use crate::sys::{poll_once, watch};
 
@@ -63,15 +64,17 @@ struct Seat {
 }
 
 thread_local! {
-    static BELL: OnceCell<Arc<Bell>> = const { OnceCell::new() };
+    /// With the process it was made in: a forked child would share its parent's.
+    static BELL: RefCell<Option<(u64, Arc<Bell>)>> = const { RefCell::new(None) };
 }
 
 fn my_bell() -> io::Result<Arc<Bell>> {
-    BELL.with(|cell| match cell.get() {
-        Some(bell) => Ok(Arc::clone(bell)),
-        None => {
+    BELL.with_borrow_mut(|mine| match mine {
+        Some((process, bell)) if *process == fork::generation() => Ok(Arc::clone(bell)),
+        Some(_) | None => {
             let bell = Arc::new(Bell::new()?);
-            Ok(Arc::clone(cell.get_or_init(|| bell)))
+            *mine = Some((fork::generation(), Arc::clone(&bell)));
+            Ok(bell)
         }
     })
 }

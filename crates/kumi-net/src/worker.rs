@@ -53,6 +53,7 @@ impl WorkerEnd {
         let host =
             host.ok_or_else(|| io::Error::other(format!("{MARKER} is not set: only a controller starts workers")))?;
         let [data, control, page] = [DATA_FD, CONTROL_FD, PAGE_FD].map(inherited);
+        wake_when_host_dies()?;
         let host = open_host(host)?;
         become_subreaper()?;
         let (data, page) = (UnixStream::from(data?), Arc::new(Page::open(page?)?));
@@ -81,7 +82,10 @@ impl WorkerEnd {
     fn say(&mut self, message: &FromWorker) -> io::Result<bool> {
         self.frame.clear();
         message.encode(&mut self.frame);
-        self.outbox.lock().unwrap_or_else(PoisonError::into_inner).push(&self.frame)
+        let first = self.outbox.lock().unwrap_or_else(PoisonError::into_inner).push(&self.frame);
+        // A rare large result shall not keep its memory.
+        self.frame.shrink_to(1 << 20);
+        first
     }
 
     /// What to do next. A task it gives has begun, as far as the host can see.
@@ -174,6 +178,13 @@ pub struct Finished {
     pub took: Duration,
     /// Pickled.
     pub payload: Payload,
+}
+
+/// A worker that somebody stopped must still notice that its host died: the kernel wakes it then, and the watchdog does
+/// the rest. The signal comes when the thread that started us ends, which is the host's I/O thread: not before its pool.
+fn wake_when_host_dies() -> io::Result<()> {
+    // SAFETY: integers only.
+    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGCONT) }).map(drop)
 }
 
 /// A descriptor that the host passed, from now on closed in whatever this process executes.

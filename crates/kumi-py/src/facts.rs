@@ -115,6 +115,17 @@ pub struct Status {
     lost: u64,
 }
 
+#[pymethods]
+impl Status {
+    fn __repr__(&self) -> String {
+        let Self { workers, idle, launching, waiting, running, finished, uncollected, .. } = self;
+        format!(
+            "Status(workers={workers}, idle={idle}, launching={launching}, waiting={waiting}, running={running}, \
+             finished={finished}, uncollected={uncollected}, ...)"
+        )
+    }
+}
+
 impl From<Counts> for Status {
     fn from(counts: Counts) -> Self {
         Self {

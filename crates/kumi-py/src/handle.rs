@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
 use crate::facts::{Facts, parts, word};
-use crate::inside::{PoolClosed, check_alive, detached, is_dead, wait_for, with};
+use crate::inside::{ControllerClosed, check, detached, wait_for, with};
 use crate::pool::{Function, Pool, QueueFull};
 
 /// See the stub.
@@ -55,12 +55,14 @@ impl Handle {
                 }
                 Err(SubmitError::Full) if wait => {
                     let found = wait_for(py, net, Wants::Any, None, |state| state.brain.has_room(room).then_some(()))?;
-                    found.ok_or_else(|| PoolClosed::new_err("the controller ended"))?;
+                    found.ok_or_else(|| ControllerClosed::new_err("the controller ended"))?;
                 }
                 Err(SubmitError::Full) => return Err(QueueFull::new_err("the queue is full")),
-                Err(SubmitError::Closed) => return Err(PoolClosed::new_err("the controller takes no more tasks")),
+                Err(SubmitError::Closed) => {
+                    return Err(ControllerClosed::new_err("the controller takes no more tasks"));
+                }
                 Err(SubmitError::NoFunction) => {
-                    return Err(PoolClosed::new_err("the function belongs to another controller"));
+                    return Err(ControllerClosed::new_err("the function belongs to another controller"));
                 }
             }
         }
@@ -109,7 +111,7 @@ impl Handle {
         let watched = move |state: &mut kumi_net::pool::State| (!state.brain.watch(id)).then_some(());
         let done = wait_for(py, net, Wants::Task(id), timeout, watched)?.is_some();
         if !done && timeout.is_none() {
-            return Err(PoolClosed::new_err("Python is ending before the task has"));
+            return Err(ControllerClosed::new_err("Python is ending before the task has"));
         }
         Ok(done)
     }
@@ -121,14 +123,14 @@ impl Handle {
     }
 
     fn cancel(&self, py: Python<'_>) -> PyResult<bool> {
-        check_alive()?;
         let (id, net) = (self.id, self.pool.get().net());
+        check(net)?;
         Ok(detached(py, || net.cancel_waiting(id)))
     }
 
     fn watch(&self, py: Python<'_>) -> PyResult<Option<u64>> {
-        check_alive()?;
         let (id, net) = (self.id, self.pool.get().net());
+        check(net)?;
         Ok(detached(py, || net.watch(id)))
     }
 
@@ -141,8 +143,9 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if !is_dead() {
-            self.pool.get().net().release_task(self.id);
+        let net = self.pool.get().net();
+        if !net.is_foreign() {
+            net.release_task(self.id);
         }
     }
 }

@@ -4,23 +4,19 @@
 //! the process. So at the end every waiting thread is woken and let out, and one that is not out in time never attaches
 //! again: it parks until the process is gone.
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kumi_net::deliver::{self, Delivery};
+use kumi_net::fork;
 use kumi_net::pool::{self, State};
 use kumi_net::wait::{Waited, Wants};
-use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-pyo3::create_exception!(
-    kumi._core,
-    PoolClosed,
-    PyException,
-    "The pool takes no more tasks: it was shut down or terminated, or this is a forked child, or Python is ending."
-);
+pyo3::import_exception!(kumi.errors, ControllerClosed);
 
 /// How long the end of Python waits for threads to leave. They are awake by then, so milliseconds are enough.
 const LEAVE: Duration = Duration::from_secs(2);
@@ -31,28 +27,25 @@ static OUT: Condvar = Condvar::new();
 static LEAVING: AtomicBool = AtomicBool::new(false);
 /// From now on whoever is inside stays there.
 static GONE: AtomicBool = AtomicBool::new(false);
-/// This process is a child: locks may be held for ever by threads that do not exist here.
-static FORKED: AtomicBool = AtomicBool::new(false);
-
 fn inside() -> MutexGuard<'static, usize> {
     INSIDE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Refuses where nothing of ours may be touched any more.
+/// Refuses when Python is ending.
 pub fn check_alive() -> PyResult<()> {
-    if FORKED.load(Ordering::Relaxed) {
-        let text = "this process was forked from one that has controllers; it has none of them: make a new one here";
-        return Err(PoolClosed::new_err(text));
-    }
     if GONE.load(Ordering::Relaxed) {
-        return Err(PoolClosed::new_err("Python is ending"));
+        return Err(ControllerClosed::new_err("Python is ending"));
     }
     Ok(())
 }
 
-/// Whether nothing of ours may be touched any more, for destructors.
-pub fn is_dead() -> bool {
-    FORKED.load(Ordering::Relaxed)
+/// Refuses where this pool may not be touched any more.
+pub fn check(pool: &pool::Pool) -> PyResult<()> {
+    if pool.is_foreign() {
+        let text = "it belongs to the process that this one was forked from";
+        return Err(ControllerClosed::new_err(text));
+    }
+    check_alive()
 }
 
 /// Does something without the GIL, and comes back only to an interpreter that is not ending.
@@ -77,18 +70,18 @@ pub fn span(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
 }
 
-/// Waits until `check` finds something; `None` if it did not within the time, or nothing will happen any more.
+/// Waits until `found` finds something; `None` if it did not within the time, or nothing will happen any more.
 pub fn wait_for<R: Send>(
     py: Python<'_>,
     pool: &pool::Pool,
     wants: Wants,
     timeout: Option<f64>,
-    mut check: impl FnMut(&mut State) -> Option<R> + Send,
+    mut found: impl FnMut(&mut State) -> Option<R> + Send,
 ) -> PyResult<Option<R>> {
-    check_alive()?;
+    check(pool)?;
     let deadline = timeout.and_then(|seconds| Instant::now().checked_add(span(seconds)));
     loop {
-        match detached(py, || pool.wait(wants, deadline, &mut check))? {
+        match detached(py, || pool.wait(wants, deadline, &mut found))? {
             Waited::Done(found) => return Ok(Some(found)),
             Waited::TimedOut => return Ok(None),
             Waited::Signal => py.check_signals()?,
@@ -102,7 +95,7 @@ pub fn with<R: Send>(
     pool: &pool::Pool,
     work: impl FnOnce(&mut State, kumi_core::Time) -> R + Send,
 ) -> PyResult<R> {
-    check_alive()?;
+    check(pool)?;
     match pool.try_with(work) {
         Ok(result) => Ok(result),
         Err(work) => Ok(detached(py, || pool.with(work))),
@@ -134,9 +127,6 @@ pub fn end_deliveries() {
 /// See the stub.
 #[pyfunction]
 pub fn leave(py: Python<'_>) {
-    if is_dead() {
-        return;
-    }
     py.detach(|| {
         LEAVING.store(true, Ordering::SeqCst);
         pool::wake_everyone();
@@ -153,8 +143,30 @@ pub fn leave(py: Python<'_>) {
     });
 }
 
+thread_local! {
+    static HELD: RefCell<Option<MutexGuard<'static, usize>>> = const { RefCell::new(None) };
+}
+
 /// See the stub.
 #[pyfunction]
-pub fn forked() {
-    FORKED.store(true, Ordering::Release);
+pub fn before_fork() {
+    fork::before();
+    HELD.set(Some(inside()));
+}
+
+/// See the stub.
+#[pyfunction]
+pub fn after_fork_in_parent() {
+    HELD.take();
+    fork::in_parent();
+}
+
+/// See the stub.
+#[pyfunction]
+pub fn after_fork_in_child() {
+    if let Some(mut count) = HELD.take() {
+        // Whoever was inside is so in the parent.
+        *count = 0;
+    }
+    fork::in_child();
 }

@@ -46,9 +46,11 @@ mod _core {
     #[pymodule_export]
     use crate::handle::Handle;
     #[pymodule_export]
-    use crate::inside::{PoolClosed, end_deliveries, forked, leave, next_deliveries};
+    use crate::inside::{
+        after_fork_in_child, after_fork_in_parent, before_fork, end_deliveries, leave, next_deliveries,
+    };
     #[pymodule_export]
-    use crate::pool::{Function, Pool, QueueFull};
+    use crate::pool::{Function, Pool};
     #[pymodule_export]
     use crate::worker::Worker;
 

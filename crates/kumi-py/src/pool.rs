@@ -9,20 +9,15 @@ use kumi_core::{Event, Face, FunctionId, LaunchId, Policy, TaskId};
 use kumi_net::pool::{self, Host};
 use kumi_net::spawn::Command;
 use kumi_net::wait::Wants;
-use pyo3::exceptions::{PyException, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::facts::Status;
 use crate::handle::outcome_here;
-use crate::inside::{check_alive, detached, is_dead, span, wait_for, with};
+use crate::inside::{check, detached, span, wait_for, with};
 
-pyo3::create_exception!(
-    kumi._core,
-    QueueFull,
-    PyException,
-    "The queue has no room for this task and the caller did not want to wait."
-);
+pyo3::import_exception!(kumi.errors, QueueFull);
 
 /// A remote worker that is silent for so long is lost; local ones are judged by their process alone.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -58,7 +53,7 @@ impl Function {
 
 impl Drop for Function {
     fn drop(&mut self) {
-        if !is_dead() {
+        if !self.net.is_foreign() {
             self.net.release_function(self.id);
         }
     }
@@ -141,7 +136,7 @@ impl Pool {
     }
 
     fn start(&self, py: Python<'_>) -> PyResult<()> {
-        check_alive()?;
+        check(&self.net)?;
         Ok(detached(py, || self.net.start())?)
     }
 
@@ -153,7 +148,7 @@ impl Pool {
         environment: BTreeMap<OsString, OsString>,
         directory: Option<OsString>,
     ) -> PyResult<()> {
-        check_alive()?;
+        check(&self.net)?;
         let variables = environment.into_iter().map(|(mut key, value)| {
             key.push("=");
             key.push(value);
@@ -260,25 +255,25 @@ impl Pool {
     }
 
     fn cancel_waiting(&self, py: Python<'_>) -> PyResult<u64> {
-        check_alive()?;
+        check(&self.net)?;
         Ok(detached(py, || self.net.cancel_all_waiting()))
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        check_alive()?;
+        check(&self.net)?;
         detached(py, || self.net.close());
         Ok(())
     }
 
     fn terminate(&self, py: Python<'_>) -> PyResult<()> {
-        check_alive()?;
+        check(&self.net)?;
         Ok(detached(py, || self.net.terminate())?)
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        if !is_dead() {
+        if !self.net.is_foreign() {
             self.net.release();
         }
     }

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from kumi._core import Pool, PoolClosed
+from kumi._core import Pool
+from kumi.errors import ControllerClosed
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def carry_out_orders(pool: Pool, launcher: Launcher, workers: int) -> None:
         try:
             command = launcher.command(workers)
             return pool.spawn_by(command.argv, command.environment, command.directory)
-        except PoolClosed:
+        except ControllerClosed:
             return None
         except BaseException as error:  # the launcher may be the user's own
             text = f"{launcher!r} failed: {type(error).__name__}: {error}"

@@ -63,6 +63,7 @@ class Local:
         """
         threads = str(max(1, usable_cpus() // workers))
         environment = dict.fromkeys(THREAD_VARIABLES, threads) | dict(os.environ) | dict(self.environment or {})
+        environment.pop("KUMI_WORKER", None)  # the mark of the worker that this process runs in; the core sets its own
         environment["KUMI_SYS_PATH"] = os.pathsep.join(_search_path())
         # With the fault handler a segmentation fault tells where it happened.
         return Command([self.python or sys.executable, "-X", "faulthandler", "-c", BOOTSTRAP], environment)
@@ -70,7 +71,11 @@ class Local:
 
 def _search_path() -> list[str]:
     """This process's `sys.path`, with relative entries made absolute: a task may change directory."""
-    return [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]  # noqa: PTH100 - no slow import
+    entries = [entry for entry in sys.path if isinstance(entry, str)]
+    try:
+        return [os.path.abspath(entry) for entry in entries]  # noqa: PTH100 - pathlib is slow to import
+    except OSError:  # the working directory is gone
+        return [entry for entry in entries if os.path.isabs(entry)]  # noqa: PTH117
 
 
 def usable_cpus() -> int:

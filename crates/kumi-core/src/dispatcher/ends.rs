@@ -91,7 +91,7 @@ impl Dispatcher {
             Some(Place::Waiting) => self.resolve_waiting(now, id, outcome),
             Some(Place::Held(worker)) => {
                 let worker = *worker;
-                let face = self.workers.get(worker).map(|note| Arc::clone(&note.face));
+                let face = self.runner(id);
                 self.resolve(now, id, outcome, None, face);
                 self.discard(now, worker, id);
             }

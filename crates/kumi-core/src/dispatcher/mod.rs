@@ -336,7 +336,8 @@ impl Dispatcher {
         self.closing = true;
         let open: Vec<_> = self.tasks.iter().filter(|(_, task)| !task.is_done()).map(|(id, _)| id).collect();
         for id in open {
-            self.resolve(now, id, Outcome::Cancel, None, None);
+            let face = self.runner(id);
+            self.resolve(now, id, Outcome::Cancel, None, face);
         }
         self.kill_all();
         self.settle(now);

@@ -6,6 +6,7 @@ use super::Dispatcher;
 use crate::ids::{LaunchId, TaskId};
 use crate::scaling::Launch;
 use crate::task::{Outcome, Place, TASK_BYTES, Task, TaskView};
+use crate::worker::Face;
 
 /// Counts at one instant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,6 +74,16 @@ impl Dispatcher {
             }
             Some(Place::Here) => true,
             Some(Place::Waiting | Place::Done(_)) | None => false,
+        }
+    }
+
+    /// The worker that is believed to work on this task.
+    pub(super) fn runner(&self, id: TaskId) -> Option<Arc<Face>> {
+        match self.tasks.get(id).map(|task| &task.place) {
+            Some(Place::Held(worker)) if self.is_running(id) => {
+                self.workers.get(*worker).map(|worker| Arc::clone(&worker.face))
+            }
+            Some(Place::Held(_) | Place::Waiting | Place::Here | Place::Done(_)) | None => None,
         }
     }
 
