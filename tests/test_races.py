@@ -147,3 +147,15 @@ def test_a_worker_that_an_error_ends_waits_for_no_thread(single: kumi.Controller
 def resident() -> int:
     """Bytes of memory that this process occupies."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_tasks_that_outlive_their_controllers_hold_no_descriptors() -> None:
+    def use() -> kumi.Task[int]:
+        with kumi.Controller(workers=1) as crew:
+            return crew.submit(abs, -1)
+
+    tasks = [use()]
+    before = len(os.listdir("/proc/self/fd"))
+    tasks += [use() for _ in range(5)]
+    assert [task.result() for task in tasks] == [1] * 6
+    assert len(os.listdir("/proc/self/fd")) == before

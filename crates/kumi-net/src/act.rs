@@ -78,7 +78,7 @@ impl Shared {
             return;
         }
         link.want_write = want;
-        if let Some(wires) = self.wires.get() {
+        if let Some(wires) = self.wires() {
             let events = if want { READ | WRITE } else { READ };
             // It fails only for a socket that was taken out because it ended.
             let _ = wires.sockets.set(link.data.as_fd(), key * 4 + DATA, events);
@@ -86,7 +86,7 @@ impl Shared {
     }
 
     fn arm(&self, state: &mut State) {
-        let (Some(at), Some(wires)) = (state.brain.next_timeout(), self.wires.get()) else {
+        let (Some(at), Some(wires)) = (state.brain.next_timeout(), self.wires()) else {
             return;
         };
         // An alarm that rings early costs a look; one that is set again at each change costs more.

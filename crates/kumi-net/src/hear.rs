@@ -13,7 +13,7 @@ impl Shared {
     pub fn read_ready(&self, state: &mut State, ready: &Ready) {
         for (key, events) in ready.iter() {
             if key == KICK {
-                if let Some(wires) = self.wires.get() {
+                if let Some(wires) = self.wires() {
                     wires.kick.hush();
                 }
                 continue;
@@ -40,7 +40,7 @@ impl Shared {
     }
 
     pub fn stop_reading(&self, state: &mut State, key: u64) {
-        if let (Some(link), Some(wires)) = (state.links.get(&key), self.wires.get()) {
+        if let (Some(link), Some(wires)) = (state.links.get(&key), self.wires()) {
             let _ = wires.sockets.remove(link.data.as_fd());
         }
     }

@@ -19,13 +19,12 @@ use crate::sys::with_signals_blocked;
 /// How often a dead worker's pipe is read once more: a full pipe takes one reading.
 const LAST_READS: u32 = 16;
 
-pub(crate) fn start(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+pub(crate) fn start(shared: Arc<Shared>, wires: Arc<Wires>) -> io::Result<JoinHandle<()>> {
     let thread = thread::Builder::new().name("kumi-io".into());
-    with_signals_blocked(|| thread.spawn(move || run(&shared)))?
+    with_signals_blocked(|| thread.spawn(move || run(&shared, &wires)))?
 }
 
-fn run(shared: &Shared) {
-    let Some(wires) = shared.wires.get() else { return };
+fn run(shared: &Shared, wires: &Wires) {
     let (mut ready, mut sockets) = (Ready::default(), Ready::default());
     loop {
         // All signals are blocked here, so nothing interrupts; an error could only be a bug, and the next turn sees it.
@@ -62,8 +61,7 @@ fn run(shared: &Shared) {
         spawn_ordered(shared, wires);
         let mut state = shared.lock();
         if state.brain.ended() && state.links.is_empty() {
-            state.over = true;
-            return shared.poke_all(&mut state);
+            return shared.end(&mut state);
         }
     }
 }

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -57,7 +57,8 @@ pub struct Pool {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub state: Mutex<State>,
-    pub wires: OnceLock<Wires>,
+    /// From the start to the end: tasks may be held for long after that, and shall not hold descriptors.
+    wires: Mutex<Option<Arc<Wires>>>,
     pub name: String,
     pub host: Host,
     pub in_process: bool,
@@ -68,6 +69,7 @@ pub(crate) struct Shared {
     epoch: Instant,
     epoch_wall: SystemTime,
     pub releases: Releases,
+    started: Mutex<bool>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -176,11 +178,12 @@ impl Pool {
                 told: 0,
                 over: false,
             }),
-            wires: OnceLock::new(),
+            wires: Mutex::new(None),
             muted: AtomicBool::new(false),
             epoch: Instant::now(),
             epoch_wall: SystemTime::now(),
             releases: Releases::default(),
+            started: Mutex::new(false),
             thread: Mutex::new(None),
         });
         Self { shared }
@@ -191,8 +194,8 @@ impl Pool {
     /// # Errors
     /// No descriptors or no threads left.
     pub fn start(&self) -> io::Result<()> {
-        let mut thread = self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.shared.wires.get().is_some() {
+        let mut started = self.shared.started.lock().unwrap_or_else(PoisonError::into_inner);
+        if *started {
             return Ok(());
         }
         let wires = Wires {
@@ -207,15 +210,13 @@ impl Pool {
         wires.all.add(wires.wake.fd(), WAKE, READ)?;
         wires.all.add(wires.alarm.fd(), ALARM, READ)?;
         let mark = mark()?;
-        if self.shared.wires.set(wires).is_err() {
-            return Ok(());
-        }
+        let wires = Arc::new(wires);
         if !self.shared.in_process {
-            let started = crate::io::start(Arc::clone(&self.shared));
-            // Without its thread nothing will ever happen here: whoever waits must not.
-            self.shared.lock().over = started.is_err();
-            *thread = Some(started?);
+            let thread = crate::io::start(Arc::clone(&self.shared), Arc::clone(&wires))?;
+            *self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         }
+        self.shared.set_wires(Some(wires));
+        *started = true;
         pools().push(Arc::downgrade(&self.shared));
         self.with(|state, now| {
             state.mark = mark;
@@ -323,10 +324,9 @@ impl Pool {
 
     /// A pool without I/O thread is over at once.
     fn finish_unstarted(&self) {
-        if self.shared.in_process || self.shared.wires.get().is_none() {
-            let mut state = self.shared.lock();
-            state.over |= state.brain.ended();
-            self.shared.poke_all(&mut state);
+        let mut state = self.shared.lock();
+        if (self.shared.in_process || self.shared.wires().is_none()) && state.brain.ended() {
+            self.shared.end(&mut state);
         }
     }
 
@@ -389,9 +389,25 @@ impl Shared {
         state
     }
 
+    /// The kernel objects, from the start to the end.
+    pub fn wires(&self) -> Option<Arc<Wires>> {
+        self.wires.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_wires(&self, wires: Option<Arc<Wires>>) {
+        *self.wires.lock().unwrap_or_else(PoisonError::into_inner) = wires;
+    }
+
+    /// Nothing will happen any more.
+    pub fn end(&self, state: &mut State) {
+        state.over = true;
+        self.poke_all(state);
+        self.set_wires(None);
+    }
+
     /// Has the I/O thread look what there is to do.
     pub fn wake(&self) {
-        if let Some(wires) = self.wires.get() {
+        if let Some(wires) = self.wires() {
             wires.wake.ring();
         }
     }

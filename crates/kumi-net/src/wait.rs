@@ -92,7 +92,7 @@ impl Shared {
         }
         self.work(&mut state, |state, now| state.brain.hurry(now));
         let bell = my_bell()?;
-        let Some(wires) = self.wires.get() else {
+        let Some(wires) = self.wires() else {
             return Ok(Waited::TimedOut);
         };
         let number = state.seats.take(wants, Arc::clone(&bell));
@@ -146,7 +146,7 @@ impl Shared {
     }
 
     fn show_sockets(&self, state: &mut State, on: bool) {
-        let Some(wires) = self.wires.get() else { return };
+        let Some(wires) = self.wires() else { return };
         if state.seats.off == on {
             // Both descriptors live as long as the pool, so this cannot fail.
             let _ = wires.all.set(wires.sockets.fd(), SOCKETS, if on { READ } else { OFF });
@@ -169,7 +169,7 @@ impl Shared {
         for seat in seats.taken.iter().filter(|seat| matches(seat.wants)) {
             if seats.leader != Some(seat.number) {
                 seat.bell.ring();
-            } else if let Some(wires) = self.wires.get().filter(|_| !seats.leader_awake) {
+            } else if let Some(wires) = self.wires().filter(|_| !seats.leader_awake) {
                 wires.kick.ring();
             }
         }
