@@ -462,6 +462,22 @@ def test_workers_min_start_without_a_task() -> None:
         assert crew.status().workers + crew.status().launching >= 1
 
 
+def test_results_that_pile_up_are_counted_and_told_once(capfd: pytest.CaptureFixture[str], gate: jobs.Gate) -> None:
+    arrived = threading.Event()
+    with kumi.Controller(workers=1, queue_gigabytes_max=1e-5) as crew:
+        tasks = [crew.submit(bytes, 6000) for _ in range(4)]
+        assert [len(task.result(LIMIT)) for task in tasks] == [6000] * 4
+        assert crew.status().result_bytes >= 24_000
+        held = crew.submit(jobs.hold, gate.path)
+        held.add_done_callback(lambda _: arrived.set())
+        gate.wait()
+        gate.open()
+        assert arrived.wait(LIMIT), "what was told before a delivery has been written by then"
+        del tasks
+        assert crew.status().result_bytes < 6000
+    assert capfd.readouterr().err.count("your program still holds") == 1
+
+
 def test_what_tasks_print_arrives(crew: kumi.Controller, capfd: pytest.CaptureFixture[str], gate: jobs.Gate) -> None:
     with kumi.Controller(workers=1) as own:
         own.submit(jobs.say, "hello from afar").result(LIMIT)

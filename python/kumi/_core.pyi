@@ -151,6 +151,9 @@ class Status:
     def queued_bytes(self) -> int:
         """Payload of tasks waiting or running, plus 400 bytes for each."""
     @property
+    def result_bytes(self) -> int:
+        """Pickled results and errors of finished tasks that the program still holds."""
+    @property
     def success(self) -> int: ...
     @property
     def error(self) -> int: ...

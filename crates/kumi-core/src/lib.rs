@@ -13,6 +13,9 @@
 //! (the life of a task), [`scaling`] (the number of workers), [`worker`] (both halves of a worker).
 //! `tests/sim.rs` runs all of it in virtual time over links and launchers that fail.
 
+// Ids and lengths may come from a peer: nothing here may panic on one.
+#![deny(clippy::indexing_slicing)]
+
 pub mod dispatcher;
 pub mod error;
 pub mod frame;

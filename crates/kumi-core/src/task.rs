@@ -43,6 +43,16 @@ pub enum Outcome {
     Unlaunchable(Arc<str>),
 }
 
+impl Outcome {
+    /// How much is kept until nobody wants it any more.
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Outcome::Success(payload) | Outcome::Error(payload) => payload.len() as u64,
+            Outcome::Crash(_) | Outcome::Cancel | Outcome::Timeout(_) | Outcome::Unlaunchable(_) => 0,
+        }
+    }
+}
+
 /// Which limit was exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {

@@ -33,6 +33,7 @@ impl Shared {
                         link.kill();
                     }
                 }
+                Action::TooManyResults { bytes } => self.warn_of_results(bytes),
                 Action::Resolved { task } => {
                     if let Some(token) = state.tokens.remove(&task) {
                         deliver::put(Delivery::Resolved(token));
@@ -51,6 +52,17 @@ impl Shared {
         if state.brain.ended() && !state.over {
             self.wake();
         }
+    }
+
+    fn warn_of_results(&self, bytes: u64) {
+        let text = format!(
+            "kumi: the results of controller '{}' that your program still holds take {} MB, more than its queue may \
+             (queue_gigabytes_max): let go of tasks whose result you have taken, and pop the records of pushed ones\n",
+            self.name,
+            bytes / 1_000_000
+        );
+        // To the host's stderr, by the thread that shows what workers write.
+        deliver::put(Delivery::Output { worker: self.name.clone(), stderr: true, bytes: text.into_bytes() });
     }
 
     fn queue(&self, state: &mut State, worker: WorkerId, message: &ToWorker) {

@@ -34,16 +34,19 @@ impl Dispatcher {
     }
 
     fn check_tasks(&self) -> Check {
-        let (mut waiting, mut here, mut bytes, mut kept) = (Vec::new(), 0, 0, 0);
+        let (mut waiting, mut here, mut bytes, mut kept, mut results) = (Vec::new(), 0, 0, 0, 0);
         let mut held = BTreeMap::new();
         for (id, task) in self.tasks.iter() {
-            match task.place {
+            match &task.place {
                 Place::Waiting => waiting.push((task.number, id)),
                 Place::Held(worker) => {
-                    held.insert(id, worker);
+                    held.insert(id, *worker);
                 }
                 Place::Here => here += 1,
-                Place::Done(_) => continue,
+                Place::Done(done) => {
+                    results += done.outcome.bytes();
+                    continue;
+                }
             }
             bytes += task.bytes();
             kept += u64::from(task.kept);
@@ -52,6 +55,7 @@ impl Dispatcher {
         same("dealt", self.dealt, held.len() as u64)?;
         same("here", self.here, here)?;
         same("bytes", self.bytes, bytes)?;
+        same("result_bytes", self.result_bytes, results)?;
         same("kept_open", self.kept_open, kept)?;
         waiting.sort_unstable();
         same("queue", self.queue.live(|id| self.waits(id)), waiting)?;

@@ -40,6 +40,7 @@ impl Dispatcher {
             Outcome::Cancel => self.counts.cancel += 1,
             Outcome::Timeout(_) => self.counts.timeout += 1,
         }
+        self.result_bytes += outcome.bytes();
         task.place = Place::Done(Box::new(Done { outcome, finished: now, run, face }));
         if task.kept {
             self.kept_open -= 1;
@@ -50,11 +51,17 @@ impl Dispatcher {
         }
         if !task.wanted {
             self.remove(id);
+        } else if self.result_bytes > self.policy.queue_bytes && !self.warned {
+            self.warned = true;
+            self.actions.push_back(Action::TooManyResults { bytes: self.result_bytes });
         }
     }
 
     fn remove(&mut self, id: TaskId) {
         let Some(task) = self.tasks.remove(id) else { return };
+        if let Place::Done(done) = &task.place {
+            self.result_bytes -= done.outcome.bytes();
+        }
         if let Some(function) = self.functions.get_mut(task.function) {
             function.users -= 1;
             self.drop_unused_function(task.function);

@@ -118,6 +118,11 @@ pub enum Action {
         /// Which.
         worker: WorkerId,
     },
+    /// Say, once, that the results which somebody still holds need more memory than the queue may.
+    TooManyResults {
+        /// How much.
+        bytes: u64,
+    },
     /// A task that is watched or kept is done.
     Resolved {
         /// Which.

@@ -72,6 +72,9 @@ pub struct Dispatcher {
     dealt: u64,
     here: u64,
     bytes: u64,
+    /// Of results that somebody still holds; and whether it was said that they are many.
+    result_bytes: u64,
+    warned: bool,
     /// Workers that take tasks, and launches that may become workers.
     active: u64,
     expected: u64,
@@ -136,6 +139,8 @@ impl Dispatcher {
             dealt: 0,
             here: 0,
             bytes: 0,
+            result_bytes: 0,
+            warned: false,
             active: 0,
             expected: 0,
             submitted: Time(0),

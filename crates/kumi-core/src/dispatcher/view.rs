@@ -20,6 +20,7 @@ pub struct Counts {
     pub finished: u64,
     pub uncollected: u64,
     pub queued_bytes: u64,
+    pub result_bytes: u64,
     pub success: u64,
     pub error: u64,
     pub crash: u64,
@@ -116,6 +117,7 @@ impl Dispatcher {
             running: begun + self.here,
             uncollected: self.kept_open + self.kept_done.len() as u64,
             queued_bytes: self.bytes,
+            result_bytes: self.result_bytes,
             ..self.counts
         }
     }

@@ -93,7 +93,7 @@ impl Crew {
                 Action::Launch { launches } => self.launches.extend(launches),
                 Action::Abandon { launch } => self.abandoned.push(launch),
                 Action::Kill { worker } => self.killed.push(worker),
-                Action::Resolved { .. } => {}
+                Action::Resolved { .. } | Action::TooManyResults { .. } => {}
             }
         }
         self.brain.check().unwrap();

@@ -229,6 +229,10 @@ impl Ledger {
                 self.saw("a worker killed");
                 Ok(())
             }
+            Action::TooManyResults { bytes } => {
+                rule!(*bytes > self.policy.queue_bytes, "{bytes} bytes of results are not too many");
+                Ok(())
+            }
             Action::Resolved { task } => self.resolved(now, *task, view(*task)),
         }
     }

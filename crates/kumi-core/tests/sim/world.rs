@@ -334,7 +334,7 @@ impl World {
                     let delay = self.kill_delay(process);
                     self.post(delay, Letter::Killed { process });
                 }
-                Action::Resolved { .. } => {}
+                Action::Resolved { .. } | Action::TooManyResults { .. } => {}
             }
         }
         Ok(())
