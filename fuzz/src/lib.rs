@@ -3,7 +3,7 @@
 //! Of random bytes alone hardly any is a frame, and none has a mebibyte; so a part of the input says what to build.
 
 use kumi_core::frame::{CHUNK, PART, Wire};
-use kumi_core::{FromWorker, FunctionId, Lease, Leave, Payload, TaskId, ToWorker};
+use kumi_core::{FromWorker, FunctionId, Lease, Leave, Payload, SegmentId, TaskId, ToWorker};
 use libfuzzer_sys::arbitrary::{Arbitrary, Result, Unstructured};
 
 /// Longest stream to build, so that one input takes milliseconds.
@@ -18,7 +18,7 @@ pub trait Make: Wire {
 impl Make for ToWorker {
     fn make(input: &mut Unstructured) -> Result<Self> {
         let function = FunctionId::from_number(number(input)?);
-        Ok(match input.int_in_range(0..=8)? {
+        Ok(match input.int_in_range(0..=10)? {
             0 => ToWorker::Welcome { name: input.arbitrary()? },
             1 => ToWorker::Refuse { reason: input.arbitrary()? },
             2 => ToWorker::Define { function, payload: payload(input)? },
@@ -34,6 +34,10 @@ impl Make for ToWorker {
             5 => ToWorker::Recall { lease: Lease(number(input)?) },
             6 => ToWorker::Interrupt { lease: Lease(number(input)?) },
             7 => ToWorker::Ping,
+            8 => ToWorker::Lend { segment: SegmentId::from_number(number(input)?), bytes: input.arbitrary()? },
+            9 => {
+                ToWorker::Returned { segment: SegmentId::from_number(number(input)?), forked: input.arbitrary()? }
+            }
             _ => ToWorker::Stop { leave: *input.choose(&[Leave::Idle, Leave::Wall, Leave::Tasks, Leave::Closing])? },
         })
     }
@@ -41,7 +45,7 @@ impl Make for ToWorker {
 
 impl Make for FromWorker {
     fn make(input: &mut Unstructured) -> Result<Self> {
-        Ok(match input.int_in_range(0..=3)? {
+        Ok(match input.int_in_range(0..=5)? {
             0 => FromWorker::Hello {
                 version: input.arbitrary()?,
                 python: input.arbitrary()?,
@@ -56,7 +60,9 @@ impl Make for FromWorker {
                 payload: payload(input)?,
             },
             2 => FromWorker::Recalled { lease: Lease(number(input)?), back: input.arbitrary()? },
-            _ => FromWorker::Heartbeat,
+            3 => FromWorker::Heartbeat,
+            4 => FromWorker::Lend { segment: SegmentId::from_number(number(input)?), bytes: input.arbitrary()? },
+            _ => FromWorker::Returned { segment: SegmentId::from_number(number(input)?), forked: input.arbitrary()? },
         })
     }
 }

@@ -59,6 +59,8 @@ impl World {
             | ToWorker::Define { .. }
             | ToWorker::Forget { .. }
             | ToWorker::Run { .. }
+            | ToWorker::Lend { .. }
+            | ToWorker::Returned { .. }
             | ToWorker::Interrupt { .. } => {}
         }
         assert_eq!(self.half.handle(message).is_err(), refused);

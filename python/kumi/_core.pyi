@@ -6,10 +6,36 @@ takes no more tasks, in a child that was forked from the pool's process, and whe
 instants are Unix time as a float.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol, Self, final, type_check_only
+
+from typing_extensions import Buffer
 
 PROTOCOL: int
 """Version of the wire protocol, checked when a worker says hello."""
+
+LARGE: int
+"""Bytes from which on a buffer is large: it is put into shared memory, if there is any."""
+
+@final
+class Memory:
+    """The part of a payload that lies in another process' shared memory, as a writable buffer.
+
+    What is written to it is seen by nobody else. It is given back with the last view of it.
+    """
+
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@type_check_only
+class Parcel(Protocol):
+    """A payload with large parts, as Python hands it in. Not a class of the binary: see `kumi.serial`."""
+
+    @property
+    def head(self) -> Sequence[Buffer]: ...
+    @property
+    def buffers(self) -> Sequence[Buffer]: ...
+    @property
+    def uses(self) -> Sequence[Function]: ...
 
 @final
 class Function:
@@ -30,7 +56,7 @@ class Handle:
         cls,
         pool: Pool,
         function: Function,
-        payload: bytes,
+        payload: bytes | Parcel,
         name: str | None,
         crashes_max: int | None,
         kept: bool,
@@ -51,10 +77,11 @@ class Handle:
     def done(self) -> bool: ...
     def wait(self, timeout: float | None, /) -> bool:
         """Whether the task was done within `timeout` seconds (None: no limit)."""
-    def outcome(self) -> tuple[int, bytes] | None:
+    def outcome(self) -> tuple[int, bytes, Memory | None] | None:
         """None until done; then one of the constants SUCCESS, ERROR, ... and what belongs to it.
 
-        The bytes are the pickled value (SUCCESS), the pickled error (ERROR), or UTF-8 text saying what happened.
+        The bytes are the pickled value (SUCCESS; the rest of it may lie in the memory), the pickled error (ERROR), or
+        UTF-8 text saying what happened.
         """
     def cancel(self) -> bool:
         """Cancels a task that has not started. False if it started or is done."""
@@ -208,10 +235,11 @@ class Pool:
         """Waits for launches the brain wants and the core cannot carry out by itself. None when the pool has ended."""
     def launch_failed(self, launches: list[int], text: str, /) -> None:
         """Reports that these launches failed, with the launcher's own words."""
-    def define(self, payload: bytes, label: str, /) -> Function: ...
+    def define(self, payload: bytes | Parcel, label: str, /) -> Function:
+        """Takes in a pickled function. Raises ValueError if it names a shared value of another pool."""
     def next_job(self) -> tuple[int, bytes, bytes] | None:
         """In-process pools only: begins the oldest waiting task. Its id, its pickled function, its arguments."""
-    def finish_job(self, id: int, success: bool, payload: bytes, started: float, seconds: float, /) -> None:
+    def finish_job(self, id: int, success: bool, payload: bytes | Parcel, started: float, seconds: float, /) -> None:
         """In-process pools only: resolves a task begun by `next_job`."""
     def pop(self, timeout: float | None, /) -> int | None:
         """Takes the id of the kept task that finished first. None if none came in time, or none is left."""
@@ -266,9 +294,9 @@ class Worker:
 class Executor(Protocol):
     """What `Worker.serve` calls. Not a class of the binary: any object with these methods."""
 
-    def load(self, payload: bytes, /) -> Any:
+    def load(self, payload: bytes, memory: Memory | None, /) -> Any:
         """Unpickles a function; its errors become errors of the task."""
-    def run(self, function: Any, payload: bytes, /) -> tuple[bool, bytes]:
+    def run(self, function: Any, payload: bytes, memory: Memory | None = None, /) -> tuple[bool, bytes | Parcel]:
         """Calls `function`: (True, pickled value) or (False, pickled error). Never raises."""
 
 def decide(

@@ -25,7 +25,8 @@ class Functions:
     """The functions of one pool.
 
     One that travels by name is known again by its identity: its module's file says what it does. One that travels by
-    value is pickled at each call, because what it holds may have changed, and known again by its bytes.
+    value is pickled at each call, because what it holds may have changed, and known again by its bytes; with large
+    parts it is not known again.
     """
 
     def __init__(self, pool: Pool) -> None:
@@ -49,6 +50,9 @@ class Functions:
         if not callable(function):
             raise TypeError(f"fn must be callable, not {function!r}")
         payload = serial.dumps_function(function)
+        if isinstance(payload, serial.Parcel):
+            # It holds much memory, until its last task is done; to find out whether it has changed would take long.
+            return Prepared(function, self._pool.define(payload, serial.label(function)))
         if _goes_by_name(function, payload):
             return self._define_by_name(function, payload)
         return self._define_by_value(function, payload)

@@ -13,10 +13,11 @@ import copyreg
 import functools
 import os
 import sys
+from collections.abc import Callable
 from importlib.machinery import EXTENSION_SUFFIXES, FrozenImporter, ModuleSpec, PathFinder
-from io import BytesIO
+from pickle import PickleBuffer
 from types import FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
 import cloudpickle  # type: ignore[import-untyped]
@@ -32,24 +33,55 @@ _OWN = frozenset({"kumi", "cloudpickle"})
 _received: WeakSet[type] = WeakSet()
 
 
-def dump(value: object) -> tuple[BytesIO, bool]:
+class Pieces(list[Any]):
+    """A file to write to that keeps what is written as it comes: a large `bytes` is not copied."""
+
+    def write(self, piece: Any) -> None:
+        """Called by the C pickler."""
+        self.append(piece if type(piece) is bytes else PickleBuffer(piece).raw())
+
+
+class Pickled(NamedTuple):
+    """What `dump` returns.
+
+    Attributes:
+        pieces: The pickle: `bytes` and views of bytes.
+        buffers: What it leaves out, in the order in which it is needed to load it.
+        needs_path: Whether who loads it needs this process' `sys.path`, since it names a module that is not installed.
+    """
+
+    pieces: Pieces
+    buffers: list[memoryview]
+    needs_path: bool
+
+
+def dump(value: object, least: int | None = None) -> Pickled:
     """Pickles anything that can be pickled.
 
-    Returns:
-        A file that holds the pickle and can be appended to without a copy, and whether whoever loads it needs this
-        process' `sys.path` because it names a module that is not installed.
+    Args:
+        value: Anything.
+        least: Buffers of at least so many bytes (of arrays, say) are left out of the pickle; None: none is.
 
     Raises:
         Exception: Whatever the value's parts raise; `unpicklable` finds out which part.
 
     Example:
-        >>> pickle.loads(dump(lambda: 3)[0].getvalue())()
+        >>> pickle.loads(b"".join(dump(lambda: 3).pieces))()
         3
     """
-    file = BytesIO()
-    pickler = Pickler(file)
+    pieces, buffers = Pieces(), list[memoryview]()
+
+    def keep(buffer: PickleBuffer) -> bool:
+        """Called by the C pickler; false: it has been taken."""
+        view = buffer.raw()
+        if least is None or view.nbytes < least:
+            return True
+        buffers.append(view)
+        return False
+
+    pickler = Pickler(pieces, None if least is None else keep)
     pickler.dump(value)
-    return file, pickler.needs_path
+    return Pickled(pieces, buffers, pickler.needs_path)
 
 
 def host_path() -> tuple[str, ...]:
@@ -72,10 +104,10 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     needs_path = False
 
-    def __init__(self, file: BytesIO) -> None:
+    def __init__(self, file: Any, keep: Callable[[PickleBuffer], bool] | None = None) -> None:
         # A dict of its own: the ChainMap that it replaces makes an object of a common class three times as slow.
         self.dispatch_table = copyreg.dispatch_table | cloudpickle.Pickler._dispatch_table
-        super().__init__(file, protocol=5)
+        super().__init__(file, protocol=5, buffer_callback=keep)
         self._path: tuple[str, ...] | None = None
 
     def reducer_override(self, obj: Any) -> Any:

@@ -5,7 +5,8 @@ when first needed, as is whatever else takes time to import, for a worker pays f
 `_pickle`, the C part of `pickle`, which alone is imported in half the time.
 
 A payload is a pickle, after which there may follow the host's `sys.path`: pickled, then its length in four bytes, then
-"P". Every pickle ends with ".", and whatever follows is ignored by who unpickles it.
+"P". Every pickle ends with ".", and whatever follows is ignored by who unpickles it. A payload with large parts is a
+`Parcel` until the core has put those where the other side finds them (see large.rs of kumi-py); it ends with a table.
 """
 
 import os
@@ -14,16 +15,21 @@ from _pickle import dumps as _dumps
 from _pickle import loads as _loads
 from functools import partial
 
+from kumi._core import LARGE
 from kumi.errors import RemoteError, SerializationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from traceback import TracebackException
     from typing import Any
 
-_PLAIN = frozenset({type(None), bool, int, float, str, bytes})
-_STOP = ord(".")
+    from kumi._core import Function, Memory
+
+_PLAIN = frozenset({type(None), bool, int, float, str})
+_PLAIN_IN_TUPLE = _PLAIN | {bytes}
+_STOP, _PATH, _TABLES = ord("."), ord("P"), b"BHb"
+_ALIGN = 64
 _GENERATOR = 0x20 | 0x200  # inspect.CO_GENERATOR and CO_ASYNC_GENERATOR, without importing inspect
 _HOME = os.path.dirname(__file__)  # noqa: PTH120 - pathlib would cost every worker its import
 _FRAMES_HIDDEN = frozenset(f"{_HOME}{os.sep}{name}.py" for name in ("pickler", "serial", "worker"))
@@ -32,7 +38,24 @@ _LAST_WORDS = _dumps(("MemoryError", "what the task raised could not even be des
 _follows_host = False
 
 
-def dumps_call(args: "tuple[Any, ...]", kwargs: "dict[str, Any]", function: object = None) -> bytes:
+class Parcel:
+    """A payload that is more than bytes.
+
+    Attributes:
+        head: The pickle, in pieces.
+        buffers: What the pickle leaves out. The core copies them; they must stay until then.
+        uses: The shared values that it names.
+    """
+
+    __slots__ = ("buffers", "head", "uses")
+
+    def __init__(self, head: "Sequence[bytes | memoryview]", buffers: "Sequence[memoryview]" = ()) -> None:
+        self.head = head
+        self.buffers = buffers
+        self.uses: list[Function] = []
+
+
+def dumps_call(args: "tuple[Any, ...]", kwargs: "dict[str, Any]", function: object = None) -> bytes | Parcel:
     """Pickles the arguments of one call.
 
     Args:
@@ -49,32 +72,34 @@ def dumps_call(args: "tuple[Any, ...]", kwargs: "dict[str, Any]", function: obje
     """
     call = [args, kwargs] if kwargs else args
     if _are_plain(args) and (not kwargs or _are_plain(kwargs.values())):
-        return _dumps(call, 5)
+        payload = _dumps(call, 5)
+        return payload if len(payload) < LARGE else Parcel([payload])
     try:
-        return _dump_for_worker(call)
+        return _dump(call, for_worker=True)
     except Exception as error:
         parts = [(f"argument {number + 1}", f"args[{number}]", value) for number, value in enumerate(args)]
         parts += [(f"argument {name!r}", name, value) for name, value in kwargs.items()]
         raise _refusal(f"of {label(function)!r} cannot be sent to a worker", parts, error) from error
 
 
-def loads_call(payload: bytes) -> "tuple[tuple[Any, ...], dict[str, Any]]":
+def loads_call(payload: bytes, memory: "Memory | None" = None) -> "tuple[tuple[Any, ...], dict[str, Any]]":
     """Unpickles the arguments of one call.
 
     Args:
-        payload: What `dumps_call` returned.
+        payload: What `dumps_call` returned, or the core made of it.
+        memory: Where the rest of it lies.
 
     Raises:
         BaseException: Whatever unpickling them raises.
     """
-    call = loads(payload)
+    call = loads(payload, memory)
     if type(call) is tuple:
         return call, {}
     args, kwargs = call
     return args, kwargs
 
 
-def dumps(value: object) -> bytes:
+def dumps(value: object) -> bytes | Parcel:
     """Pickles what a task returned.
 
     Raises:
@@ -84,26 +109,34 @@ def dumps(value: object) -> bytes:
         >>> loads(dumps([1, 2]))
         [1, 2]
     """
-    if type(value) in _PLAIN:
-        return _dumps(value, 5)
+    if _are_plain((value,)):
+        payload = _dumps(value, 5)
+        return payload if len(payload) < LARGE else Parcel([payload])
     try:
         return _dump(value)
     except Exception as error:
         raise _refusal("of the task cannot be sent back", [("the result", "result", value)], error) from error
 
 
-def loads(payload: bytes) -> "Any":
+def loads(payload: bytes, memory: "Memory | None" = None) -> "Any":
     """Unpickles any payload.
+
+    Args:
+        payload: What `dumps` returned, or the core made of it.
+        memory: Where the rest of it lies. Arrays in it are not copied; they keep it alive.
 
     Raises:
         BaseException: Whatever unpickling it raises.
     """
-    if _follows_host and payload[-1] != _STOP:
-        _adopt_path(payload)
-    return _loads(payload)
+    if payload[-1] == _STOP:
+        return _loads(payload)
+    pickle, buffers = _open(memoryview(payload), memory)
+    if pickle[-1] == _PATH and _follows_host:
+        _adopt_path(pickle)
+    return _loads(pickle, buffers=buffers)
 
 
-def dumps_function(function: "Callable[..., Any]") -> bytes:
+def dumps_function(function: "Callable[..., Any]") -> bytes | Parcel:
     """Pickles a function with all it holds, by name where a fresh interpreter finds it, else by value.
 
     Args:
@@ -122,22 +155,23 @@ def dumps_function(function: "Callable[..., Any]") -> bytes:
             "return a list, or submit a function for each part"
         )
     try:
-        return _dump_for_worker(function, always_path=True)
+        return _dump(function, for_worker=True, always_path=True)
     except Exception as error:
         name = label(function)
         raise _refusal("cannot be sent to a worker", [(f"function {name!r}", name, function)], error) from error
 
 
-def loads_function(payload: bytes) -> "Callable[..., Any]":
+def loads_function(payload: bytes, memory: "Memory | None" = None) -> "Callable[..., Any]":
     """Unpickles a function.
 
     Args:
-        payload: What `dumps_function` returned.
+        payload: What `dumps_function` returned, or the core made of it.
+        memory: Where the rest of it lies.
 
     Raises:
         BaseException: Whatever unpickling it raises, which includes importing its module.
     """
-    function: Callable[..., Any] = loads(payload)
+    function: Callable[..., Any] = loads(payload, memory)
     return function
 
 
@@ -222,28 +256,59 @@ class _RemoteTraceback(Exception):
 def _are_plain(values: "Iterable[object]") -> bool:
     for value in values:
         kind = type(value)
-        if kind not in _PLAIN and not (kind is tuple and _PLAIN.issuperset(map(type, value))):  # type: ignore[call-overload]
+        if kind in _PLAIN:
+            continue
+        if kind is bytes and len(value) < LARGE:  # type: ignore[arg-type]
+            continue
+        if not (kind is tuple and _PLAIN_IN_TUPLE.issuperset(map(type, value))):  # type: ignore[call-overload]
             return False
     return True
 
 
-def _dump(value: object) -> bytes:
+def _dump(value: object, *, for_worker: bool = False, always_path: bool = False) -> bytes | Parcel:
     from kumi import pickler
 
-    return pickler.dump(value)[0].getvalue()
-
-
-def _dump_for_worker(value: object, always_path: bool = False) -> bytes:
-    from kumi import pickler
-
-    file, needs_path = pickler.dump(value)
-    if always_path or needs_path:
+    pieces, buffers, needs_path = pickler.dump(value, LARGE)
+    if for_worker and (always_path or needs_path):
         entries = _dumps(pickler.host_path(), 5)
-        file.write(entries + len(entries).to_bytes(4, "little") + b"P")
-    return file.getvalue()
+        pieces.append(entries + len(entries).to_bytes(4, "little") + b"P")
+    if buffers or sum(map(len, pieces)) >= LARGE:
+        return Parcel(pieces, buffers)
+    return b"".join(pieces)
 
 
-def _adopt_path(payload: bytes) -> None:
+def _dump_whole(value: object) -> bytes:
+    from kumi import pickler
+
+    return b"".join(pickler.dump(value).pieces)
+
+
+def _open(payload: memoryview, memory: "Memory | None") -> "tuple[memoryview, list[Any]]":
+    """The pickle in a payload, and the buffers that it leaves out."""
+    letter = payload[-1]
+    if letter not in _TABLES:
+        return payload, []
+    table = len(payload) - 5 - 8 * int.from_bytes(payload[-5:-1], "little")
+    lengths = payload[table:-5].cast("Q").tolist()
+    if memory is None:
+        start = table - sum(lengths)
+        pickle, parts = payload[:start], _parts(payload[start:table], lengths, 1)
+        # Copies, because arrays may be written to and begin at even addresses.
+        return pickle, [bytearray(part) for part in parts]
+    parts = _parts(memoryview(memory), lengths, _ALIGN)
+    return (parts[0], parts[1:]) if letter == ord("H") else (payload[:table], parts)
+
+
+def _parts(whole: memoryview, lengths: list[int], align: int) -> list[memoryview]:
+    parts, end = [], 0
+    for length in lengths:
+        start = -(-end // align) * align
+        end = start + length
+        parts.append(whole[start:end])
+    return parts
+
+
+def _adopt_path(payload: memoryview) -> None:
     length = int.from_bytes(payload[-5:-1], "little")
     path = list(_loads(payload[-5 - length : -5]))
     if sys.path != path:
@@ -304,7 +369,7 @@ def _body_of(error: BaseException) -> bytes | None:
     is_plain = type(error).__module__ == "builtins" and not vars(error) and _are_plain(error.args)
     for form in (error, _Bare(error)):
         try:
-            body = _dumps(form, 5) if is_plain else _dump(form)
+            body = _dumps(form, 5) if is_plain else _dump_whole(form)
             copy = _loads(body)
         except BaseException:  # the exception's own code may fail as it likes
             continue

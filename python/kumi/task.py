@@ -333,10 +333,10 @@ def _set(woken: "asyncio.Future[None]") -> None:
 def _decode(task: Task[T]) -> T | _Failure:
     outcome = task.outcome()
     assert outcome is not None, "a task that is done has an outcome"
-    code, payload = outcome
+    code, payload, memory = outcome
     if code == SUCCESS:
         try:
-            return cast("T", serial.loads(payload))
+            return cast("T", serial.loads(payload, memory))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # unpickling may run any code, and must not end the program that reads a result

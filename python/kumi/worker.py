@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any, NoReturn
 
+    from kumi._core import Memory
+    from kumi.serial import Parcel
+
 
 class Executor:
     """Runs tasks in this process. What `_core.Worker.serve` calls; `Sequential` uses it as well.
@@ -34,29 +37,31 @@ class Executor:
     def __init__(self) -> None:
         self._pid = os.getpid()
 
-    def load(self, payload: bytes) -> "Callable[..., Any]":
+    def load(self, payload: bytes, memory: "Memory | None" = None) -> "Callable[..., Any]":
         """Unpickles a function. If that fails, returns one that raises the error in each task that calls it.
 
         Args:
-            payload: What `serial.dumps_function` returned.
+            payload: What `serial.dumps_function` returned, or the core made of it.
+            memory: Where the rest of it lies.
         """
         try:
-            return serial.loads_function(payload)
+            return serial.loads_function(payload, memory)
         except BaseException as error:  # a module may do anything when it is imported
             return partial(_refuse, "the function", error)
 
-    def run(self, function: "Any", payload: bytes) -> tuple[bool, bytes]:
+    def run(self, function: "Any", payload: bytes, memory: "Memory | None" = None) -> "tuple[bool, bytes | Parcel]":
         """Calls a function; a coroutine that it returns is run to its end. Never raises.
 
         Args:
             function: What `load` returned.
-            payload: What `serial.dumps_call` returned.
+            payload: What `serial.dumps_call` returned, or the core made of it.
+            memory: Where the rest of it lies.
 
         Returns:
             True and the pickled result, or False and the pickled error.
         """
         try:
-            args, kwargs = _load_call(payload)
+            args, kwargs = _load_call(payload, memory)
             value = function(*args, **kwargs)
             if type(value) is CoroutineType:
                 value = _run_coroutine(value)
@@ -87,9 +92,9 @@ def main() -> None:
     _leave()
 
 
-def _load_call(payload: bytes) -> "tuple[tuple[Any, ...], dict[str, Any]]":
+def _load_call(payload: bytes, memory: "Memory | None") -> "tuple[tuple[Any, ...], dict[str, Any]]":
     try:
-        return serial.loads_call(payload)
+        return serial.loads_call(payload, memory)
     except BaseException as error:
         _refuse("an argument", error)
 

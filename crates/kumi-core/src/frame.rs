@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use crate::error::FrameError;
-use crate::ids::{FunctionId, Lease, TaskId};
+use crate::ids::{FunctionId, Lease, SegmentId, TaskId};
 use crate::message::{FromWorker, Leave, Payload, ToWorker};
 
 /// Payload bytes in one frame at most: 1 MiB takes about a millisecond on a 10 Gbit/s line.
@@ -291,6 +291,14 @@ impl Wire for ToWorker {
             ToWorker::Interrupt { lease } => frame(out, 7, |out| out.extend_from_slice(&lease.0.to_le_bytes())),
             ToWorker::Ping => frame(out, 8, |_| ()),
             ToWorker::Stop { leave } => frame(out, 9, |out| out.push(leave.code())),
+            ToWorker::Lend { segment, bytes } => frame(out, 30, |out| {
+                out.extend_from_slice(&segment.number().to_le_bytes());
+                out.extend_from_slice(&bytes.to_le_bytes());
+            }),
+            ToWorker::Returned { segment, forked } => frame(out, 31, |out| {
+                out.extend_from_slice(&segment.number().to_le_bytes());
+                out.push(u8::from(*forked));
+            }),
         }
     }
 
@@ -312,6 +320,8 @@ impl Wire for ToWorker {
             7 => ToWorker::Interrupt { lease: Lease(body.u64()?) },
             8 => ToWorker::Ping,
             9 => ToWorker::Stop { leave: Leave::from_code(body.u8()?)? },
+            30 => ToWorker::Lend { segment: SegmentId::from_number(body.u64()?), bytes: body.u64()? },
+            31 => ToWorker::Returned { segment: SegmentId::from_number(body.u64()?), forked: body.bool()? },
             kind => return Err(FrameError::UnknownKind(kind)),
         })
     }
@@ -325,7 +335,9 @@ impl Wire for ToWorker {
             | ToWorker::Recall { .. }
             | ToWorker::Interrupt { .. }
             | ToWorker::Ping
-            | ToWorker::Stop { .. } => None,
+            | ToWorker::Stop { .. }
+            | ToWorker::Lend { .. }
+            | ToWorker::Returned { .. } => None,
         }
     }
 }
@@ -352,6 +364,14 @@ impl Wire for FromWorker {
                 out.push(u8::from(*back));
             }),
             FromWorker::Heartbeat => frame(out, 132, |_| ()),
+            FromWorker::Lend { segment, bytes } => frame(out, 160, |out| {
+                out.extend_from_slice(&segment.number().to_le_bytes());
+                out.extend_from_slice(&bytes.to_le_bytes());
+            }),
+            FromWorker::Returned { segment, forked } => frame(out, 161, |out| {
+                out.extend_from_slice(&segment.number().to_le_bytes());
+                out.push(u8::from(*forked));
+            }),
         }
     }
 
@@ -372,6 +392,8 @@ impl Wire for FromWorker {
             },
             131 => FromWorker::Recalled { lease: Lease(body.u64()?), back: body.bool()? },
             132 => FromWorker::Heartbeat,
+            160 => FromWorker::Lend { segment: SegmentId::from_number(body.u64()?), bytes: body.u64()? },
+            161 => FromWorker::Returned { segment: SegmentId::from_number(body.u64()?), forked: body.bool()? },
             kind => return Err(FrameError::UnknownKind(kind)),
         })
     }
@@ -379,7 +401,11 @@ impl Wire for FromWorker {
     fn payload_mut(&mut self) -> Option<&mut Payload> {
         match self {
             FromWorker::Finished { payload, .. } => Some(payload),
-            FromWorker::Hello { .. } | FromWorker::Recalled { .. } | FromWorker::Heartbeat => None,
+            FromWorker::Hello { .. }
+            | FromWorker::Recalled { .. }
+            | FromWorker::Heartbeat
+            | FromWorker::Lend { .. }
+            | FromWorker::Returned { .. } => None,
         }
     }
 }

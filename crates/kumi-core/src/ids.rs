@@ -75,8 +75,12 @@ ids! {
     WorkerId,
     /// One wish for a worker, from the request to the end of the process.
     LaunchId,
-    /// One pickled function.
+    /// One pickled function, or one shared value.
     FunctionId,
+    /// One piece of shared memory, named by the process that made it.
+    SegmentId,
+    /// One segment of a worker's that the host uses.
+    LoanId,
 }
 
 /// Things by id, with reuse of places.

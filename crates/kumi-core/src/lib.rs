@@ -23,6 +23,7 @@ pub mod ids;
 pub mod message;
 pub mod queue;
 pub mod scaling;
+pub mod segments;
 pub mod task;
 pub mod timer;
 pub mod worker;
@@ -30,10 +31,11 @@ pub mod worker;
 pub use dispatcher::{Action, Begun, Bug, Counts, Dispatcher, Event, Policy};
 pub use error::{FrameError, SubmitError};
 pub use frame::Decoder;
-pub use ids::{FunctionId, LaunchId, Lease, TaskId, Time, WorkerId};
+pub use ids::{FunctionId, LaunchId, Lease, LoanId, SegmentId, TaskId, Time, WorkerId};
 pub use message::{FromWorker, Leave, Payload, ToWorker};
-pub use task::{Certificate, Limit, NewTask, Outcome, TaskView};
+pub use segments::{Reserved, Store};
+pub use task::{Certificate, Large, Limit, NewTask, Outcome, TaskView};
 pub use worker::{Face, HELD_MAX, Job, Link, WorkerHalf};
 
 /// Version of the wire protocol (`docs/protocol.md`). Host and worker must speak the same one.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;

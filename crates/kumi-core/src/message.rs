@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::ids::{FunctionId, Lease, TaskId};
+use crate::ids::{FunctionId, Lease, SegmentId, TaskId};
 
 /// Bytes the brain never looks into.
 pub type Payload = Arc<[u8]>;
@@ -64,6 +64,20 @@ pub enum ToWorker {
         /// Why.
         leave: Leave,
     },
+    /// The payload that follows lies partly in this segment, whose descriptor comes along (local workers).
+    Lend {
+        /// The host's name of it.
+        segment: SegmentId,
+        /// How many bytes of it.
+        bytes: u64,
+    },
+    /// The worker's segment is not used by the host any more.
+    Returned {
+        /// The worker's name of it.
+        segment: SegmentId,
+        /// A fork may still see it: it must not be written to again.
+        forked: bool,
+    },
 }
 
 /// From a worker to the host.
@@ -102,6 +116,20 @@ pub enum FromWorker {
     },
     /// Alive. Unasked at every heartbeat, and the answer to [`ToWorker::Ping`].
     Heartbeat,
+    /// The result that follows lies partly in this segment, whose descriptor comes along (local workers).
+    Lend {
+        /// The worker's name of it.
+        segment: SegmentId,
+        /// How many bytes of it.
+        bytes: u64,
+    },
+    /// The host's segment is not used by the worker any more.
+    Returned {
+        /// The host's name of it.
+        segment: SegmentId,
+        /// A fork may still see it: it must not be written to again.
+        forked: bool,
+    },
 }
 
 /// Why a worker leaves without anybody's fault.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ids::{FunctionId, Time, WorkerId};
+use crate::ids::{FunctionId, LoanId, SegmentId, Time, WorkerId};
 use crate::message::Payload;
 use crate::worker::Face;
 
@@ -14,6 +14,8 @@ pub struct NewTask {
     pub function: FunctionId,
     /// Pickled arguments.
     pub payload: Payload,
+    /// What belongs to them elsewhere.
+    pub large: Option<Box<Large>>,
     /// How many crashes it may cause and still be run again; `None`: the policy's number.
     pub crashes_max: Option<u32>,
     /// Never run it again once it may have begun.
@@ -24,6 +26,15 @@ pub struct NewTask {
     pub seconds_run: Option<Duration>,
     /// How long it may take from now on, waiting included.
     pub seconds_total: Option<Duration>,
+}
+
+/// What a payload needs beside its bytes. Most need nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Large {
+    /// The segment that the rest of it lies in, and how many bytes of that. It was reserved by whoever hands it in.
+    pub segment: Option<(SegmentId, u64)>,
+    /// The shared values that it names.
+    pub uses: Vec<FunctionId>,
 }
 
 /// How a task ended.
@@ -100,6 +111,15 @@ pub(crate) struct Done {
     /// Unix nanoseconds by the worker's clock, and nanoseconds of running; of tasks that a worker finished.
     pub run: Option<(u64, u64)>,
     pub face: Option<Arc<Face>>,
+    /// The worker's segment that the rest of the result lies in, and how many bytes of it.
+    pub loan: Option<(LoanId, u64)>,
+}
+
+impl Done {
+    /// How much is kept until nobody wants it any more.
+    pub fn bytes(&self) -> u64 {
+        self.outcome.bytes() + self.loan.map_or(0, |(_, bytes)| bytes)
+    }
 }
 
 /// The brain's note of one task.
@@ -109,6 +129,7 @@ pub(crate) struct Task {
     pub number: u64,
     pub function: FunctionId,
     pub payload: Payload,
+    pub large: Option<Box<Large>>,
     pub submitted: Time,
     pub place: Place,
     pub crashes: u32,
@@ -176,7 +197,8 @@ impl Task {
 
     /// What it counts for against the queue's bound.
     pub fn bytes(&self) -> u64 {
-        self.payload.len() as u64 + TASK_BYTES
+        let large = self.large.as_ref().and_then(|large| large.segment).map_or(0, |(_, bytes)| bytes);
+        self.payload.len() as u64 + large + TASK_BYTES
     }
 }
 

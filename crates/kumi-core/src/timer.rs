@@ -21,6 +21,8 @@ pub enum Timer {
     Launch(LaunchId),
     /// Tasks that were gathered have waited long enough for more.
     Deal,
+    /// A free segment may have been kept for long enough.
+    Segments,
     /// A pause after failed launches is over.
     Scale,
     /// The task has run for `seconds_run`.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::ids::{FunctionId, LaunchId, Lease, TaskId, Time};
+use crate::ids::{FunctionId, LaunchId, Lease, LoanId, SegmentId, TaskId, Time};
 use crate::message::{FromWorker, Leave, Payload, ToWorker};
 
 /// How a worker is connected, which decides how tasks are recalled and how its death is noticed.
@@ -55,6 +55,8 @@ pub(crate) struct Worker {
     pub held_nanos: u64,
     pub slots: Vec<u16>,
     pub defined: BTreeSet<FunctionId>,
+    /// Of its segments the one that its next result lies in.
+    pub offered: Option<LoanId>,
     pub heard: Time,
     pub idle_since: Time,
     pub idle_timer: bool,
@@ -101,6 +103,7 @@ impl Worker {
             held_nanos: 0,
             slots: (0..HELD_MAX).rev().collect(),
             defined: BTreeSet::new(),
+            offered: None,
             heard: now,
             idle_since: now,
             idle_timer: false,
@@ -133,6 +136,9 @@ pub struct WorkerHalf {
     running: Option<Lease>,
     interrupted: Option<Lease>,
     leave: Option<Leave>,
+    /// The segment that the next payload lies in; those of our own that came back.
+    lent: Option<SegmentId>,
+    returned: VecDeque<(SegmentId, bool)>,
     answers: VecDeque<FromWorker>,
 }
 
@@ -145,6 +151,8 @@ pub enum Job {
         function: FunctionId,
         /// Pickled.
         payload: Payload,
+        /// The host's segment that the rest of it lies in.
+        lent: Option<SegmentId>,
     },
     /// Drop this function.
     Forget {
@@ -165,6 +173,8 @@ pub enum Job {
         short: bool,
         /// Pickled arguments.
         payload: Payload,
+        /// The host's segment that the rest of them lies in.
+        lent: Option<SegmentId>,
     },
 }
 
@@ -174,13 +184,17 @@ impl WorkerHalf {
         match message {
             ToWorker::Welcome { .. } => {}
             ToWorker::Refuse { reason } => return Err(reason),
-            ToWorker::Define { function, payload } => self.jobs.push_back(Job::Define { function, payload }),
+            ToWorker::Define { function, payload } => {
+                let lent = self.lent.take();
+                self.jobs.push_back(Job::Define { function, payload, lent });
+            }
             ToWorker::Forget { function } => self.jobs.push_back(Job::Forget { function }),
             ToWorker::Run { task, lease, slot, function, short, payload } => {
+                let lent = self.lent.take();
                 // Leases grow: an old one is a repetition.
                 if lease > self.newest {
                     self.newest = lease;
-                    self.jobs.push_back(Job::Run { task, lease, slot, function, short, payload });
+                    self.jobs.push_back(Job::Run { task, lease, slot, function, short, payload, lent });
                 }
             }
             ToWorker::Recall { lease } => self.recall(lease),
@@ -189,6 +203,8 @@ impl WorkerHalf {
             ToWorker::Interrupt { .. } => {}
             ToWorker::Ping => self.answers.push_back(FromWorker::Heartbeat),
             ToWorker::Stop { leave } => self.leave = Some(leave),
+            ToWorker::Lend { segment, .. } => self.lent = Some(segment),
+            ToWorker::Returned { segment, forked } => self.returned.push_back((segment, forked)),
         }
         Ok(())
     }
@@ -224,6 +240,11 @@ impl WorkerHalf {
     /// The running task, if the host wants it interrupted.
     pub fn interrupted(&mut self) -> Option<Lease> {
         self.interrupted.take()
+    }
+
+    /// A segment of this worker's that the host does not use any more, and whether a fork may still see it.
+    pub fn returned(&mut self) -> Option<(SegmentId, bool)> {
+        self.returned.pop_front()
     }
 
     /// What to say to the host.

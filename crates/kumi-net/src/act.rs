@@ -33,6 +33,11 @@ impl Shared {
                         link.kill();
                     }
                 }
+                Action::CloseSegment { segment } => {
+                    state.garbage.extend(state.segments.remove(&segment));
+                    self.wake();
+                }
+                Action::Unmap { loan } => drop(state.loans.remove(&loan)),
                 Action::TooManyResults { bytes } => self.warn_of_results(bytes),
                 Action::Resolved { task } => {
                     if let Some(token) = state.tokens.remove(&task) {
@@ -70,6 +75,11 @@ impl Shared {
             return;
         };
         if let Some(link) = state.links.get_mut(&key) {
+            if let ToWorker::Lend { segment, .. } = message {
+                // The brain lends what it was told to exist.
+                let Some(memory) = state.segments.get(segment) else { return };
+                link.attach(Arc::clone(memory));
+            }
             link.queue(message);
             if state.dirty.last() != Some(&key) {
                 state.dirty.push(key);

@@ -1,12 +1,24 @@
 //! What workers say: reading their sockets, by whoever has the baton, and welcoming them.
 
+use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
-use kumi_core::{Event, Face, FromWorker, Link as Transport, PROTOCOL, ToWorker};
+use kumi_core::{Event, Face, FromWorker, Link as Transport, PROTOCOL, SegmentId, ToWorker};
 
 use crate::epoll::{Ready, WRITE};
 use crate::link::Heard;
 use crate::pool::{KICK, Shared, State};
+
+/// Maps the segment that the worker's next result lies in.
+fn borrow(state: &mut State, key: u64, segment: SegmentId, bytes: u64) -> io::Result<()> {
+    let Some(link) = state.links.get_mut(&key) else { return Ok(()) };
+    let mapping = link.map(bytes)?;
+    let loan = link.worker.and_then(|worker| state.brain.borrow(worker, segment, bytes));
+    let loan = loan.ok_or_else(|| io::Error::other("it lent a segment out of place"))?;
+    state.loans.insert(loan, Arc::new(mapping));
+    Ok(())
+}
 
 impl Shared {
     /// Reads what is ready, by whoever has the baton.
@@ -34,6 +46,7 @@ impl Shared {
         self.take_messages(state, key);
         match heard {
             Ok(Heard::All | Heard::More) => {}
+            Err(error) if error.kind() == ErrorKind::Other => self.expel(state, key, error.to_string()),
             // It ends, or closed what is not its to close; either way its process tells the rest.
             Ok(Heard::End) | Err(_) => self.stop_reading(state, key),
         }
@@ -52,6 +65,11 @@ impl Shared {
                 Ok(Some(FromWorker::Hello { version, python, pid, host })) if link.worker.is_none() => {
                     self.welcome(state, key, version, python, Face { name: String::new(), pid, host });
                 }
+                Ok(Some(FromWorker::Lend { segment, bytes })) => {
+                    if let Err(error) = borrow(state, key, segment, bytes) {
+                        return self.expel(state, key, error.to_string());
+                    }
+                }
                 Ok(Some(message)) => {
                     if let Some(worker) = link.worker {
                         state.brain.handle(now, Event::Said { worker, message });
@@ -59,12 +77,19 @@ impl Shared {
                 }
                 Ok(None) => return,
                 Err(error) => {
-                    link.fault = Some(format!("it sent something that is not a message: {error}"));
-                    link.kill();
-                    return self.stop_reading(state, key);
+                    return self.expel(state, key, format!("it sent something that is not a message: {error}"));
                 }
             }
         }
+    }
+
+    /// This worker does not keep to the protocol.
+    fn expel(&self, state: &mut State, key: u64, fault: String) {
+        if let Some(link) = state.links.get_mut(&key) {
+            link.fault = Some(fault);
+            link.kill();
+        }
+        self.stop_reading(state, key);
     }
 
     fn welcome(&self, state: &mut State, key: u64, version: u32, python: (u8, u8), face: Face) {

@@ -1,6 +1,7 @@
 //! The I/O thread: starts and buries worker processes, keeps the time, reads output, and the sockets when nobody waits.
 
 use std::io;
+use std::mem;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -59,6 +60,10 @@ fn run(shared: &Shared, wires: &Wires) {
             bury(shared, wires, link);
         }
         spawn_ordered(shared, wires);
+        let mut state = shared.lock();
+        let garbage = mem::take(&mut state.garbage);
+        drop(state);
+        drop(garbage);
         let mut state = shared.lock();
         if state.brain.ended() && state.links.is_empty() {
             return shared.end(&mut state);

@@ -4,11 +4,12 @@
 //! - Host: [`pool`] (the brain behind its lock), `act` (carrying out what it wants), `hear` (what workers say),
 //!   [`wait`] (threads that wait, the baton), `release` (what nobody holds), `io` (the I/O thread), `link` (one worker), [`spawn`], [`process`] (death and burial), [`deliver`] (news for Python), [`fork`].
 //! - Worker: [`worker`], [`outbox`], [`watchdog`].
-//! - Both: [`page`] (the memory they share).
+//! - Both: [`page`] (the memory they share), [`segments`] (large buffers), `fds` (descriptors on sockets).
 
 mod act;
 pub mod deliver;
 mod epoll;
+mod fds;
 pub mod fork;
 mod hear;
 mod io;
@@ -18,6 +19,7 @@ pub mod page;
 pub mod pool;
 pub mod process;
 mod release;
+pub mod segments;
 pub mod spawn;
 mod sys;
 pub mod wait;

@@ -1,13 +1,18 @@
 //! The host's end of one local worker: its process, its sockets, its page, its output.
 
-use std::io::{self, Read};
+use std::collections::VecDeque;
+use std::io;
+use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use kumi_core::frame::Wire;
 use kumi_core::{Begun, Decoder, FrameError, FromWorker, LaunchId, Lease, ToWorker, WorkerId};
 
+use crate::fds;
 use crate::page::{Page, SLOTS, SlotState};
+use crate::segments::{Mapping, Segment};
 use crate::spawn::{self, Command, Spawned};
 
 /// How much of a worker's stderr is kept for its death certificate, in bytes: some twenty lines.
@@ -43,6 +48,10 @@ pub(crate) struct Link {
     received: u64,
     out: Vec<u8>,
     sent: usize,
+    /// Segments whose descriptors go with the bytes from this place in `out` on.
+    lends: VecDeque<(usize, Arc<Segment>)>,
+    /// The descriptor that has come, for the message `Lend` that comes with it.
+    came: Option<OwnedFd>,
     tail: Vec<u8>,
 }
 
@@ -85,6 +94,8 @@ impl Link {
             received: 0,
             out: Vec::new(),
             sent: 0,
+            lends: VecDeque::new(),
+            came: None,
             tail: Vec::new(),
         })
     }
@@ -104,43 +115,81 @@ impl Link {
             | ToWorker::Recall { .. }
             | ToWorker::Interrupt { .. }
             | ToWorker::Ping
-            | ToWorker::Stop { .. } => {}
+            | ToWorker::Stop { .. }
+            | ToWorker::Lend { .. }
+            | ToWorker::Returned { .. } => {}
         }
         message.encode(&mut self.out);
     }
 
+    /// The message that is queued next is `Lend`: the segment's descriptor goes with it.
+    pub fn attach(&mut self, segment: Arc<Segment>) {
+        self.lends.push_back((self.out.len(), segment));
+    }
+
     /// Sends what the socket takes. True: all of it. A worker that is gone takes everything: its end is told elsewhere.
     pub fn flush(&mut self) -> bool {
-        while let Some(rest) = self.out.get(self.sent..).filter(|rest| !rest.is_empty()) {
-            match send(self.data.as_fd(), rest) {
+        while self.sent < self.out.len() {
+            match self.send() {
                 Ok(count) => self.sent += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => break,
+                Err(error) => {
+                    if error.raw_os_error() == Some(libc::ETOOMANYREFS) {
+                        self.fault = Some("more descriptors are under way than this user may have open".into());
+                        self.kill();
+                    }
+                    break;
+                }
             }
         }
         self.out.clear();
+        self.lends.clear();
         self.sent = 0;
         // A rare large payload shall not keep its memory.
         self.out.shrink_to(1 << 20);
         true
     }
 
+    /// Sends once: up to the next descriptor, or from one on.
+    fn send(&mut self) -> io::Result<usize> {
+        let next = self.lends.front().map_or(self.out.len(), |(place, _)| *place);
+        if next > self.sent {
+            return send(self.data.as_fd(), self.out.get(self.sent..next).unwrap_or_default());
+        }
+        let end = self.lends.get(1).map_or(self.out.len(), |(place, _)| *place);
+        let bytes = self.out.get(self.sent..end).unwrap_or_default();
+        let Some((_, segment)) = self.lends.front() else { return Ok(0) };
+        let count = fds::send(self.data.as_fd(), bytes, segment.fd(), 0)?;
+        self.lends.pop_front();
+        Ok(count)
+    }
+
     /// Reads once from the socket.
     pub fn hear(&mut self) -> io::Result<Heard> {
         let space = self.decoder.space();
         let room = space.len();
-        match (&self.data).read(space) {
-            Ok(0) => Ok(Heard::End),
-            Ok(count) => {
+        match fds::receive(self.data.as_fd(), space) {
+            Ok((0, _)) => Ok(Heard::End),
+            Ok((count, fd)) => {
+                if fd.is_some() && mem::replace(&mut self.came, fd).is_some() {
+                    return Err(io::Error::other("it sent a descriptor that belongs to no message"));
+                }
                 self.decoder.filled(count);
                 self.received += count as u64;
-                Ok(if count < room { Heard::All } else { Heard::More })
+                // With a descriptor a reading ends early.
+                Ok(if count < room && self.came.is_none() { Heard::All } else { Heard::More })
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Heard::All),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Heard::More),
             Err(error) => Err(error),
         }
+    }
+
+    /// Maps what the worker lends with the message that has just been read.
+    pub fn map(&mut self, bytes: u64) -> io::Result<Mapping> {
+        let fd = self.came.take().ok_or_else(|| io::Error::other("it lent a segment without its descriptor"))?;
+        Mapping::open(&fd, bytes)
     }
 
     /// After the worker's death: what it had composed but not sent counts as well.

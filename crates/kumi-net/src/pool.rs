@@ -15,13 +15,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kumi_core::scaling::Launch;
-use kumi_core::{Begun, Dispatcher, LaunchId, Policy, TaskId, Time, WorkerId};
+use kumi_core::{Begun, Dispatcher, LaunchId, LoanId, Policy, SegmentId, TaskId, Time, WorkerId};
 
 use crate::deliver;
 use crate::epoll::{Alarm, Bell, Epoll, READ};
 use crate::fork;
 use crate::link::Link;
 use crate::release::Releases;
+use crate::segments::{Loaned, Mapping, Segment};
 use crate::spawn::Command;
 use crate::wait::{Seats, Waited, Wants};
 
@@ -105,6 +106,11 @@ pub struct State {
     pub(crate) spawning: BTreeSet<LaunchId>,
     /// Launches for Python's launcher.
     pub(crate) orders: VecDeque<LaunchId>,
+    /// The memory of our segments, and of the workers' that results lie in.
+    pub(crate) segments: BTreeMap<SegmentId, Arc<Segment>>,
+    pub(crate) loans: BTreeMap<LoanId, Arc<Mapping>>,
+    /// Memory to give up, which takes longer than the lock may be held.
+    pub(crate) garbage: Vec<Arc<Segment>>,
     pub(crate) seats: Seats,
     /// Tasks whose end is to be delivered, with the token to deliver.
     pub(crate) tokens: BTreeMap<TaskId, u64>,
@@ -171,6 +177,9 @@ impl Pool {
                 to_spawn: Vec::new(),
                 spawning: BTreeSet::new(),
                 orders: VecDeque::new(),
+                segments: BTreeMap::new(),
+                loans: BTreeMap::new(),
+                garbage: Vec::new(),
                 seats: Seats::default(),
                 tokens: BTreeMap::new(),
                 armed: None,
@@ -265,6 +274,37 @@ impl Pool {
             state.to_spawn.extend(state.orders.drain(..));
         });
         self.shared.wake();
+    }
+
+    /// A segment for a payload of so many bytes: to be handed over with it, or to be released. `None`: no descriptors or
+    /// no memory left, or nobody here to send it to.
+    pub fn reserve(&self, bytes: u64) -> Option<(SegmentId, Arc<Segment>)> {
+        if self.shared.in_process {
+            return None;
+        }
+        let (reserved, memory) = self.with(|state, _| {
+            let reserved = state.brain.reserve(bytes)?;
+            Some((reserved, state.segments.get(&reserved.segment).cloned()))
+        })?;
+        // Without the lock: new memory takes milliseconds.
+        let created = memory.map_or_else(|| Segment::create(reserved.create.unwrap_or(bytes)).map(Arc::new), Ok);
+        self.with(|state, _| match created {
+            Ok(memory) => {
+                state.segments.insert(reserved.segment, Arc::clone(&memory));
+                Some((reserved.segment, memory))
+            }
+            Err(_) => {
+                state.brain.let_go_of_segment(reserved.segment, true);
+                None
+            }
+        })
+    }
+
+    /// The part of a task's result that lies in shared memory.
+    pub fn result_memory(&self, state: &mut State, task: TaskId) -> Option<Loaned> {
+        let loan = state.brain.use_loan(task)?;
+        let mapping = state.loans.get(&loan)?;
+        Some(Loaned::new(self.clone(), loan, Arc::clone(mapping)))
     }
 
     /// Cancels a task that has not begun. Whether it is cancelled now.

@@ -4,7 +4,7 @@ use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use kumi_core::{FunctionId, TaskId, Time};
+use kumi_core::{FunctionId, LoanId, SegmentId, TaskId, Time};
 
 use crate::pool::{Pool, Shared, State};
 
@@ -12,6 +12,8 @@ use crate::pool::{Pool, Shared, State};
 enum Released {
     Task(TaskId),
     Function(FunctionId),
+    Segment(SegmentId),
+    Loan(LoanId, bool),
     Pool,
 }
 
@@ -31,6 +33,16 @@ impl Pool {
     /// Nobody will submit tasks of this function any more. Never waits.
     pub fn release_function(&self, function: FunctionId) {
         self.shared.release(Released::Function(function));
+    }
+
+    /// The segment that was reserved is not needed. Never waits.
+    pub fn release_segment(&self, segment: SegmentId) {
+        self.shared.release(Released::Segment(segment));
+    }
+
+    /// One of those who use a worker's segment does so no more; `forked`: a fork may. Never waits.
+    pub(crate) fn release_loan(&self, loan: LoanId, forked: bool) {
+        self.shared.release(Released::Loan(loan, forked));
     }
 
     /// Nobody uses this pool any more: it ends. Never waits.
@@ -67,6 +79,8 @@ impl State {
         match what {
             Released::Task(task) => self.brain.release(task),
             Released::Function(function) => self.brain.close_function(function),
+            Released::Segment(segment) => self.brain.let_go_of_segment(segment, false),
+            Released::Loan(loan, forked) => self.brain.let_go_of_loan(loan, forked),
             Released::Pool => self.brain.terminate(now),
         }
     }

@@ -43,7 +43,11 @@ impl Watchdog {
         on_control: impl FnMut(&[u8]) + Send + 'static,
     ) -> io::Result<Watchdog> {
         let timer = Arc::new(new_timer()?);
-        let data = outbox.lock().unwrap_or_else(|broken| broken.into_inner()).socket().try_clone_to_owned()?;
+        let data = {
+            let outbox = outbox.lock().unwrap_or_else(|broken| broken.into_inner());
+            outbox.returns().tell_by(Arc::clone(&timer));
+            outbox.socket().try_clone_to_owned()?
+        };
         let guard = Guard { control, host, timer: Arc::clone(&timer), data, outbox, on_control, clogged: false };
         let thread = thread::Builder::new().name("kumi-watchdog".into());
         with_signals_blocked(|| thread.spawn(move || guard.run()))??;
@@ -168,7 +172,7 @@ fn new_timer() -> io::Result<OwnedFd> {
 }
 
 /// One shot after `limit`; never zero, which would disarm it.
-fn arm(timer: &OwnedFd, limit: Duration) -> io::Result<()> {
+pub(crate) fn arm(timer: &OwnedFd, limit: Duration) -> io::Result<()> {
     let limit = limit.max(Duration::from_nanos(1));
     let once = libc::itimerspec {
         it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 },

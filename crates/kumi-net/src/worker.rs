@@ -1,23 +1,28 @@
 //! The worker's end: what its main thread reads, runs and answers.
 
-use std::io::{self, Read};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kumi_core::frame::Wire;
-use kumi_core::{Decoder, FromWorker, Job, Lease, Leave, PROTOCOL, Payload, ToWorker, WorkerHalf};
+use kumi_core::{
+    Decoder, FromWorker, Job, Lease, Leave, PROTOCOL, Payload, SegmentId, Store, Time, ToWorker, WorkerHalf,
+};
 
+use crate::fds;
 use crate::outbox::Outbox;
 use crate::page::Page;
 use crate::process::{MARKER, become_subreaper, end_tree};
+use crate::segments::{Borrowed, Mapping, Segment, spare_bytes};
 use crate::spawn::{CONTROL_FD, DATA_FD, PAGE_FD};
-use crate::sys::check;
+use crate::sys::{check, poll_once, watch};
 use crate::watchdog::{Watchdog, open_host};
 
 /// How long a finished result may wait for others to be sent with.
-const LINGER: Duration = Duration::from_micros(200);
+pub(crate) const LINGER: Duration = Duration::from_micros(200);
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -30,13 +35,20 @@ pub struct WorkerEnd {
     watchdog: Watchdog,
     oldest_unsent: Instant,
     frame: Vec<u8>,
+    /// The descriptor that came with the message that is being read, and segments whose job is still to be taken.
+    came: Option<OwnedFd>,
+    arrived: VecDeque<Arc<Borrowed>>,
+    /// Our own segments, for results.
+    store: Store,
+    segments: BTreeMap<SegmentId, Segment>,
+    epoch: Instant,
 }
 
 /// What is next for the main thread.
 #[derive(Debug)]
 pub enum Next {
-    /// Do this.
-    Job(Job),
+    /// Do this. A part of its payload may lie in memory of the host's.
+    Job(Job, Option<Arc<Borrowed>>),
     /// Leave.
     Leave(Leave),
     /// Nothing is here: [`WorkerEnd::fill`].
@@ -69,6 +81,11 @@ impl WorkerEnd {
             watchdog,
             oldest_unsent: Instant::now(),
             frame: Vec::new(),
+            came: None,
+            arrived: VecDeque::new(),
+            store: Store::new(spare_bytes()),
+            segments: BTreeMap::new(),
+            epoch: Instant::now(),
         };
         end.say(&FromWorker::Hello { version: PROTOCOL, python, pid: std::process::id(), host: host_name })?;
         end.outbox().flush()?;
@@ -88,6 +105,17 @@ impl WorkerEnd {
         first
     }
 
+    /// Says something that lies partly in one of our segments.
+    fn say_with(&mut self, segment: SegmentId, bytes: u64, message: &FromWorker) -> io::Result<bool> {
+        let Some(memory) = self.segments.get(&segment) else { return Ok(false) };
+        self.frame.clear();
+        FromWorker::Lend { segment, bytes }.encode(&mut self.frame);
+        message.encode(&mut self.frame);
+        let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
+        outbox.push_with(&self.frame, memory.fd())?;
+        Ok(false)
+    }
+
     /// What to do next. A task it gives has begun, as far as the host can see.
     ///
     /// # Errors
@@ -101,14 +129,23 @@ impl WorkerEnd {
             self.say(&answer)?;
         }
         while let Some(job) = self.half.next_job() {
+            let lent = match &job {
+                Job::Run { lent, .. } | Job::Define { lent, .. } => lent.and_then(|segment| self.arrived(segment)),
+                Job::Forget { .. } => None,
+            };
             match job {
                 // The host took it back.
                 Job::Run { lease, slot, .. } if !self.page.start(slot, lease.0) => self.half.finished(),
-                Job::Run { .. } | Job::Define { .. } | Job::Forget { .. } => return Ok(Next::Job(job)),
+                Job::Run { .. } | Job::Define { .. } | Job::Forget { .. } => return Ok(Next::Job(job, lent)),
             }
         }
         self.outbox().flush()?;
         Ok(self.half.leaving().map_or(Next::Wait, Next::Leave))
+    }
+
+    fn arrived(&mut self, segment: SegmentId) -> Option<Arc<Borrowed>> {
+        let at = self.arrived.iter().position(|borrowed| borrowed.segment() == segment)?;
+        self.arrived.remove(at)
     }
 
     /// Waits for messages. A signal ends the wait as well.
@@ -116,17 +153,77 @@ impl WorkerEnd {
     /// # Errors
     /// The host refused this worker, or sent something that is not a message.
     pub fn fill(&mut self) -> io::Result<()> {
-        let count = match self.data.read(self.decoder.space()) {
-            Ok(0) => end_tree(),
-            Ok(count) => count,
+        if !self.wait_and_trim()? {
+            return Ok(());
+        }
+        let count = match fds::receive(self.data.as_fd(), self.decoder.space()) {
+            Ok((0, _)) => end_tree(),
+            Ok((count, fd)) => {
+                self.came = fd.or(self.came.take());
+                count
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             Err(error) => return Err(without_host(error)),
         };
         self.decoder.filled(count);
         while let Some(message) = self.decoder.next().map_err(io::Error::other)? {
+            if let ToWorker::Lend { segment, bytes } = &message {
+                let missing = || io::Error::other("the host lent a segment without its descriptor");
+                let mapping = Mapping::open(&self.came.take().ok_or_else(missing)?, *bytes)?;
+                let returns = Arc::clone(self.outbox().returns());
+                self.arrived.push_back(Arc::new(Borrowed::new(mapping, *segment, returns)));
+            }
             self.half.handle(message).map_err(io::Error::other)?;
         }
+        while let Some((segment, forked)) = self.half.returned() {
+            if forked {
+                self.store.close(segment);
+            } else {
+                self.store.put_back(self.now(), segment);
+            }
+        }
+        self.close_segments();
         Ok(())
+    }
+
+    /// While free segments are kept, waits for messages until the oldest was kept for long enough. False: nothing came.
+    fn wait_and_trim(&mut self) -> io::Result<bool> {
+        let Some(at) = self.store.next_timeout() else { return Ok(true) };
+        match poll_once(&mut [watch(Some(self.data.as_fd()), libc::POLLIN)], at.since(self.now())) {
+            Ok(0) => {
+                self.store.trim(self.now(), false);
+                self.close_segments();
+                Ok(false)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+            ready => ready.map(|_| true),
+        }
+    }
+
+    fn close_segments(&mut self) {
+        while let Some(segment) = self.store.next_closed() {
+            self.segments.remove(&segment);
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time(u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// A segment for a result of so many bytes. `None`: no descriptors or no memory left.
+    pub fn reserve(&mut self, bytes: u64) -> Option<(SegmentId, &Segment)> {
+        let reserved = self.store.reserve(bytes)?;
+        self.close_segments();
+        if let Some(size) = reserved.create {
+            match Segment::create(size) {
+                Ok(segment) => drop(self.segments.insert(reserved.segment, segment)),
+                Err(_) => {
+                    self.store.close(reserved.segment);
+                    self.close_segments();
+                }
+            }
+        }
+        Some((reserved.segment, self.segments.get(&reserved.segment)?))
     }
 
     /// The task that was taken last is done.
@@ -138,9 +235,13 @@ impl WorkerEnd {
     }
 
     fn answer(&mut self, slot: u16, finished: Finished) -> io::Result<()> {
-        let Finished { lease, success, started, took, payload } = finished;
+        let Finished { lease, success, started, took, payload, segment } = finished;
         let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let first = self.say(&FromWorker::Finished { lease, success, started, nanoseconds, payload })?;
+        let message = FromWorker::Finished { lease, success, started, nanoseconds, payload };
+        let first = match segment {
+            Some((segment, bytes)) => self.say_with(segment, bytes, &message)?,
+            None => self.say(&message)?,
+        };
         self.page.finish(slot, lease.0);
         self.half.finished();
         if !self.half.short_next() {
@@ -178,6 +279,8 @@ pub struct Finished {
     pub took: Duration,
     /// Pickled.
     pub payload: Payload,
+    /// Which of our segments the rest of it lies in, and how many bytes of it.
+    pub segment: Option<(SegmentId, u64)>,
 }
 
 /// A worker that somebody stopped must still notice that its host died: the kernel wakes it then, and the watchdog does

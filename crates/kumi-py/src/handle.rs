@@ -9,7 +9,11 @@ use pyo3::types::{PyBytes, PyString};
 
 use crate::facts::{Facts, parts, word};
 use crate::inside::{ControllerClosed, check, detached, wait_for, with};
+use crate::large::{Entry, Made, Shown};
 use crate::pool::{Function, Pool, QueueFull};
+
+/// An outcome's code, what belongs to it, and where the rest of that lies.
+type Ending<'py> = (u8, Bound<'py, PyBytes>, Option<Shown>);
 
 /// See the stub.
 #[pyclass(frozen, subclass, module = "kumi._core")]
@@ -28,36 +32,39 @@ impl Handle {
     fn new(
         pool: Py<Pool>,
         function: &Bound<'_, Function>,
-        payload: &Bound<'_, PyBytes>,
+        payload: &Bound<'_, PyAny>,
         name: Option<Py<PyString>>,
         crashes_max: Option<u32>,
         kept: bool,
         wait: bool,
     ) -> PyResult<Self> {
         let py = function.py();
-        let payload: Arc<[u8]> = Arc::from(payload.as_bytes());
-        let room = payload.len() as u64;
+        let net = pool.get().net();
+        let made = Made::of(payload)?;
+        let room = made.bytes();
+        if matches!(made, Made::Large(_)) {
+            // Memory is taken when there is room, not before.
+            wait_for_room(py, net, room, wait)?;
+        }
+        let entry = Entry::new(net, made);
         let new = NewTask {
             function: function.get().id(),
-            payload,
+            payload: Arc::clone(&entry.payload),
+            large: entry.large(),
             crashes_max,
             once: false,
             kept,
             seconds_run: None,
             seconds_total: None,
         };
-        let net = pool.get().net();
         loop {
             let new = new.clone();
             match with(py, net, move |state, now| state.brain.submit(now, new))? {
                 Ok(id) => {
+                    entry.handed_over();
                     return Ok(Self { pool, function: function.clone().unbind(), id, name });
                 }
-                Err(SubmitError::Full) if wait => {
-                    let found = wait_for(py, net, Wants::Any, None, |state| state.brain.has_room(room).then_some(()))?;
-                    found.ok_or_else(|| ControllerClosed::new_err("the controller ended"))?;
-                }
-                Err(SubmitError::Full) => return Err(QueueFull::new_err("the queue is full")),
+                Err(SubmitError::Full) => wait_for_room(py, net, room, wait)?,
                 Err(SubmitError::Closed) => {
                     return Err(ControllerClosed::new_err("the controller takes no more tasks"));
                 }
@@ -116,10 +123,14 @@ impl Handle {
         Ok(done)
     }
 
-    fn outcome<'py>(&self, py: Python<'py>) -> PyResult<Option<(u8, Bound<'py, PyBytes>)>> {
-        let id = self.id;
-        let found = with(py, self.pool.get().net(), move |state, _| state.brain.outcome(id).map(parts))?;
-        Ok(found.map(|(code, payload)| (code, PyBytes::new(py, &payload))))
+    fn outcome<'py>(&self, py: Python<'py>) -> PyResult<Option<Ending<'py>>> {
+        let (id, net) = (self.id, self.pool.get().net());
+        let found = with(py, net, move |state, _| {
+            let (code, payload) = state.brain.outcome(id).map(parts)?;
+            Some((code, payload, net.result_memory(state, id)))
+        })?;
+        let shown = |memory| Shown::new(Arc::new(memory));
+        Ok(found.map(|(code, payload, memory)| (code, PyBytes::new(py, &payload), memory.map(shown))))
     }
 
     fn cancel(&self, py: Python<'_>) -> PyResult<bool> {
@@ -139,6 +150,18 @@ impl Handle {
         let view = with(py, net, move |state, _| state.brain.view(id))?;
         Ok(view.map(|view| Facts::new(net, &view)))
     }
+}
+
+/// Returns when there is room for so many bytes, or raises.
+fn wait_for_room(py: Python<'_>, net: &kumi_net::pool::Pool, bytes: u64, wait: bool) -> PyResult<()> {
+    if with(py, net, move |state, _| state.brain.has_room(bytes))? {
+        return Ok(());
+    }
+    if !wait {
+        return Err(QueueFull::new_err("the queue is full"));
+    }
+    let found = wait_for(py, net, Wants::Any, None, move |state| state.brain.has_room(bytes).then_some(()))?;
+    found.ok_or_else(|| ControllerClosed::new_err("the controller ended"))
 }
 
 impl Drop for Handle {

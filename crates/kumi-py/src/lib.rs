@@ -1,12 +1,14 @@
 //! The interpreter of kumi: the Python module `kumi._core`.
 //!
 //! Converts, decides nothing. Its manual is `python/kumi/_core.pyi`, checked against it by `mypy.stubtest`.
+//! - `large.rs`: payloads with large parts.
 //! - `pool.rs`: the dispatcher and what it hands out. `handle.rs`: one task. `facts.rs`: what is known of it.
 //! - `worker.rs`: the worker's loop. `inside.rs`: threads that wait in here, the end of Python, forks.
 
 mod facts;
 mod handle;
 mod inside;
+mod large;
 mod pool;
 mod worker;
 
@@ -50,12 +52,17 @@ mod _core {
         after_fork_in_child, after_fork_in_parent, before_fork, end_deliveries, leave, next_deliveries,
     };
     #[pymodule_export]
+    use crate::large::Shown;
+    #[pymodule_export]
     use crate::pool::{Function, Pool};
     #[pymodule_export]
     use crate::worker::Worker;
 
     #[pymodule_export]
     const PROTOCOL: u32 = kumi_core::PROTOCOL;
+    /// Bytes from which on a buffer is large.
+    #[pymodule_export]
+    const LARGE: usize = kumi_net::segments::LARGE;
     #[pymodule_export]
     const SUCCESS: u8 = crate::facts::SUCCESS;
     #[pymodule_export]

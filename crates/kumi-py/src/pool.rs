@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use kumi_core::{Event, Face, FunctionId, LaunchId, Policy, TaskId};
 use kumi_net::pool::{self, Host};
+use kumi_net::segments::spare_bytes;
 use kumi_net::spawn::Command;
 use kumi_net::wait::Wants;
 use pyo3::exceptions::PyValueError;
@@ -16,6 +17,7 @@ use pyo3::types::PyBytes;
 use crate::facts::Status;
 use crate::handle::outcome_here;
 use crate::inside::{check, detached, span, wait_for, with};
+use crate::large::{Entry, Made};
 
 pyo3::import_exception!(kumi.errors, QueueFull);
 
@@ -26,7 +28,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 type Job<'py> = (u64, Bound<'py, PyBytes>, Bound<'py, PyBytes>);
 
 /// See the stub.
-#[pyclass(frozen, module = "kumi._core")]
+#[pyclass(frozen, weakref, module = "kumi._core")]
 pub struct Function {
     net: pool::Pool,
     id: FunctionId,
@@ -124,6 +126,7 @@ impl Pool {
             tasks_max,
             crashes_max,
             queue_bytes,
+            spare_bytes: spare_bytes(),
             in_process,
         };
         let host = Host { name: host_name(), python: python_version(py) };
@@ -180,9 +183,12 @@ impl Pool {
     }
 
     #[pyo3(signature = (payload, label, /))]
-    fn define(&self, py: Python<'_>, payload: &[u8], label: String) -> PyResult<Function> {
-        let (payload, name) = (Arc::from(payload), Arc::from(label.as_str()));
-        let id = with(py, &self.net, move |state, _| state.brain.define(payload, name))?;
+    fn define(&self, payload: &Bound<'_, PyAny>, label: String) -> PyResult<Function> {
+        let entry = Entry::new(&self.net, Made::of(payload)?);
+        let (bytes, large, name) = (Arc::clone(&entry.payload), entry.large(), Arc::from(label.as_str()));
+        let id = with(payload.py(), &self.net, move |state, _| state.brain.define_large(bytes, large, name))?;
+        let id = id.ok_or_else(|| PyValueError::new_err("a shared value belongs to another pool"))?;
+        entry.handed_over();
         Ok(Function { net: self.net.clone(), id, label })
     }
 
@@ -197,7 +203,7 @@ impl Pool {
         py: Python<'_>,
         id: u64,
         success: bool,
-        payload: &[u8],
+        payload: &Bound<'_, PyAny>,
         started: f64,
         seconds: f64,
     ) -> PyResult<()> {
@@ -205,7 +211,7 @@ impl Pool {
         let run = (nanoseconds(started), nanoseconds(seconds));
         let name = format!("{}-0", self.net.name());
         let face = Arc::new(Face { name, pid: std::process::id(), host: self.net.host().to_owned() });
-        let outcome = outcome_here(success, payload);
+        let outcome = outcome_here(success, &Entry::new(&self.net, Made::of(payload)?).payload);
         with(py, &self.net, move |state, now| {
             state.brain.finish_here(now, TaskId::from_number(id), outcome, run, face);
         })

@@ -5,20 +5,22 @@ use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use kumi_core::{FunctionId, Job, Leave, Payload};
+use kumi_net::segments::Borrowed;
 use kumi_net::worker::{Finished, Next, WorkerEnd};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
 use crate::inside::detached;
+use crate::large::{Made, Packed, Shown};
 use crate::pool::{host_name, python_version};
 
 /// Above this, a result is sent without the GIL: the socket may have to be waited for.
-const LARGE: usize = 1 << 15;
+const SENT_AT_ONCE: usize = 1 << 15;
 
 /// A function as it came, or ready to be called.
 enum Function {
-    Pickled(Payload),
+    Pickled(Payload, Option<Arc<Borrowed>>),
     Loaded(Py<PyAny>),
 }
 
@@ -46,18 +48,25 @@ impl Worker {
         let mut functions: BTreeMap<FunctionId, Function> = BTreeMap::new();
         loop {
             match end.take()? {
-                Next::Job(Job::Define { function, payload }) => {
-                    functions.insert(function, Function::Pickled(payload));
+                Next::Job(Job::Define { function, payload, .. }, memory) => {
+                    functions.insert(function, Function::Pickled(payload, memory));
                 }
-                Next::Job(Job::Forget { function }) => {
+                Next::Job(Job::Forget { function }, _) => {
                     functions.remove(&function);
                 }
-                Next::Job(Job::Run { lease, slot, function, payload, .. }) => {
+                Next::Job(Job::Run { lease, slot, function, payload, .. }, memory) => {
                     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                     let clock = Instant::now();
-                    let (success, payload) = {
+                    let (success, made) = {
                         let function = loaded(&mut functions, function, &load)?;
-                        call(&run, function, &payload)?
+                        call(&run, function, &payload, memory)?
+                    };
+                    let (payload, segment) = match made {
+                        Made::Small(payload) => (payload, None),
+                        Made::Large(parts) => {
+                            let Packed { payload, segment } = parts.pack(|bytes| end.reserve(bytes));
+                            (payload, segment)
+                        }
                     };
                     let finished = Finished {
                         lease,
@@ -65,8 +74,9 @@ impl Worker {
                         started: u64::try_from(started.as_nanos()).unwrap_or(u64::MAX),
                         took: clock.elapsed(),
                         payload,
+                        segment,
                     };
-                    if finished.payload.len() > LARGE {
+                    if finished.payload.len() > SENT_AT_ONCE || segment.is_some() {
                         detached(py, || end.finish(slot, finished))?;
                     } else {
                         end.finish(slot, finished)?;
@@ -89,21 +99,31 @@ fn loaded<'a, 'py>(
 ) -> PyResult<&'a Py<PyAny>> {
     let missing = || PyRuntimeError::new_err("the host sent a task before its function");
     let function = functions.get_mut(&id).ok_or_else(missing)?;
-    if let Function::Pickled(payload) = function {
-        *function = Function::Loaded(load.call1((PyBytes::new(load.py(), payload),))?.unbind());
+    if let Function::Pickled(payload, memory) = function {
+        let (payload, memory) = (PyBytes::new(load.py(), payload), memory.take().map(|memory| Shown::new(memory)));
+        *function = Function::Loaded(load.call1((payload, memory))?.unbind());
     }
     match function {
         Function::Loaded(function) => Ok(function),
-        Function::Pickled(_) => Err(missing()),
+        Function::Pickled(..) => Err(missing()),
     }
 }
 
-fn call(run: &Bound<'_, PyAny>, function: &Py<PyAny>, payload: &[u8]) -> PyResult<(bool, Payload)> {
+fn call<'py>(
+    run: &Bound<'py, PyAny>,
+    function: &Py<PyAny>,
+    payload: &[u8],
+    memory: Option<Arc<Borrowed>>,
+) -> PyResult<(bool, Made<'py>)> {
     let py = run.py();
-    let answer = run.call1((function, PyBytes::new(py, payload)))?;
+    let payload = PyBytes::new(py, payload);
+    let answer = match memory {
+        None => run.call1((function, payload))?,
+        Some(memory) => run.call1((function, payload, Shown::new(memory)))?,
+    };
     let answer = answer.cast::<PyTuple>()?;
     let payload = answer.get_borrowed_item(1)?;
-    Ok((answer.get_borrowed_item(0)?.is_truthy()?, Arc::from(payload.cast::<PyBytes>()?.as_bytes())))
+    Ok((answer.get_borrowed_item(0)?.is_truthy()?, Made::of(&payload)?))
 }
 
 fn reason(leave: Leave) -> &'static str {

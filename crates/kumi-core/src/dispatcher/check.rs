@@ -44,7 +44,7 @@ impl Dispatcher {
                 }
                 Place::Here => here += 1,
                 Place::Done(done) => {
-                    results += done.outcome.bytes();
+                    results += done.bytes();
                     continue;
                 }
             }

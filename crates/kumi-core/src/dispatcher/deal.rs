@@ -108,9 +108,7 @@ impl Dispatcher {
         let nanos = short.unwrap_or(LONG);
         let (function, run_limit) = (task.function, task.run_limit());
         let payload = Arc::clone(&task.payload);
-        let Some(definition) = self.functions.get(function).map(|function| Arc::clone(&function.payload)) else {
-            return;
-        };
+        let large = task.large.clone();
         let Some(worker) = self.workers.get_mut(id) else { return };
         // `top_up` and `deal` keep to HELD_MAX, which is the number of slots.
         let Some(slot) = worker.slots.pop() else { return };
@@ -130,10 +128,11 @@ impl Dispatcher {
                 self.timers.set(now.after(STALL), Timer::Stall(id));
             }
         }
-        if worker.defined.insert(function) {
-            let message = ToWorker::Define { function, payload: definition };
-            self.actions.push_back(Action::Send { worker: id, message });
+        self.define_at(id, function);
+        for shared in large.iter().flat_map(|large| &large.uses) {
+            self.define_at(id, *shared);
         }
+        self.lend(id, large.as_deref());
         let short = short.is_some();
         let message = ToWorker::Run { task: task_id, lease, slot, function, short, payload };
         self.actions.push_back(Action::Send { worker: id, message });
@@ -176,12 +175,15 @@ impl Dispatcher {
     }
 
     pub(super) fn finished(&mut self, now: Time, id: WorkerId, lease: Lease, outcome: Outcome, run: (u64, u64)) {
+        let mut offered = None;
         let known = self.workers.get_mut(id).and_then(|worker| {
+            offered = worker.offered.take();
             let held = worker.let_go(lease)?;
             worker.finished += 1;
             Some((held, Arc::clone(&worker.face)))
         });
         let Some((held, face)) = known else {
+            self.keep_loan(offered, None);
             return self.finished_late(now, lease, outcome, run);
         };
         self.failures = 0;
@@ -195,6 +197,9 @@ impl Dispatcher {
                 function.nanos = Some(if run.1 > old { run.1 } else { old - old / 4 + run.1 / 4 });
             }
             self.resolve(now, held.task, outcome, Some(run), Some(face));
+            self.keep_loan(offered, Some(held.task));
+        } else {
+            self.keep_loan(offered, None);
         }
         self.lightened(now, id);
         // Only now, not after a recall: what was just taken from a worker must not go back to it.

@@ -29,6 +29,7 @@ impl Dispatcher {
         }
         self.bytes -= task.bytes();
         task.payload = Arc::clone(&self.nothing);
+        let large = task.large.take();
         if let Some(deadline) = task.deadline() {
             self.timers.unset(deadline, Timer::Total(id));
         }
@@ -41,7 +42,7 @@ impl Dispatcher {
             Outcome::Timeout(_) => self.counts.timeout += 1,
         }
         self.result_bytes += outcome.bytes();
-        task.place = Place::Done(Box::new(Done { outcome, finished: now, run, face }));
+        task.place = Place::Done(Box::new(Done { outcome, finished: now, run, face, loan: None }));
         if task.kept {
             self.kept_open -= 1;
             self.kept_done.push_back(id);
@@ -51,7 +52,13 @@ impl Dispatcher {
         }
         if !task.wanted {
             self.remove(id);
-        } else if self.result_bytes > self.policy.queue_bytes && !self.warned {
+        }
+        self.warn_of_results();
+        self.let_go_of_large(large);
+    }
+
+    pub(super) fn warn_of_results(&mut self) {
+        if self.result_bytes > self.policy.queue_bytes && !self.warned {
             self.warned = true;
             self.actions.push_back(Action::TooManyResults { bytes: self.result_bytes });
         }
@@ -60,7 +67,10 @@ impl Dispatcher {
     fn remove(&mut self, id: TaskId) {
         let Some(task) = self.tasks.remove(id) else { return };
         if let Place::Done(done) = &task.place {
-            self.result_bytes -= done.outcome.bytes();
+            self.result_bytes -= done.bytes();
+            if let Some((loan, _)) = done.loan {
+                self.let_go_of_loan(loan, false);
+            }
         }
         if let Some(function) = self.functions.get_mut(task.function) {
             function.users -= 1;

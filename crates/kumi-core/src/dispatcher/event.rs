@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ids::{LaunchId, Lease, TaskId, WorkerId};
+use crate::ids::{LaunchId, Lease, LoanId, SegmentId, TaskId, WorkerId};
 use crate::message::{FromWorker, ToWorker};
 use crate::task::Certificate;
 
@@ -34,6 +34,8 @@ pub struct Policy {
     pub crashes_max: u32,
     /// Bound of the queue.
     pub queue_bytes: u64,
+    /// How many bytes free segments may have.
+    pub spare_bytes: u64,
     /// Tasks are run by the host itself; there are no workers.
     pub in_process: bool,
 }
@@ -122,6 +124,16 @@ pub enum Action {
     TooManyResults {
         /// How much.
         bytes: u64,
+    },
+    /// Give up the memory of this segment of ours.
+    CloseSegment {
+        /// Which.
+        segment: SegmentId,
+    },
+    /// Nobody here uses this segment of a worker's any more.
+    Unmap {
+        /// Which.
+        loan: LoanId,
     },
     /// A task that is watched or kept is done.
     Resolved {

@@ -1,15 +1,18 @@
-//! Functions that tasks name: each is sent to a worker once, and dropped when nobody can name it any more.
+//! Functions that tasks name, and the values they share: each is sent to a worker once, and dropped when nobody can name it any more.
 
 use std::sync::Arc;
 
 use super::{Action, Dispatcher};
-use crate::ids::FunctionId;
+use crate::ids::{FunctionId, WorkerId};
 use crate::message::{Payload, ToWorker};
+use crate::task::Large;
 
 /// A function that tasks name.
 #[derive(Debug)]
 pub(super) struct Function {
     pub payload: Payload,
+    /// What belongs to it elsewhere.
+    pub large: Option<Box<Large>>,
     pub label: Arc<str>,
     /// Tasks that name it.
     pub users: u64,
@@ -22,7 +25,31 @@ pub(super) struct Function {
 impl Dispatcher {
     /// Takes in a pickled function; `label` is its name in records.
     pub fn define(&mut self, payload: Payload, label: Arc<str>) -> FunctionId {
-        self.functions.insert(Function { payload, label, users: 0, open: true, nanos: None })
+        self.functions.insert(Function { payload, large: None, label, users: 0, open: true, nanos: None })
+    }
+
+    /// Takes in a pickled function or shared value, with what belongs to it elsewhere. `None`: it names a shared value
+    /// that is not known here.
+    pub fn define_large(&mut self, payload: Payload, large: Option<Box<Large>>, label: Arc<str>) -> Option<FunctionId> {
+        if large.as_ref().is_some_and(|large| !self.use_shared(&large.uses)) {
+            return None;
+        }
+        Some(self.functions.insert(Function { payload, large, label, users: 0, open: true, nanos: None }))
+    }
+
+    /// Has this worker know the function, and before it the shared values that it names.
+    pub(super) fn define_at(&mut self, worker: WorkerId, id: FunctionId) {
+        let Some(function) = self.functions.get(id) else { return };
+        let Some(note) = self.workers.get_mut(worker) else { return };
+        if !note.defined.insert(id) {
+            return;
+        }
+        let (payload, large) = (Arc::clone(&function.payload), function.large.clone());
+        for shared in large.iter().flat_map(|large| &large.uses) {
+            self.define_at(worker, *shared);
+        }
+        self.lend(worker, large.as_deref());
+        self.actions.push_back(Action::Send { worker, message: ToWorker::Define { function: id, payload } });
     }
 
     /// Nobody will submit tasks of this function any more.
@@ -35,7 +62,7 @@ impl Dispatcher {
 
     pub(super) fn drop_unused_function(&mut self, id: FunctionId) {
         if self.functions.get(id).is_some_and(|function| function.users == 0 && !function.open) {
-            self.functions.remove(id);
+            let large = self.functions.remove(id).and_then(|function| function.large);
             let having: Vec<_> = self.workers.iter().filter(|(_, worker)| worker.defined.contains(&id)).collect();
             let having: Vec<_> = having.into_iter().map(|(worker, _)| worker).collect();
             for worker in having {
@@ -44,6 +71,7 @@ impl Dispatcher {
                 }
                 self.actions.push_back(Action::Send { worker, message: ToWorker::Forget { function: id } });
             }
+            self.let_go_of_large(large);
         }
     }
 }

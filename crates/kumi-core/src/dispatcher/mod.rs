@@ -8,6 +8,7 @@
 //! - `deal.rs`: tasks to workers: prefetch, recall.
 //! - `here.rs`: tasks that the host runs itself.
 //! - `ends.rs`: how tasks end: resolve, cancel, time out, release.
+//! - `segments.rs`: who uses which shared memory.
 //! - `staff.rs`: workers and launches: join, leave, die; blame.
 //! - `view.rs`: what the owner may see.
 //!
@@ -20,21 +21,24 @@ mod ends;
 mod event;
 mod functions;
 mod here;
+mod segments;
 mod staff;
 mod view;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 pub use self::event::{Action, Begun, Event, Policy};
 use self::functions::Function;
+use self::segments::{Loan, Use};
 pub use self::view::Counts;
 use crate::error::SubmitError;
-use crate::ids::{Arena, FunctionId, LaunchId, TaskId, Time, WorkerId};
+use crate::ids::{Arena, FunctionId, LaunchId, LoanId, SegmentId, TaskId, Time, WorkerId};
 use crate::message::{FromWorker, Leave, Payload};
 use crate::queue::Queue;
 use crate::scaling::{self, Launch};
-use crate::task::{Limit, Limits, NewTask, Outcome, Place, Task};
+use crate::segments::Store;
+use crate::task::{Limit, Limits, NewTask, Outcome, Place, TASK_BYTES, Task};
 use crate::timer::{Timer, Timers};
 use crate::worker::Worker;
 
@@ -53,6 +57,12 @@ pub struct Dispatcher {
     functions: Arena<FunctionId, Function>,
     workers: Arena<WorkerId, Worker>,
     launches: Arena<LaunchId, LaunchNote>,
+    /// Our segments, who uses those that are in use, and the workers' segments that are used here.
+    store: Store,
+    used: BTreeMap<SegmentId, Use>,
+    loans: Arena<LoanId, Loan>,
+    /// The last instant that was told.
+    latest: Time,
     queue: Queue,
     timers: Timers,
     actions: VecDeque<Action>,
@@ -106,6 +116,8 @@ pub enum Bug {
     FreedWorkerForgotten,
     /// Workers that are leaving do not count against the cap.
     OverCap,
+    /// A segment is used again though a worker still holds it.
+    ReusedWhileLent,
 }
 
 #[cfg(feature = "planted-bugs")]
@@ -119,6 +131,10 @@ impl Dispatcher {
     /// A dispatcher that has nothing to do. It asks for no worker before [`Dispatcher::start`].
     pub fn new(policy: Policy) -> Self {
         Self {
+            store: Store::new(policy.spare_bytes),
+            used: BTreeMap::new(),
+            loans: Arena::default(),
+            latest: Time(0),
             policy,
             tasks: Arena::default(),
             functions: Arena::default(),
@@ -178,6 +194,7 @@ impl Dispatcher {
             number: self.next_number,
             function: new.function,
             payload: new.payload,
+            large: new.large,
             submitted: now,
             place: Place::Waiting,
             crashes: 0,
@@ -192,13 +209,18 @@ impl Dispatcher {
             certificate: None,
         };
         // A task larger than the bound is taken when it is alone, else it could never run.
-        if !self.has_room(task.payload.len() as u64) {
+        if !self.has_room(task.bytes() - TASK_BYTES) {
             return Err(SubmitError::Full);
         }
-        let Some(function) = self.functions.get_mut(new.function) else {
+        if self.functions.get(new.function).is_none() {
             return Err(SubmitError::NoFunction);
-        };
-        function.users += 1;
+        }
+        if task.large.as_ref().is_some_and(|large| !self.use_shared(&large.uses)) {
+            return Err(SubmitError::NoFunction);
+        }
+        if let Some(function) = self.functions.get_mut(new.function) {
+            function.users += 1;
+        }
         if self.unresolved() == 0 {
             // What failed for the tasks before is forgiven: else one more failure would be the last.
             self.failures = 0;
@@ -219,6 +241,7 @@ impl Dispatcher {
 
     /// Takes in what happened.
     pub fn handle(&mut self, now: Time, event: Event) {
+        self.latest = self.latest.max(now);
         match event {
             Event::Tick => {}
             Event::Launched { launch } => self.launch_started(launch),
@@ -239,8 +262,9 @@ impl Dispatcher {
                 self.finished(now, worker, lease, outcome, (started, nanoseconds));
             }
             FromWorker::Recalled { lease, back } => self.recalled(now, worker, lease, back),
-            // A second hello is a repetition; the first made the worker.
-            FromWorker::Hello { .. } | FromWorker::Heartbeat => {}
+            FromWorker::Returned { segment, forked } => self.returned(worker, segment, forked),
+            // A second hello is a repetition; the first made the worker. The hands `borrow` what is lent.
+            FromWorker::Hello { .. } | FromWorker::Heartbeat | FromWorker::Lend { .. } => {}
         }
         if let Some(worker) = self.workers.get_mut(worker) {
             worker.heard = now;
@@ -258,6 +282,7 @@ impl Dispatcher {
             // `handle` deals and scales after each event anyway.
             Timer::Deal | Timer::Scale => {}
             Timer::Run(task, lease) => self.run_due(now, task, lease),
+            Timer::Segments => self.trim_segments(false),
             Timer::Total(task) => self.stop_task(now, task, Outcome::Timeout(Limit::Total)),
         }
     }
@@ -274,10 +299,12 @@ impl Dispatcher {
 
     /// After every change: deals what can be dealt, launches what is missing, ends when it is time.
     fn settle(&mut self, now: Time) {
+        self.latest = self.latest.max(now);
         self.deal(now);
         self.scale(now);
         if self.closing && self.unresolved() == 0 {
             self.send_all_home(now);
+            self.trim_segments(true);
         }
     }
 

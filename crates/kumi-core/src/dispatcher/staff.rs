@@ -242,6 +242,7 @@ impl Dispatcher {
             Stage::Leaving(Leave::Wall | Leave::Tasks) => self.counts.left_limit += 1,
             Stage::Leaving(Leave::Closing) | Stage::Killed => self.counts.left_stopped += 1,
         }
+        self.returned_by_death(id, worker.offered);
         // Whoever we ended ourselves did not crash.
         let crashed = matches!(worker.stage, Stage::Active | Stage::Draining(_));
         let certificate = Arc::new(certificate);

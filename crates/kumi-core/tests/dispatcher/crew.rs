@@ -43,6 +43,7 @@ pub fn policy(workers: u64) -> Policy {
         tasks_max: None,
         crashes_max: 1,
         queue_bytes: u64::MAX,
+        spare_bytes: 1 << 20,
         in_process: false,
     }
 }
@@ -93,7 +94,10 @@ impl Crew {
                 Action::Launch { launches } => self.launches.extend(launches),
                 Action::Abandon { launch } => self.abandoned.push(launch),
                 Action::Kill { worker } => self.killed.push(worker),
-                Action::Resolved { .. } | Action::TooManyResults { .. } => {}
+                Action::Resolved { .. }
+                | Action::TooManyResults { .. }
+                | Action::CloseSegment { .. }
+                | Action::Unmap { .. } => {}
             }
         }
         self.brain.check().unwrap();
@@ -128,6 +132,7 @@ impl Crew {
     /// As somebody does who has more to submit.
     pub fn submit_and_go_on(&mut self, change: impl FnOnce(&mut NewTask)) -> TaskId {
         let mut task = NewTask {
+            large: None,
             function: self.function,
             payload: Arc::from([]),
             crashes_max: None,

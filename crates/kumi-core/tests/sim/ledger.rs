@@ -233,6 +233,7 @@ impl Ledger {
                 rule!(*bytes > self.policy.queue_bytes, "{bytes} bytes of results are not too many");
                 Ok(())
             }
+            Action::CloseSegment { .. } | Action::Unmap { .. } => Ok(()),
             Action::Resolved { task } => self.resolved(now, *task, view(*task)),
         }
     }
@@ -255,6 +256,8 @@ impl Ledger {
             | ToWorker::Refuse { .. }
             | ToWorker::Define { .. }
             | ToWorker::Forget { .. }
+            | ToWorker::Lend { .. }
+            | ToWorker::Returned { .. }
             | ToWorker::Ping => Ok(()),
         }
     }

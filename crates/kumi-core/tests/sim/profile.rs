@@ -106,6 +106,7 @@ fn policy(rng: &mut Rng) -> Policy {
         tasks_max: if rng.chance(250) { Some(rng.between(1, 30)) } else { None },
         crashes_max: rng.below(4) as u32,
         queue_bytes: if rng.chance(300) { rng.between(500, 20_000) } else { u64::MAX },
+        spare_bytes: 1 << 20,
         in_process: false,
     }
 }

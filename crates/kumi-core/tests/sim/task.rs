@@ -105,6 +105,7 @@ impl Spec {
         NewTask {
             function,
             payload: Arc::from(payload),
+            large: None,
             crashes_max: (self.crashes_max != policy_max).then_some(self.crashes_max),
             once: self.once,
             kept: self.kept,

@@ -260,7 +260,10 @@ impl World {
         match &message {
             FromWorker::Finished { lease, payload, .. } => self.ledger.finished(self.now, worker, *lease, payload),
             FromWorker::Recalled { lease, back } => self.ledger.recalled(self.now, worker, *lease, *back),
-            FromWorker::Hello { .. } | FromWorker::Heartbeat => {}
+            FromWorker::Hello { .. }
+            | FromWorker::Heartbeat
+            | FromWorker::Lend { .. }
+            | FromWorker::Returned { .. } => {}
         }
         if let Some(note) = self.ledger.workers.get_mut(&worker) {
             note.heard = self.now;
@@ -334,7 +337,10 @@ impl World {
                     let delay = self.kill_delay(process);
                     self.post(delay, Letter::Killed { process });
                 }
-                Action::Resolved { .. } | Action::TooManyResults { .. } => {}
+                Action::Resolved { .. }
+                | Action::TooManyResults { .. }
+                | Action::CloseSegment { .. }
+                | Action::Unmap { .. } => {}
             }
         }
         Ok(())

@@ -57,6 +57,8 @@ fn to_worker_form(message: &ToWorker) -> &'static str {
         ToWorker::Interrupt { lease: _ } => "Interrupt {lease: u64}",
         ToWorker::Ping => "Ping {}",
         ToWorker::Stop { leave: Leave::Idle | Leave::Wall | Leave::Tasks | Leave::Closing } => "Stop {leave: leave}",
+        ToWorker::Lend { segment: _, bytes: _ } => "Lend {segment: u64, bytes: u64}",
+        ToWorker::Returned { segment: _, forked: _ } => "Returned {segment: u64, forked: bool}",
     }
 }
 
@@ -70,6 +72,8 @@ fn from_worker_form(message: &FromWorker) -> &'static str {
         }
         FromWorker::Recalled { lease: _, back: _ } => "Recalled {lease: u64, back: bool}",
         FromWorker::Heartbeat => "Heartbeat {}",
+        FromWorker::Lend { segment: _, bytes: _ } => "Lend {segment: u64, bytes: u64}",
+        FromWorker::Returned { segment: _, forked: _ } => "Returned {segment: u64, forked: bool}",
     }
 }
 
@@ -93,8 +97,11 @@ fn check_golden<M: Wire + Clone + Debug + PartialEq>(
         assert_eq!(*value, format!("{message:?}"));
         assert_eq!(round_trip(message), *bytes, "{value}");
         let name = format!("`{}`", form(message));
-        let row = table.iter().find(|row| row[0] == name).unwrap_or_else(|| unreachable!("{name} is not in the table"));
-        assert_eq!((row[1], row[4]), (direction, bytes[4].to_string().as_str()), "{value}");
+        let row = table
+            .iter()
+            .find(|row| row[0] == name && row[1] == direction)
+            .unwrap_or_else(|| unreachable!("{name} is not in the table"));
+        assert_eq!(row[4], bytes[4].to_string(), "{value}");
         assert!((1..=PROTOCOL).contains(&row[5].parse().unwrap()), "{value}");
         let state_diagram = section("Life of a connection").split("```").nth(1).unwrap();
         assert!(state_diagram.contains(form(message).split(' ').next().unwrap()), "{value}");

@@ -1,0 +1,214 @@
+//! Payloads with large parts: from Python's buffers into shared memory, and as buffers of Python's again.
+//!
+//! `serial.Parcel` is what Python hands in: a pickle in pieces, and the buffers that it left out. What travels is a small
+//! payload and, if there is one, a segment. Without a segment everything is in the payload. Its end says where things are:
+//! the length of each buffer in eight bytes, their number in four, and a letter:
+//!
+//! | letter | the pickle is | the buffers are |
+//! |---|---|---|
+//! | `B` | at the beginning of the payload | in the segment, each at a multiple of [`ALIGN`] |
+//! | `H` | the first buffer | in the segment |
+//! | `b` | at the beginning of the payload | behind it, without gaps |
+
+use std::ffi::c_int;
+use std::slice;
+use std::sync::Arc;
+
+use kumi_core::{FunctionId, Large, Payload, SegmentId};
+use kumi_net::pool;
+use kumi_net::segments::{ALIGN, LARGE, Memory, Piece, Segment};
+use pyo3::buffer::PyUntypedBuffer;
+use pyo3::exceptions::PyBufferError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::inside::detached;
+use crate::pool::Function;
+
+/// See the stub.
+#[pyclass(frozen, module = "kumi._core", name = "Memory")]
+pub struct Shown {
+    memory: Arc<dyn Memory>,
+}
+
+impl Shown {
+    pub fn new(memory: Arc<dyn Memory>) -> Self {
+        Self { memory }
+    }
+}
+
+#[pymethods]
+impl Shown {
+    unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
+        let (start, length) = slf.get().memory.memory();
+        let length = isize::try_from(length).map_err(|_| PyBufferError::new_err("too long"))?;
+        // SAFETY: Python gives a view to fill in, which then holds a reference to us; the memory lives as long as we do.
+        // It is private to this process: whoever writes to it disturbs nobody.
+        match unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start.cast(), length, 0, flags) } {
+            0 => Ok(()),
+            _ => Err(PyErr::fetch(slf.py())),
+        }
+    }
+}
+
+/// A payload as Python made it.
+pub enum Made<'py> {
+    Small(Payload),
+    Large(Parts<'py>),
+}
+
+/// Pieces of a pickle, buffers, and the shared values that both name.
+pub struct Parts<'py> {
+    py: Python<'py>,
+    head: Vec<PyUntypedBuffer>,
+    buffers: Vec<PyUntypedBuffer>,
+    uses: Vec<FunctionId>,
+}
+
+/// A payload, ready to be sent.
+pub struct Packed {
+    pub payload: Payload,
+    pub segment: Option<(SegmentId, u64)>,
+}
+
+impl<'py> Made<'py> {
+    pub fn of(payload: &Bound<'py, PyAny>) -> PyResult<Self> {
+        if let Ok(bytes) = payload.cast::<PyBytes>() {
+            return Ok(Made::Small(Arc::from(bytes.as_bytes())));
+        }
+        let buffers = |name: &str| -> PyResult<Vec<PyUntypedBuffer>> {
+            payload.getattr(name)?.try_iter()?.map(|buffer| PyUntypedBuffer::get(&buffer?)).collect()
+        };
+        let uses = payload.getattr("uses")?;
+        let uses = uses.try_iter()?.map(|function| Ok(function?.cast::<Function>()?.get().id()));
+        Ok(Made::Large(Parts {
+            py: payload.py(),
+            head: buffers("head")?,
+            buffers: buffers("buffers")?,
+            uses: uses.collect::<PyResult<_>>()?,
+        }))
+    }
+
+    /// How many bytes it has in all.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Made::Small(payload) => payload.len() as u64,
+            Made::Large(parts) => parts.bytes() as u64,
+        }
+    }
+}
+
+impl Parts<'_> {
+    fn bytes(&self) -> usize {
+        self.head.iter().chain(&self.buffers).map(PyUntypedBuffer::len_bytes).sum()
+    }
+
+    fn head_bytes(&self) -> usize {
+        self.head.iter().map(PyUntypedBuffer::len_bytes).sum()
+    }
+
+    pub fn uses(&mut self) -> Vec<FunctionId> {
+        std::mem::take(&mut self.uses)
+    }
+
+    /// Puts what is large into a segment, if `reserve` gives one for so many bytes, and all else into the payload.
+    pub fn pack<S: AsRef<Segment> + Send>(self, reserve: impl FnOnce(u64) -> Option<(SegmentId, S)> + Send) -> Packed {
+        let alone = self.head_bytes() >= LARGE;
+        let in_segment = || alone.then_some(&self.head).into_iter().flatten().chain(&self.buffers);
+        let mut end = 0;
+        let mut pieces = Vec::new();
+        for (number, buffer) in in_segment().enumerate() {
+            // The pieces of the pickle follow each other without gaps.
+            if !alone || number == 0 || number >= self.head.len() {
+                end = usize::next_multiple_of(end, ALIGN);
+            }
+            pieces.push(Piece { from: buffer.buf_ptr().cast(), length: buffer.len_bytes(), to: end });
+            end += buffer.len_bytes();
+        }
+        let segment = if end < LARGE { None } else { self.fill(end as u64, &pieces, reserve) };
+        let mut payload = Vec::new();
+        let mut lengths: Vec<usize> = self.buffers.iter().map(PyUntypedBuffer::len_bytes).collect();
+        let letter = match segment {
+            Some(_) if alone => {
+                lengths.insert(0, self.head_bytes());
+                b'H'
+            }
+            Some(_) => {
+                self.append(&self.head, &mut payload);
+                b'B'
+            }
+            None => {
+                payload.reserve_exact(self.bytes() + 8 * lengths.len() + 5);
+                self.append(&self.head, &mut payload);
+                self.append(&self.buffers, &mut payload);
+                b'b'
+            }
+        };
+        if segment.is_some() || !lengths.is_empty() {
+            lengths.iter().for_each(|length| payload.extend_from_slice(&(*length as u64).to_le_bytes()));
+            payload.extend_from_slice(&(lengths.len() as u32).to_le_bytes());
+            payload.push(letter);
+        }
+        Packed { payload: Arc::from(payload), segment: segment.map(|segment| (segment, end as u64)) }
+    }
+
+    fn fill<S: AsRef<Segment> + Send>(
+        &self,
+        bytes: u64,
+        pieces: &[Piece],
+        reserve: impl FnOnce(u64) -> Option<(SegmentId, S)> + Send,
+    ) -> Option<SegmentId> {
+        detached(self.py, || {
+            let (segment, memory) = reserve(bytes)?;
+            // SAFETY: `self` holds the buffers, so they stay where they are; the segment is ours alone until it is sent.
+            // That another thread writes to a buffer meanwhile is the user's own race, and harms only what it copies.
+            unsafe { memory.as_ref().write(pieces) };
+            Some(segment)
+        })
+    }
+
+    fn append(&self, buffers: &[PyUntypedBuffer], payload: &mut Vec<u8>) {
+        for buffer in buffers.iter().filter(|buffer| buffer.len_bytes() > 0) {
+            // SAFETY: Python gave address and length of memory that stays while the buffer is held, and this thread has the GIL.
+            payload.extend_from_slice(unsafe { slice::from_raw_parts(buffer.buf_ptr().cast(), buffer.len_bytes()) });
+        }
+    }
+}
+
+/// A payload that was packed for a pool, and its segment until that has been handed over.
+pub struct Entry<'a> {
+    net: &'a pool::Pool,
+    pub payload: Payload,
+    large: Option<Box<Large>>,
+}
+
+impl<'a> Entry<'a> {
+    pub fn new(net: &'a pool::Pool, made: Made<'_>) -> Self {
+        match made {
+            Made::Small(payload) => Self { net, payload, large: None },
+            Made::Large(mut parts) => {
+                let uses = parts.uses();
+                let Packed { payload, segment } = parts.pack(|bytes| net.reserve(bytes));
+                Self { net, payload, large: Some(Box::new(Large { segment, uses })) }
+            }
+        }
+    }
+
+    pub fn large(&self) -> Option<Box<Large>> {
+        self.large.clone()
+    }
+
+    /// The brain has it now.
+    pub fn handed_over(mut self) {
+        self.large = None;
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        if let Some((segment, _)) = self.large.as_ref().and_then(|large| large.segment) {
+            self.net.release_segment(segment);
+        }
+    }
+}
