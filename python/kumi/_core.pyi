@@ -6,7 +6,7 @@ takes no more tasks, in a child that was forked from the pool's process, and whe
 instants are Unix time as a float.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol, Self, final, type_check_only
 
 from typing_extensions import Buffer
@@ -43,6 +43,20 @@ class Function:
 
     @property
     def label(self) -> str: ...
+    @property
+    def number(self) -> int:
+        """What payloads that use a shared value call it."""
+
+@final
+class Stored:
+    """The bytes of a shared value, in memory that any number of pools can lend to their workers."""
+
+    def __new__(cls, payload: bytes | Parcel, /) -> Self:
+        """Copies the payload."""
+    @property
+    def payload(self) -> bytes: ...
+    def memory(self) -> Memory | None:
+        """Where the rest of it lies: a new mapping."""
 
 class Handle:
     """One task, seen from the host; `kumi.Task` derives from it. Making one submits the task.
@@ -237,6 +251,8 @@ class Pool:
         """Reports that these launches failed, with the launcher's own words."""
     def define(self, payload: bytes | Parcel, label: str, /) -> Function:
         """Takes in a pickled function. Raises ValueError if it names a shared value of another pool."""
+    def share(self, stored: Stored, uses: list[Function], label: str, /) -> Function:
+        """Takes in a shared value, and those that it names itself. Forgotten like a function."""
     def next_job(self) -> tuple[int, bytes, bytes] | None:
         """In-process pools only: begins the oldest waiting task. Its id, its pickled function, its arguments."""
     def finish_job(self, id: int, success: bool, payload: bytes | Parcel, started: float, seconds: float, /) -> None:
@@ -287,6 +303,8 @@ class Worker:
 
     def __new__(cls) -> Self:
         """Takes over the descriptors that the host passed. Raises OSError where there are none."""
+    def shared(self, number: int, load: Callable[[bytes, Memory | None], Any], /) -> Any:
+        """A shared value, unpickled by `load` when it is first asked for."""
     def serve(self, execute: Executor, /) -> str:
         """Runs tasks until the host says stop; returns the reason."""
 

@@ -261,6 +261,8 @@ class Controller(Submitter, Executor):
         kept: bool = False,
     ) -> Task[Any] | None:
         payload = serial.dumps_call(args, kwargs, function.call)
+        if type(payload) is not bytes:
+            cast("Functions", self._functions).tell(cast("serial.Parcel", payload))
         pool, handle, name, crashes_max = self._pool, function.handle, options.name, options.crashes_max
         assert pool is not None, "a function is prepared by a controller that was started"
         try:
@@ -274,7 +276,7 @@ class Controller(Submitter, Executor):
         except ControllerClosed as error:
             raise self._closed_error(error) from None
         if self._executor is not None:
-            run_one(pool, self._executor)
+            run_one(pool, self._executor, cast("Functions", self._functions).resolve)
         return task
 
     async def _enter_when_room(

@@ -6,9 +6,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from kumi import serial
 from kumi._core import Function, Pool
+from kumi.share import Shared
 
 BY_NAME_MAX = 1024  # these are small
 BY_VALUE_MAX = 64  # these may hold anything, and the pool keeps the bytes
@@ -35,6 +37,7 @@ class Functions:
         # By id, which stays its own as long as the function is held here.
         self._by_name: dict[int, Prepared] = {}
         self._by_value: OrderedDict[bytes, Function] = OrderedDict()
+        self._shared: WeakKeyDictionary[Shared[Any], Function] = WeakKeyDictionary()
 
     def get(self, function: Callable[..., Any]) -> Prepared:
         """Sees to it that the pool has this function.
@@ -46,12 +49,31 @@ class Functions:
         known = self._by_name.get(id(function))
         return self._define(function) if known is None else known
 
+    def tell(self, parcel: serial.Parcel) -> None:
+        """Has the pool know the shared values that stand in a payload."""
+        parcel.uses = [self._share(handle) for handle in parcel.shares]
+
+    def resolve(self, number: int) -> Any:
+        """The shared value that the core knows by this number. For tasks that run in this process."""
+        with self._lock:
+            handle = next(handle for handle, made in self._shared.items() if made.number == number)
+        return handle.value()
+
+    def _share(self, handle: Shared[Any]) -> Function:
+        inner = [self._share(other) for other in handle.shares]
+        with self._lock:
+            known = self._shared.get(handle)
+            if known is None:
+                known = self._shared[handle] = self._pool.share(handle.stored, inner, f"share({handle.type_name})")
+            return known
+
     def _define(self, function: Callable[..., Any]) -> Prepared:
         if not callable(function):
             raise TypeError(f"fn must be callable, not {function!r}")
         payload = serial.dumps_function(function)
         if isinstance(payload, serial.Parcel):
             # It holds much memory, until its last task is done; to find out whether it has changed would take long.
+            self.tell(payload)
             return Prepared(function, self._pool.define(payload, serial.label(function)))
         if _goes_by_name(function, payload):
             return self._define_by_name(function, payload)

@@ -13,6 +13,7 @@ import os
 import sys
 from _pickle import dumps as _dumps
 from _pickle import loads as _loads
+from _thread import _local
 from functools import partial
 
 from kumi._core import LARGE
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 _PLAIN = frozenset({type(None), bool, int, float, str})
 _PLAIN_IN_TUPLE = _PLAIN | {bytes}
-_STOP, _PATH, _TABLES = ord("."), ord("P"), b"BHb"
+_STOP, _PATH, _SHARES, _TABLES = ord("."), ord("P"), ord("S"), b"BHb"
 _ALIGN = 64
 _GENERATOR = 0x20 | 0x200  # inspect.CO_GENERATOR and CO_ASYNC_GENERATOR, without importing inspect
 _HOME = os.path.dirname(__file__)  # noqa: PTH120 - pathlib would cost every worker its import
@@ -36,6 +37,8 @@ _FRAMES_HIDDEN = frozenset(f"{_HOME}{os.sep}{name}.py" for name in ("pickler", "
 _LAST_WORDS = _dumps(("MemoryError", "what the task raised could not even be described", "", None), 5)
 
 _follows_host = False
+# Of each thread: the handles in what it pickles; how it finds shared values, and their numbers in what it loads.
+_here = _local()
 
 
 class Parcel:
@@ -44,14 +47,21 @@ class Parcel:
     Attributes:
         head: The pickle, in pieces.
         buffers: What the pickle leaves out. The core copies them; they must stay until then.
-        uses: The shared values that it names.
+        shares: The handles of shared values that stand in it.
+        uses: What the core knows those by, once somebody has told it.
     """
 
-    __slots__ = ("buffers", "head", "uses")
+    __slots__ = ("buffers", "head", "shares", "uses")
 
-    def __init__(self, head: "Sequence[bytes | memoryview]", buffers: "Sequence[memoryview]" = ()) -> None:
+    def __init__(
+        self,
+        head: "Sequence[bytes | memoryview]",
+        buffers: "Sequence[memoryview]" = (),
+        shares: "tuple[Any, ...]" = (),
+    ) -> None:
         self.head = head
         self.buffers = buffers
+        self.shares = shares
         self.uses: list[Function] = []
 
 
@@ -130,10 +140,7 @@ def loads(payload: bytes, memory: "Memory | None" = None) -> "Any":
     """
     if payload[-1] == _STOP:
         return _loads(payload)
-    pickle, buffers = _open(memoryview(payload), memory)
-    if pickle[-1] == _PATH and _follows_host:
-        _adopt_path(pickle)
-    return _loads(pickle, buffers=buffers)
+    return _load_large(payload, memory)
 
 
 def dumps_function(function: "Callable[..., Any]") -> bytes | Parcel:
@@ -173,6 +180,74 @@ def loads_function(payload: bytes, memory: "Memory | None" = None) -> "Callable[
     """
     function: Callable[..., Any] = loads(payload, memory)
     return function
+
+
+def dumps_shared(value: object) -> Parcel:
+    """Pickles a value that tasks will share, with all its buffers apart.
+
+    Raises:
+        SerializationError: If it cannot be pickled; it names the part.
+    """
+    try:
+        return _dump_parcel(value, least=0, for_worker=True)
+    except Exception as error:
+        raise _refusal("cannot be shared", [("the value", "value", value)], error) from error
+
+
+def loads_shared(payload: bytes, memory: "Memory | None" = None, shares: int = 0) -> "Any":
+    """Unpickles a value that tasks share; its arrays are read-only.
+
+    Args:
+        payload: What the core made of `dumps_shared`.
+        memory: Where the rest of it lies.
+        shares: How many handles stand in it, if the payload does not tell.
+
+    Raises:
+        BaseException: Whatever unpickling it raises.
+    """
+    return _load_large(payload, memory, list(range(shares)), read_only=True)
+
+
+def note_share(handle: object) -> int | None:
+    """For a handle that is pickled: its number in this pickle. None: this pickle is for nobody who knows handles."""
+    handles: list[object] | None = getattr(_here, "handles", None)
+    if handles is None:
+        return None
+    for number, known in enumerate(handles):
+        if known is handle:
+            return number
+    handles.append(handle)
+    return len(handles) - 1
+
+
+def shared(number: int) -> "Any":
+    """What a handle becomes on the other side: the value of that number in the payload that is being loaded."""
+    return _here.resolve(_here.numbers[number])
+
+
+def copied(value: "Any") -> "Any":
+    """What a handle becomes where nobody knows handles: a copy of the value."""
+    return value
+
+
+def resolve_by(resolve: "Callable[[int], Any] | None") -> "Callable[[int], Any] | None":
+    """In this thread shared values are found by this from now on. Returns what did it before."""
+    before: Callable[[int], Any] | None = getattr(_here, "resolve", None)
+    _here.resolve = resolve
+    return before
+
+
+class resolving:  # noqa: N801 - used as a function; contextlib would cost every worker its import
+    """In this block and thread shared values are found by this."""
+
+    def __init__(self, resolve: "Callable[[int], Any]") -> None:
+        self._resolve: Callable[[int], Any] | None = resolve
+
+    def __enter__(self) -> None:
+        self._before = resolve_by(self._resolve)
+
+    def __exit__(self, *_: object) -> None:
+        resolve_by(self._before)
 
 
 def label(function: object) -> str:
@@ -266,15 +341,26 @@ def _are_plain(values: "Iterable[object]") -> bool:
 
 
 def _dump(value: object, *, for_worker: bool = False, always_path: bool = False) -> bytes | Parcel:
+    parcel = _dump_parcel(value, LARGE, for_worker, always_path)
+    if parcel.buffers or parcel.shares or sum(map(len, parcel.head)) >= LARGE:
+        return parcel
+    return b"".join(parcel.head)
+
+
+def _dump_parcel(value: object, least: int, for_worker: bool, always_path: bool = False) -> Parcel:
     from kumi import pickler
 
-    pieces, buffers, needs_path = pickler.dump(value, LARGE)
+    # Whoever is in the middle of another pickle (an object's `__reduce__` may submit a task) goes on with its own.
+    handles: list[object] | None = [] if for_worker else None
+    before, _here.handles = getattr(_here, "handles", None), handles
+    try:
+        pieces, buffers, needs_path = pickler.dump(value, least)
+    finally:
+        _here.handles = before
     if for_worker and (always_path or needs_path):
         entries = _dumps(pickler.host_path(), 5)
         pieces.append(entries + len(entries).to_bytes(4, "little") + b"P")
-    if buffers or sum(map(len, pieces)) >= LARGE:
-        return Parcel(pieces, buffers)
-    return b"".join(pieces)
+    return Parcel(pieces, buffers, tuple(handles or ()))
 
 
 def _dump_whole(value: object) -> bytes:
@@ -283,20 +369,43 @@ def _dump_whole(value: object) -> bytes:
     return b"".join(pickler.dump(value).pieces)
 
 
+def _load_large(
+    payload: bytes, memory: "Memory | None", numbers: "Sequence[int]" = (), *, read_only: bool = False
+) -> "Any":
+    rest = memoryview(payload)
+    if rest[-1] == _SHARES:
+        rest, numbers = _cut(rest)
+    pickle, buffers = _open(rest, memory)
+    if read_only:
+        buffers = [memoryview(buffer).toreadonly() for buffer in buffers]
+    if pickle[-1] == _PATH and _follows_host:
+        _adopt_path(pickle)
+    # A shared value may name others, which are loaded in the middle of this.
+    before, _here.numbers = getattr(_here, "numbers", ()), numbers
+    try:
+        return _loads(pickle, buffers=buffers)
+    finally:
+        _here.numbers = before
+
+
+def _cut(payload: memoryview) -> "tuple[memoryview, list[int]]":
+    """Cuts off a table: numbers, how many, and a letter."""
+    start = len(payload) - 5 - 8 * int.from_bytes(payload[-5:-1], "little")
+    return payload[:start], payload[start:-5].cast("Q").tolist()
+
+
 def _open(payload: memoryview, memory: "Memory | None") -> "tuple[memoryview, list[Any]]":
     """The pickle in a payload, and the buffers that it leaves out."""
     letter = payload[-1]
     if letter not in _TABLES:
         return payload, []
-    table = len(payload) - 5 - 8 * int.from_bytes(payload[-5:-1], "little")
-    lengths = payload[table:-5].cast("Q").tolist()
+    payload, lengths = _cut(payload)
     if memory is None:
-        start = table - sum(lengths)
-        pickle, parts = payload[:start], _parts(payload[start:table], lengths, 1)
+        start = len(payload) - sum(lengths)
         # Copies, because arrays may be written to and begin at even addresses.
-        return pickle, [bytearray(part) for part in parts]
+        return payload[:start], [bytearray(part) for part in _parts(payload[start:], lengths, 1)]
     parts = _parts(memoryview(memory), lengths, _ALIGN)
-    return (parts[0], parts[1:]) if letter == ord("H") else (payload[:table], parts)
+    return (parts[0], parts[1:]) if letter == ord("H") else (payload, parts)
 
 
 def _parts(whole: memoryview, lengths: list[int], align: int) -> list[memoryview]:

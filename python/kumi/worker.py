@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any, NoReturn
 
-    from kumi._core import Memory
+    from kumi._core import Memory, Worker
     from kumi.serial import Parcel
 
 
@@ -85,11 +85,16 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # what a task prints appears at once, and lines stay whole
     serial.follow_host()
+    serial.resolve_by(partial(_shared, worker))
     try:
         worker.serve(Executor())
     except BaseException as error:
         _leave_at_once(error)
     _leave()
+
+
+def _shared(worker: "Worker", number: int) -> "Any":
+    return worker.shared(number, serial.loads_shared)
 
 
 def _load_call(payload: bytes, memory: "Memory | None") -> "tuple[tuple[Any, ...], dict[str, Any]]":

@@ -75,6 +75,11 @@ impl Store {
         Some(Reserved { segment, create: Some(size) })
     }
 
+    /// Takes in memory that exists already; it is in use then. Such are not counted: their descriptors are open anyway.
+    pub fn adopt(&mut self, size: u64) -> SegmentId {
+        self.segments.insert(Segment { size, free: None })
+    }
+
     /// A segment that nobody uses any more, to be used again.
     pub fn put_back(&mut self, now: Time, id: SegmentId) {
         let Some(segment) = self.segments.get_mut(id).filter(|segment| segment.free.is_none()) else { return };

@@ -189,7 +189,7 @@ impl Link {
     /// Maps what the worker lends with the message that has just been read.
     pub fn map(&mut self, bytes: u64) -> io::Result<Mapping> {
         let fd = self.came.take().ok_or_else(|| io::Error::other("it lent a segment without its descriptor"))?;
-        Mapping::open(&fd, bytes)
+        Mapping::open(fd.as_fd(), bytes)
     }
 
     /// After the worker's death: what it had composed but not sent counts as well.

@@ -300,6 +300,18 @@ impl Pool {
         })
     }
 
+    /// Memory that was filled before, as a segment of this pool's.
+    pub fn adopt(&self, memory: &Arc<Segment>, bytes: u64) -> Option<SegmentId> {
+        if self.shared.in_process {
+            return None;
+        }
+        self.with(|state, _| {
+            let segment = state.brain.adopt(bytes);
+            state.segments.insert(segment, Arc::clone(memory));
+            Some(segment)
+        })
+    }
+
     /// The part of a task's result that lies in shared memory.
     pub fn result_memory(&self, state: &mut State, task: TaskId) -> Option<Loaned> {
         let loan = state.brain.use_loan(task)?;

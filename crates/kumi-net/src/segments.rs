@@ -135,6 +135,14 @@ impl Segment {
         piece.to.checked_add(piece.length).is_some_and(|end| end <= self.map.length)
     }
 
+    /// A private mapping of its first `bytes`.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub fn map(&self, bytes: u64) -> io::Result<Mapping> {
+        Mapping::open(self.fd.as_fd(), bytes)
+    }
+
     /// To be sent.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -183,7 +191,7 @@ impl Mapping {
     ///
     /// # Errors
     /// It is not what a segment must be, so that reading it could fail; or there is no room for it.
-    pub fn open(fd: &OwnedFd, bytes: u64) -> io::Result<Mapping> {
+    pub fn open(fd: BorrowedFd<'_>, bytes: u64) -> io::Result<Mapping> {
         // Before and after, because a thread may map between the two.
         COUNTS.call_once(|| {
             // SAFETY: the handlers only count. It fails without memory, and then so does the mapping.
@@ -199,12 +207,7 @@ impl Mapping {
         }
         let length = usize::try_from(bytes).map_err(io::Error::other)?;
         let forks = FORKS.load(Ordering::Relaxed);
-        Ok(Mapping { map: Map::new(fd.as_fd(), length, libc::MAP_PRIVATE)?, forks })
-    }
-
-    /// Where it begins, and how long it is.
-    pub fn memory(&self) -> (*mut u8, usize) {
-        (self.map.start.as_ptr(), self.map.length)
+        Ok(Mapping { map: Map::new(fd, length, libc::MAP_PRIVATE)?, forks })
     }
 
     /// Gives up its pages, and what was written to it. Unmapping it costs nothing then.
@@ -219,7 +222,7 @@ impl Mapping {
     }
 }
 
-fn size_of_file(fd: &OwnedFd) -> io::Result<u64> {
+fn size_of_file(fd: BorrowedFd<'_>) -> io::Result<u64> {
     let mut facts = mem::MaybeUninit::<libc::stat>::uninit();
     // SAFETY: room for what is written; read only after success.
     let facts = unsafe {
@@ -291,6 +294,12 @@ impl Borrowed {
     /// The host's name of it.
     pub(crate) fn segment(&self) -> SegmentId {
         self.notice.segment
+    }
+}
+
+impl Memory for Mapping {
+    fn memory(&self) -> (*mut u8, usize) {
+        (self.map.start.as_ptr(), self.map.length)
     }
 }
 

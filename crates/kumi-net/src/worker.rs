@@ -169,7 +169,7 @@ impl WorkerEnd {
         while let Some(message) = self.decoder.next().map_err(io::Error::other)? {
             if let ToWorker::Lend { segment, bytes } = &message {
                 let missing = || io::Error::other("the host lent a segment without its descriptor");
-                let mapping = Mapping::open(&self.came.take().ok_or_else(missing)?, *bytes)?;
+                let mapping = Mapping::open(self.came.take().ok_or_else(missing)?.as_fd(), *bytes)?;
                 let returns = Arc::clone(self.outbox().returns());
                 self.arrived.push_back(Arc::new(Borrowed::new(mapping, *segment, returns)));
             }

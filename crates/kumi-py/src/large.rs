@@ -9,6 +9,8 @@
 //! | `B` | at the beginning of the payload | in the segment, each at a multiple of [`ALIGN`] |
 //! | `H` | the first buffer | in the segment |
 //! | `b` | at the beginning of the payload | behind it, without gaps |
+//!
+//! A payload that names shared values ends with their definitions' numbers, eight bytes each, how many in four, and `S`.
 
 use std::ffi::c_int;
 use std::slice;
@@ -108,10 +110,6 @@ impl Parts<'_> {
         self.head.iter().map(PyUntypedBuffer::len_bytes).sum()
     }
 
-    pub fn uses(&mut self) -> Vec<FunctionId> {
-        std::mem::take(&mut self.uses)
-    }
-
     /// Puts what is large into a segment, if `reserve` gives one for so many bytes, and all else into the payload.
     pub fn pack<S: AsRef<Segment> + Send>(self, reserve: impl FnOnce(u64) -> Option<(SegmentId, S)> + Send) -> Packed {
         let alone = self.head_bytes() >= LARGE;
@@ -150,6 +148,7 @@ impl Parts<'_> {
             payload.extend_from_slice(&(lengths.len() as u32).to_le_bytes());
             payload.push(letter);
         }
+        add_uses(&mut payload, &self.uses);
         Packed { payload: Arc::from(payload), segment: segment.map(|segment| (segment, end as u64)) }
     }
 
@@ -176,6 +175,51 @@ impl Parts<'_> {
     }
 }
 
+fn add_uses(payload: &mut Vec<u8>, uses: &[FunctionId]) {
+    if !uses.is_empty() {
+        uses.iter().for_each(|function| payload.extend_from_slice(&function.number().to_le_bytes()));
+        payload.extend_from_slice(&(uses.len() as u32).to_le_bytes());
+        payload.push(b'S');
+    }
+}
+
+/// See the stub.
+#[pyclass(frozen, module = "kumi._core")]
+pub struct Stored {
+    payload: Payload,
+    memory: Option<(Arc<Segment>, u64)>,
+}
+
+#[pymethods]
+impl Stored {
+    #[new]
+    #[pyo3(signature = (payload, /))]
+    fn new(payload: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let parts = match Made::of(payload)? {
+            Made::Small(payload) => return Ok(Self { payload, memory: None }),
+            Made::Large(parts) => parts,
+        };
+        let mut made = None;
+        let reserve = |bytes| {
+            let memory = Arc::new(Segment::create(bytes).ok()?);
+            made = Some((Arc::clone(&memory), bytes));
+            Some((SegmentId::from_number(0), memory))
+        };
+        let payload = parts.pack(reserve).payload;
+        Ok(Self { payload, memory: made })
+    }
+
+    #[getter]
+    fn payload<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.payload)
+    }
+
+    fn memory(&self) -> PyResult<Option<Shown>> {
+        let map = |(memory, bytes): &(Arc<Segment>, u64)| Ok(Shown::new(Arc::new(memory.map(*bytes)?)));
+        self.memory.as_ref().map(map).transpose()
+    }
+}
+
 /// A payload that was packed for a pool, and its segment until that has been handed over.
 pub struct Entry<'a> {
     net: &'a pool::Pool,
@@ -187,12 +231,20 @@ impl<'a> Entry<'a> {
     pub fn new(net: &'a pool::Pool, made: Made<'_>) -> Self {
         match made {
             Made::Small(payload) => Self { net, payload, large: None },
-            Made::Large(mut parts) => {
-                let uses = parts.uses();
+            Made::Large(parts) => {
+                let uses = parts.uses.clone();
                 let Packed { payload, segment } = parts.pack(|bytes| net.reserve(bytes));
                 Self { net, payload, large: Some(Box::new(Large { segment, uses })) }
             }
         }
+    }
+
+    pub fn of_stored(net: &'a pool::Pool, stored: &Stored, uses: Vec<FunctionId>) -> Self {
+        let mut payload = stored.payload.to_vec();
+        add_uses(&mut payload, &uses);
+        let adopted = |(memory, bytes): &(Arc<Segment>, u64)| Some((net.adopt(memory, *bytes)?, *bytes));
+        let segment = stored.memory.as_ref().and_then(adopted);
+        Self { net, payload: Arc::from(payload), large: Some(Box::new(Large { segment, uses })) }
     }
 
     pub fn large(&self) -> Option<Box<Large>> {

@@ -52,7 +52,7 @@ mod _core {
         after_fork_in_child, after_fork_in_parent, before_fork, end_deliveries, leave, next_deliveries,
     };
     #[pymodule_export]
-    use crate::large::Shown;
+    use crate::large::{Shown, Stored};
     #[pymodule_export]
     use crate::pool::{Function, Pool};
     #[pymodule_export]

@@ -17,7 +17,7 @@ use pyo3::types::PyBytes;
 use crate::facts::Status;
 use crate::handle::outcome_here;
 use crate::inside::{check, detached, span, wait_for, with};
-use crate::large::{Entry, Made};
+use crate::large::{Entry, Made, Stored};
 
 pyo3::import_exception!(kumi.errors, QueueFull);
 
@@ -28,7 +28,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 type Job<'py> = (u64, Bound<'py, PyBytes>, Bound<'py, PyBytes>);
 
 /// See the stub.
-#[pyclass(frozen, weakref, module = "kumi._core")]
+#[pyclass(frozen, module = "kumi._core")]
 pub struct Function {
     net: pool::Pool,
     id: FunctionId,
@@ -51,6 +51,11 @@ impl Function {
     fn label(&self) -> &str {
         &self.label
     }
+
+    #[getter]
+    fn number(&self) -> u64 {
+        self.id.number()
+    }
 }
 
 impl Drop for Function {
@@ -70,6 +75,16 @@ pub struct Pool {
 impl Pool {
     pub fn net(&self) -> &pool::Pool {
         &self.net
+    }
+}
+
+impl Pool {
+    fn take_in(&self, py: Python<'_>, entry: Entry<'_>, label: String) -> PyResult<Function> {
+        let (payload, large, name) = (Arc::clone(&entry.payload), entry.large(), Arc::from(label.as_str()));
+        let id = with(py, &self.net, move |state, _| state.brain.define_large(payload, large, name))?;
+        let id = id.ok_or_else(|| PyValueError::new_err("a shared value belongs to another pool"))?;
+        entry.handed_over();
+        Ok(Function { net: self.net.clone(), id, label })
     }
 }
 
@@ -185,11 +200,19 @@ impl Pool {
     #[pyo3(signature = (payload, label, /))]
     fn define(&self, payload: &Bound<'_, PyAny>, label: String) -> PyResult<Function> {
         let entry = Entry::new(&self.net, Made::of(payload)?);
-        let (bytes, large, name) = (Arc::clone(&entry.payload), entry.large(), Arc::from(label.as_str()));
-        let id = with(payload.py(), &self.net, move |state, _| state.brain.define_large(bytes, large, name))?;
-        let id = id.ok_or_else(|| PyValueError::new_err("a shared value belongs to another pool"))?;
-        entry.handed_over();
-        Ok(Function { net: self.net.clone(), id, label })
+        self.take_in(payload.py(), entry, label)
+    }
+
+    #[pyo3(signature = (stored, uses, label, /))]
+    fn share(
+        &self,
+        py: Python<'_>,
+        stored: &Stored,
+        uses: Vec<Bound<'_, Function>>,
+        label: String,
+    ) -> PyResult<Function> {
+        let uses = uses.iter().map(|function| function.get().id).collect();
+        self.take_in(py, Entry::of_stored(&self.net, stored, uses), label)
     }
 
     fn next_job<'py>(&self, py: Python<'py>) -> PyResult<Option<Job<'py>>> {

@@ -1,7 +1,7 @@
 //! The worker's loop: takes tasks, has Python run them, answers.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use kumi_core::{FunctionId, Job, Leave, Payload};
@@ -28,6 +28,8 @@ enum Function {
 #[pyclass(frozen, module = "kumi._core")]
 pub struct Worker {
     end: Mutex<WorkerEnd>,
+    /// What tasks name. Locked for a look only, never while Python runs.
+    definitions: Mutex<BTreeMap<FunctionId, Function>>,
 }
 
 #[pymethods]
@@ -35,7 +37,12 @@ impl Worker {
     #[new]
     fn new(py: Python<'_>) -> PyResult<Self> {
         let end = WorkerEnd::inherit(python_version(py), host_name())?;
-        Ok(Self { end: Mutex::new(end) })
+        Ok(Self { end: Mutex::new(end), definitions: Mutex::default() })
+    }
+
+    #[pyo3(signature = (number, load, /))]
+    fn shared(&self, number: u64, load: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.loaded(FunctionId::from_number(number), load)
     }
 
     /// Runs tasks until the host says stop; returns the reason.
@@ -45,21 +52,22 @@ impl Worker {
         let mut end = self.end.try_lock().map_err(|_| PyRuntimeError::new_err("this worker serves already"))?;
         let end = &mut *end;
         let (load, run) = (execute.getattr("load")?, execute.getattr("run")?);
-        let mut functions: BTreeMap<FunctionId, Function> = BTreeMap::new();
         loop {
             match end.take()? {
                 Next::Job(Job::Define { function, payload, .. }, memory) => {
-                    functions.insert(function, Function::Pickled(payload, memory));
+                    self.definitions().insert(function, Function::Pickled(payload, memory));
                 }
                 Next::Job(Job::Forget { function }, _) => {
-                    functions.remove(&function);
+                    // Outside of the lock: what it held may run any code when it goes.
+                    let forgotten = self.definitions().remove(&function);
+                    drop(forgotten);
                 }
                 Next::Job(Job::Run { lease, slot, function, payload, .. }, memory) => {
                     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                     let clock = Instant::now();
                     let (success, made) = {
-                        let function = loaded(&mut functions, function, &load)?;
-                        call(&run, function, &payload, memory)?
+                        let function = self.loaded(function, &load)?;
+                        call(&run, &function, &payload, memory)?
                     };
                     let (payload, segment) = match made {
                         Made::Small(payload) => (payload, None),
@@ -92,20 +100,24 @@ impl Worker {
     }
 }
 
-fn loaded<'a, 'py>(
-    functions: &'a mut BTreeMap<FunctionId, Function>,
-    id: FunctionId,
-    load: &Bound<'py, PyAny>,
-) -> PyResult<&'a Py<PyAny>> {
-    let missing = || PyRuntimeError::new_err("the host sent a task before its function");
-    let function = functions.get_mut(&id).ok_or_else(missing)?;
-    if let Function::Pickled(payload, memory) = function {
-        let (payload, memory) = (PyBytes::new(load.py(), payload), memory.take().map(|memory| Shown::new(memory)));
-        *function = Function::Loaded(load.call1((payload, memory))?.unbind());
+impl Worker {
+    fn definitions(&self) -> MutexGuard<'_, BTreeMap<FunctionId, Function>> {
+        self.definitions.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    match function {
-        Function::Loaded(function) => Ok(function),
-        Function::Pickled(..) => Err(missing()),
+
+    /// A function or shared value, which is unpickled when it is first needed.
+    fn loaded(&self, id: FunctionId, load: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        let py = load.py();
+        let (payload, memory) = match self.definitions().get(&id) {
+            Some(Function::Loaded(function)) => return Ok(function.clone_ref(py)),
+            Some(Function::Pickled(payload, memory)) => (Arc::clone(payload), memory.clone()),
+            None => return Err(PyRuntimeError::new_err("the host sent a task before its function")),
+        };
+        let shown = memory.map(|memory| Shown::new(memory));
+        let function = load.call1((PyBytes::new(py, &payload), shown))?.unbind();
+        let before = self.definitions().insert(id, Function::Loaded(function.clone_ref(py)));
+        drop(before);
+        Ok(function)
     }
 }
 

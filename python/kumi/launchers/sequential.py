@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from kumi import serial
 from kumi._core import Pool
 
 if TYPE_CHECKING:
@@ -31,12 +32,13 @@ def _loaded(load: Callable[[bytes], Any], function: bytes) -> Any:
     return load(function)
 
 
-def run_one(pool: Pool, executor: "Executor") -> None:
+def run_one(pool: Pool, executor: "Executor", resolve: Callable[[int], Any]) -> None:
     """Runs the oldest task that waits: the caller's own, unless another thread has taken that and left its own."""
     job = pool.next_job()
     if job is None:
         return
     number, function, payload = job
     started, clock = time.time(), time.perf_counter()
-    success, outcome = executor.run(_loaded(executor.load, function), payload)
+    with serial.resolving(resolve):
+        success, outcome = executor.run(_loaded(executor.load, function), payload)
     pool.finish_job(number, success, outcome, started, time.perf_counter() - clock)

@@ -23,8 +23,8 @@ pub(super) struct Use {
     pub here: bool,
     /// How often it was lent and not returned.
     pub lent: BTreeMap<WorkerId, u64>,
-    /// A fork of a worker may see it for as long as it likes.
-    pub forked: bool,
+    /// It must not be written to again: others have it too, or a fork of a worker may see it for as long as it likes.
+    pub sealed: bool,
 }
 
 /// A worker's segment that is used here.
@@ -48,10 +48,17 @@ impl Dispatcher {
         Some(reserved)
     }
 
+    /// Memory that was filled elsewhere, as a segment; it is used as one that was reserved, and not again after that.
+    pub fn adopt(&mut self, bytes: u64) -> SegmentId {
+        let segment = self.store.adopt(bytes);
+        self.used.insert(segment, Use { here: true, sealed: true, ..Use::default() });
+        segment
+    }
+
     /// The caller does not use the segment that it has reserved. `broken`: there is no memory behind it.
     pub fn let_go_of_segment(&mut self, segment: SegmentId, broken: bool) {
         if let Some(used) = self.used.get_mut(&segment) {
-            used.forked |= broken;
+            used.sealed |= broken;
         }
         self.unused_here(segment);
     }
@@ -101,7 +108,7 @@ impl Dispatcher {
         let Some(used) = self.used.get_mut(&segment) else { return };
         let Some(lent) = used.lent.get_mut(&worker) else { return };
         *lent -= 1;
-        used.forked |= forked;
+        used.sealed |= forked;
         if *lent == 0 {
             used.lent.remove(&worker);
             self.reuse_if_unused(segment);
@@ -135,9 +142,9 @@ impl Dispatcher {
         if used.here || !(used.lent.is_empty() || self.planted(Bug::ReusedWhileLent)) {
             return;
         }
-        let forked = used.forked;
+        let sealed = used.sealed;
         self.used.remove(&segment);
-        if forked {
+        if sealed {
             self.store.close(segment);
         } else {
             self.store.put_back(self.latest, segment);
