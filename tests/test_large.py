@@ -1,9 +1,13 @@
 """Large arguments and results: through shared memory, as snapshots, and nothing of it is left behind."""
 
+import contextlib
+import fcntl
 import gc
 import multiprocessing
 import os
 import resource
+import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -332,3 +336,52 @@ def test_a_large_bytes_is_not_copied_when_it_is_pickled() -> None:
     for made in (serial.dumps_call((value,), {}), serial.dumps([value]), serial.dumps(value)):
         assert isinstance(made, serial.Parcel)
         assert any(piece is value for piece in made.head)
+
+
+def test_kills_in_the_middle_of_transfers_leave_nothing() -> None:
+    """KUMI_KILLS says how many; without it, as many as fit a test run."""
+    shm = sorted(os.listdir("/dev/shm"))
+    with kumi.Controller(workers=2, crashes_max=1000) as crew:
+        array, expected = np.ones(MIB), float(MIB)
+        tasks = [crew.submit(jobs.same, array) for _ in range(4)]
+        descriptors = 0
+        for number in range(int(os.environ.get("KUMI_KILLS", "40"))):
+            while not (alive := crew._live_pool().processes()):
+                tasks.append(crew.submit(jobs.same, array))
+                tasks[-1].result()
+            tasks += [crew.submit(jobs.same, array) for _ in range(3)]
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(alive[number % len(alive)][1], signal.SIGKILL)
+            if number % 3 == 0:
+                assert all(task.result()[0] == 1 and task.result().sum() == expected for task in tasks)
+                tasks.clear()
+            if number == 9:
+                descriptors = len(os.listdir("/proc/self/fd"))
+        tasks.clear()
+        assert len(os.listdir("/proc/self/fd")) <= descriptors + 20
+    gc.collect()
+    assert sorted(os.listdir("/dev/shm")) == shm
+
+
+def lie(kind: str) -> None:
+    """Says to the host, past the outbox, what no worker says; then waits to be killed."""
+    lend = (17).to_bytes(4, "little") + bytes([160]) + (7).to_bytes(8, "little") + MIB.to_bytes(8, "little")
+    loose = os.memfd_create("loose", os.MFD_ALLOW_SEALING)
+    os.ftruncate(loose, MIB)
+    small = os.memfd_create("small", os.MFD_ALLOW_SEALING)
+    os.ftruncate(small, 4096)
+    fcntl.fcntl(small, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | 0x10)
+    sent = {"unsealed": [loose], "too small": [small], "none": [], "two": [loose, small], "many": [loose] * 50}[kind]
+    with socket.socket(fileno=os.dup(3)) as host:
+        socket.send_fds(host, [lend], sent)
+        signal.pause()
+
+
+@pytest.mark.parametrize("kind", ["unsealed", "too small", "none", "two", "many"])
+def test_a_worker_that_lies_about_a_segment_is_lost_and_nothing_else(single: kumi.Controller, kind: str) -> None:
+    single.submit(jobs.pid).result()
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(kumi.CrashError, match="descriptor|seal|smaller"):
+        single.with_options(crashes_max=0).submit(lie, kind).result()
+    assert single.submit(total, np.ones(MIB)).result() == MIB
+    assert len(os.listdir("/proc/self/fd")) <= descriptors + 2

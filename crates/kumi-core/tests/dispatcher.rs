@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use dispatcher::crew::{Crew, MILLI, SECOND, policy};
 use kumi_core::message::{FromWorker, Leave, ToWorker};
-use kumi_core::{Begun, Face, FunctionId, Lease, Limit, Link, Outcome, Policy, TaskId, WorkerHalf};
+use kumi_core::{
+    Begun, Bug, Face, FunctionId, Large, Lease, Limit, Link, Outcome, Policy, SegmentId, TaskId, WorkerHalf,
+};
 
 #[test]
 fn a_task_of_which_nothing_is_known_is_dealt_alone() {
@@ -409,4 +411,88 @@ fn an_interrupt_never_hits_the_next_task() {
     half.handle(ToWorker::Interrupt { lease: Lease(2) }).unwrap();
     half.handle(ToWorker::Interrupt { lease: Lease(1) }).unwrap();
     assert_eq!(half.interrupted(), Some(Lease(2)));
+}
+
+// Segments.
+
+const LARGE: u64 = 1 << 19;
+
+fn reserve(crew: &mut Crew) -> SegmentId {
+    crew.brain.reserve(LARGE).unwrap().segment
+}
+
+fn submit_large(crew: &mut Crew) -> (TaskId, SegmentId) {
+    let segment = reserve(crew);
+    let large = Large { segment: Some((segment, LARGE)), uses: Vec::new() };
+    (crew.submit_as(|task| task.large = Some(Box::new(large))), segment)
+}
+
+/// A worker that has finished a task and still maps the segment that it was lent for it.
+fn a_mapped_segment(bug: Option<Bug>) -> (Crew, kumi_core::WorkerId, SegmentId) {
+    let mut crew = Crew::new(policy(1));
+    if let Some(bug) = bug {
+        crew.brain.plant(bug);
+    }
+    let (task, segment) = submit_large(&mut crew);
+    let worker = crew.join(Link::Local);
+    let lend = ToWorker::Lend { segment, bytes: LARGE };
+    let sent = crew.sent.remove(&worker).unwrap();
+    let at = sent.iter().position(|message| *message == lend).unwrap();
+    assert!(matches!(sent[at + 1], ToWorker::Run { .. }), "directly before its message");
+    crew.finish(worker, task, 1);
+    (crew, worker, segment)
+}
+
+#[test]
+fn a_segment_is_used_again_when_its_worker_has_returned_it_and_not_before() {
+    let (mut crew, worker, segment) = a_mapped_segment(None);
+    assert_ne!(reserve(&mut crew), segment, "the task has ended; its worker may have kept the array");
+    crew.say(worker, FromWorker::Returned { segment, forked: false });
+    assert_eq!(reserve(&mut crew), segment);
+    crew.say(worker, FromWorker::Returned { segment, forked: false });
+    assert_ne!(reserve(&mut crew), segment, "returned once too often");
+    let (mut broken, _, segment) = a_mapped_segment(Some(Bug::ReusedWhileLent));
+    assert_eq!(reserve(&mut broken), segment, "this test can fail");
+}
+
+#[test]
+fn a_segment_that_a_fork_may_see_is_never_used_again() {
+    let (mut crew, worker, segment) = a_mapped_segment(None);
+    crew.say(worker, FromWorker::Returned { segment, forked: true });
+    assert_ne!(reserve(&mut crew), segment);
+}
+
+#[test]
+fn a_dead_worker_holds_no_segment_and_the_retry_gets_the_same() {
+    let mut crew = Crew::new(policy(1));
+    let (task, segment) = submit_large(&mut crew);
+    let worker = crew.join(Link::Local);
+    crew.dies_of(worker, task);
+    assert_ne!(reserve(&mut crew), segment, "the task waits for its second run");
+    let second = crew.join(Link::Local);
+    assert!(crew.sent[&second].contains(&ToWorker::Lend { segment, bytes: LARGE }));
+    crew.finish(second, task, 1);
+    crew.dies(second, Begun::Nothing);
+    assert_eq!(reserve(&mut crew), segment);
+}
+
+#[test]
+fn a_result_is_given_back_when_nobody_uses_it() {
+    let mut crew = Crew::new(policy(1));
+    let task = crew.submit();
+    let worker = crew.join(Link::Local);
+    let theirs = SegmentId::from_number(7);
+    let loan = crew.brain.borrow(worker, theirs, LARGE).unwrap();
+    assert_eq!(crew.brain.borrow(worker, theirs, LARGE), None, "lent twice");
+    crew.finish(worker, task, 1);
+    assert_eq!(crew.brain.counts().result_bytes, LARGE);
+    assert_eq!(crew.brain.use_loan(task), Some(loan));
+    crew.brain.release(task);
+    crew.sent.clear();
+    crew.listen();
+    assert!(!crew.sent.contains_key(&worker), "Python still looks at it");
+    crew.brain.let_go_of_loan(loan, true);
+    crew.listen();
+    assert_eq!(crew.sent[&worker], [ToWorker::Returned { segment: theirs, forked: true }]);
+    assert_eq!(crew.brain.counts().result_bytes, 0);
 }
