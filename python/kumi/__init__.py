@@ -24,6 +24,7 @@ from kumi.errors import (
 )
 from kumi.launchers import Local, Sequential
 from kumi.map import Map
+from kumi.serializers import register_serializer
 from kumi.share import share
 from kumi.status import Status, Summary
 from kumi.task import Record, Task
@@ -50,6 +51,7 @@ __all__ = [
     "daemons",
     "default",
     "map",
+    "register_serializer",
     "run",
     "share",
     "submit",

@@ -8,7 +8,7 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from kumi import serial
+from kumi import serial, serializers
 from kumi._core import Function, Pool
 from kumi.share import Shared
 
@@ -33,11 +33,18 @@ class Functions:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may come in between, and submit itself
         # By id, which stays its own as long as the function is held here.
         self._by_name: dict[int, Prepared] = {}
         self._by_value: OrderedDict[bytes, Function] = OrderedDict()
         self._shared: WeakKeyDictionary[Shared[Any], Function] = WeakKeyDictionary()
+        serializers.caches.add(self)
+
+    def forget(self) -> None:
+        """Has each function pickled anew when it is used next, with all that is registered by then."""
+        with self._lock:
+            self._by_name.clear()
+            self._by_value.clear()
 
     def get(self, function: Callable[..., Any]) -> Prepared:
         """Sees to it that the pool has this function.

@@ -23,6 +23,8 @@ from weakref import WeakSet
 import cloudpickle  # type: ignore[import-untyped]
 from cloudpickle import cloudpickle as inside
 
+from kumi import serializers
+
 _EXTENSIONS = tuple(EXTENSION_SUFFIXES)
 _DEFINITIONS = (FunctionType, type, MethodType, ModuleType, functools._lru_cache_wrapper)
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
@@ -113,17 +115,23 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
         """Called by the C pickler for each object that is not of a basic type."""
         kind = type(obj)
+        if serializers.table and (own := serializers.find(kind)) is not None:
+            return own.loads, (own.dumps(obj),)
         if not issubclass(kind, _DEFINITIONS):
             return NotImplemented
         if issubclass(kind, ModuleType):
             return self._reduce_module(obj)
         if kind is functools._lru_cache_wrapper:
             return self._reduce_cached(obj)
-        if kind is MethodType:
-            return _reduce_method(obj)
+        return _reduce_method(obj) if kind is MethodType else self._reduce_definition(obj)
+
+    def _reduce_definition(self, obj: Any) -> Any:
+        """For functions and classes."""
         reduced = super().reducer_override(obj)
         if reduced is NotImplemented and not self._is_found(obj.__module__):
-            reduced = self._dynamic_function_reduce(obj) if kind is FunctionType else inside._dynamic_class_reduce(obj)
+            reduced = (
+                self._dynamic_function_reduce(obj) if type(obj) is FunctionType else inside._dynamic_class_reduce(obj)
+            )
         if reduced is not NotImplemented and reduced[-1] is inside._class_setstate:
             maker, arguments, state, *_ = reduced
             return _make_class, (maker, *arguments), state, None, None, _fill_class

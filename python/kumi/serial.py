@@ -4,9 +4,10 @@ Plain values take a path that costs less than a microsecond; everything else goe
 when first needed, as is whatever else takes time to import, for a worker pays for it before its first task. Hence also
 `_pickle`, the C part of `pickle`, which alone is imported in half the time.
 
-A payload is a pickle, after which there may follow the host's `sys.path`: pickled, then its length in four bytes, then
-"P". Every pickle ends with ".", and whatever follows is ignored by who unpickles it. A payload with large parts is a
-`Parcel` until the core has put those where the other side finds them (see large.rs of kumi-py); it ends with a table.
+A payload is a pickle, after which there may follow what the worker has to know of the host: its `sys.path` and its
+table of `serializers`, pickled, then their length in four bytes, then "P". Every pickle ends with ".", and whatever
+follows is ignored by who unpickles it. A payload with large parts is a `Parcel` until the core has put those where the
+other side finds them (see large.rs of kumi-py); it ends with a table.
 """
 
 import os
@@ -161,8 +162,9 @@ def dumps_function(function: "Callable[..., Any]") -> bytes | Parcel:
             f"{label(function)!r} is a generator function, and a generator cannot be sent back: "
             "return a list, or submit a function for each part"
         )
+    table = _dump_table()
     try:
-        return _dump(function, for_worker=True, always_path=True)
+        return _dump(function, for_worker=True, table=table)
     except Exception as error:
         name = label(function)
         raise _refusal("cannot be sent to a worker", [(f"function {name!r}", name, function)], error) from error
@@ -340,14 +342,14 @@ def _are_plain(values: "Iterable[object]") -> bool:
     return True
 
 
-def _dump(value: object, *, for_worker: bool = False, always_path: bool = False) -> bytes | Parcel:
-    parcel = _dump_parcel(value, LARGE, for_worker, always_path)
+def _dump(value: object, *, for_worker: bool = False, table: bytes | None = None) -> bytes | Parcel:
+    parcel = _dump_parcel(value, LARGE, for_worker, table)
     if parcel.buffers or parcel.shares or sum(map(len, parcel.head)) >= LARGE:
         return parcel
     return b"".join(parcel.head)
 
 
-def _dump_parcel(value: object, least: int, for_worker: bool, always_path: bool = False) -> Parcel:
+def _dump_parcel(value: object, least: int, for_worker: bool, table: bytes | None = None) -> Parcel:
     from kumi import pickler
 
     # Whoever is in the middle of another pickle (an object's `__reduce__` may submit a task) goes on with its own.
@@ -357,9 +359,9 @@ def _dump_parcel(value: object, least: int, for_worker: bool, always_path: bool 
         pieces, buffers, needs_path = pickler.dump(value, least)
     finally:
         _here.handles = before
-    if for_worker and (always_path or needs_path):
-        entries = _dumps(pickler.host_path(), 5)
-        pieces.append(entries + len(entries).to_bytes(4, "little") + b"P")
+    if for_worker and (table is not None or needs_path):
+        host = _dumps((pickler.host_path(), table), 5)
+        pieces.append(host + len(host).to_bytes(4, "little") + b"P")
     return Parcel(pieces, buffers, tuple(handles or ()))
 
 
@@ -367,6 +369,19 @@ def _dump_whole(value: object) -> bytes:
     from kumi import pickler
 
     return b"".join(pickler.dump(value).pieces)
+
+
+def _dump_table() -> bytes:
+    from kumi import serializers
+
+    if not serializers.table:
+        return b""
+    try:
+        return _dump_whole(serializers.table)
+    except Exception as error:
+        kinds = ", ".join(kind.__qualname__ for kind in serializers.table)
+        text = f"what register_serializer was given for {kinds} cannot be sent to a worker: {describe(error)}"
+        raise SerializationError(text) from error
 
 
 def _load_large(
@@ -379,7 +394,7 @@ def _load_large(
     if read_only:
         buffers = [memoryview(buffer).toreadonly() for buffer in buffers]
     if pickle[-1] == _PATH and _follows_host:
-        _adopt_path(pickle)
+        _adopt_host(pickle)
     # A shared value may name others, which are loaded in the middle of this.
     before, _here.numbers = getattr(_here, "numbers", ()), numbers
     try:
@@ -417,14 +432,18 @@ def _parts(whole: memoryview, lengths: list[int], align: int) -> list[memoryview
     return parts
 
 
-def _adopt_path(payload: memoryview) -> None:
+def _adopt_host(payload: memoryview) -> None:
     length = int.from_bytes(payload[-5:-1], "little")
-    path = list(_loads(payload[-5 - length : -5]))
-    if sys.path != path:
+    path, table = _loads(payload[-5 - length : -5])
+    if sys.path != list(path):
         sys.path[:] = path
     import importlib
 
     importlib.invalidate_caches()  # the module may have been written a moment ago
+    if table:
+        from kumi import serializers
+
+        serializers.adopt(_loads(table))
 
 
 def _refusal(text: str, parts: "list[tuple[str, str, object]]", error: Exception) -> SerializationError:

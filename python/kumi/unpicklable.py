@@ -23,7 +23,7 @@ from weakref import ReferenceType
 
 from cloudpickle import cloudpickle as inside  # type: ignore[import-untyped]
 
-from kumi import pickler
+from kumi import pickler, serializers
 
 # Both arbitrary: deeper or later than that the sentence would help nobody.
 _DEPTH_MAX = 20
@@ -51,7 +51,7 @@ def explain(path: str, value: object) -> str | None:
     if failure is None:
         return None
     trail: list[object] = [value]
-    while len(trail) < _DEPTH_MAX and not _is_recursion(failure) and not _is_future(value):
+    while len(trail) < _DEPTH_MAX and not _is_recursion(failure) and not _is_atom(value):
         step = _first_failing(path, value, trail)
         if step is None:
             break
@@ -157,6 +157,11 @@ def _parts_of_instance(path: str, value: object) -> Iterator[_Part]:
     yield from ((f"{path}.__reduce__()[1][{number}]", part) for number, part in enumerate(arguments))
 
 
+def _is_atom(value: object) -> bool:
+    """Whether its parts are not to blame: the pickler does not look into them, or nobody wants to hear of them."""
+    return _is_future(value) or serializers.find(type(value)) is not None
+
+
 def _is_future(value: object) -> bool:
     futures = sys.modules.get("concurrent.futures")
     return futures is not None and isinstance(value, futures.Future)
@@ -167,13 +172,20 @@ def _advice(value: object, failure: Exception) -> str:
         return "flatten it, or pass it in another form, such as a file that the function reads"
     if _is_future(value):
         return "wait for the task and pass its result instead: task.result()"
-    if isinstance(value, GeneratorType):
-        return "pass a list, or make the generator inside the function"
-    if isinstance(value, ReferenceType):
-        return "pass what it refers to, or leave it out in the object's __getstate__"
-    if isinstance(value, FrameType | TracebackType):
-        return "pass what you need of it, such as its text: traceback.format_stack() or traceback.format_exc()"
-    return (
-        "if it belongs to one process, as locks, connections and open files do, "
-        "make it inside the function, or leave it out in the object's __getstate__"
-    )
+    if serializers.find(type(value)) is not None:
+        return "look at the function that register_serializer was given to pickle it"
+    return next((text for kinds, text in _ADVICE if isinstance(value, kinds)), _ADVICE_ELSE)
+
+
+_ADVICE: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    (GeneratorType, "pass a list, or make the generator inside the function"),
+    (ReferenceType, "pass what it refers to, or leave it out in the object's __getstate__"),
+    (
+        (FrameType, TracebackType),
+        "pass what you need of it, such as its text: traceback.format_stack() or traceback.format_exc()",
+    ),
+)
+_ADVICE_ELSE = (
+    "if it belongs to one process, as locks, connections and open files do, make it inside the function, leave it out "
+    "in the object's __getstate__, or say how it is pickled: kumi.register_serializer"
+)
