@@ -306,7 +306,7 @@ class Worker:
     def shared(self, number: int, load: Callable[[bytes, Memory | None], Any], /) -> Any:
         """A shared value, unpickled by `load` when it is first asked for."""
     def serve(self, execute: Executor, /) -> str:
-        """Runs tasks until the host says stop; returns the reason."""
+        """Runs tasks until the host says stop, or the code is stale; returns the reason."""
 
 @type_check_only
 class Executor(Protocol):
@@ -316,6 +316,8 @@ class Executor(Protocol):
         """Unpickles a function; its errors become errors of the task."""
     def run(self, function: Any, payload: bytes, memory: Memory | None = None, /) -> tuple[bool, bytes | Parcel]:
         """Calls `function`: (True, pickled value) or (False, pickled error). Never raises."""
+    def is_stale(self) -> bool:
+        """Whether code that was imported has been edited since. Asked when messages have come."""
 
 def decide(
     *,

@@ -24,11 +24,10 @@ import cloudpickle  # type: ignore[import-untyped]
 from cloudpickle import cloudpickle as inside
 
 from kumi import serializers
+from kumi.modules import is_installed
 
 _EXTENSIONS = tuple(EXTENSION_SUFFIXES)
 _DEFINITIONS = (FunctionType, type, MethodType, ModuleType, functools._lru_cache_wrapper)
-_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
-_STANDARD = os.path.dirname(os.__file__) + os.sep  # noqa: PTH120 - pathlib would cost every worker its import
 _OWN = frozenset({"kumi", "cloudpickle"})
 
 # Classes that came out of a pickle here. Those defined here are never touched by a copy that comes back.
@@ -159,7 +158,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             self._path = host_path()
         file = _file_of(name)
         found = _is_found(name, file, self._path)
-        self.needs_path |= found and file is not None and not _is_installed(file)
+        self.needs_path |= found and file is not None and not is_installed(file)
         return found
 
 
@@ -202,11 +201,6 @@ def _absolute(path: tuple[object, ...], directory: str) -> tuple[str, ...]:
 
 def _file_of(name: str) -> str | None:
     return getattr(sys.modules.get(name), "__file__", None)
-
-
-def _is_installed(file: str) -> bool:
-    """Whether every interpreter like this one looks there anyway."""
-    return file.startswith(_STANDARD) or any(part in file for part in _INSTALLED)
 
 
 @functools.lru_cache(4096)

@@ -13,6 +13,7 @@ from types import CoroutineType
 
 from kumi import serial
 from kumi.errors import SerializationError
+from kumi.modules import Edits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +37,11 @@ class Executor:
 
     def __init__(self) -> None:
         self._pid = os.getpid()
+        self._edits = Edits()
+
+    def is_stale(self) -> bool:
+        """Whether this process has imported code that was edited since, and has to make room for another one."""
+        return self._edits.found()
 
     def load(self, payload: bytes, memory: "Memory | None" = None) -> "Callable[..., Any]":
         """Unpickles a function. If that fails, returns one that raises the error in each task that calls it.

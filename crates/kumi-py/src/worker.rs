@@ -45,7 +45,7 @@ impl Worker {
         self.loaded(FunctionId::from_number(number), load)
     }
 
-    /// Runs tasks until the host says stop; returns the reason.
+    /// Runs tasks until the host says stop, or the code is stale; returns the reason.
     #[pyo3(signature = (execute, /))]
     fn serve(&self, execute: &Bound<'_, PyAny>) -> PyResult<&'static str> {
         let py = execute.py();
@@ -94,6 +94,10 @@ impl Worker {
                 Next::Wait => {
                     detached(py, || end.fill())?;
                     py.check_signals()?;
+                    // What was just read goes back to the queue, for nothing of it has begun.
+                    if execute.call_method0("is_stale")?.is_truthy()? {
+                        return Ok("stale");
+                    }
                 }
             }
         }

@@ -231,11 +231,17 @@ impl Dispatcher {
         self.loaded.remove(&id);
         let recalls = worker.held.iter().filter(|held| held.recall == Recall::Requeue).count();
         self.recalls -= recalls as u64;
+        // It found itself unfit for what comes next, and said so by the way it left: see `is_stale` in worker.py.
+        let made_room = begun == Begun::Nothing && certificate.exit_code == Some(0);
         match worker.stage {
             Stage::Active => {
                 self.active -= 1;
                 self.idle.remove(&(worker.idle_since, id));
-                self.counts.lost += 1;
+                if made_room {
+                    self.counts.left_limit += 1;
+                } else {
+                    self.counts.lost += 1;
+                }
             }
             Stage::Draining(_) => self.counts.lost += 1,
             Stage::Leaving(Leave::Idle) => self.counts.left_idle += 1,

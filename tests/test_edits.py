@@ -1,0 +1,184 @@
+"""Code that changes while workers live, and modules that hide."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import kumi
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Path]:
+    """A directory of modules on the path."""
+    path, modules = list(sys.path), set(sys.modules)
+    sys.path.insert(0, str(tmp_path))
+    yield tmp_path
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]
+
+
+def write(directory: Path, name: str, text: str) -> Path:
+    file = directory / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(textwrap.dedent(text))
+    return file
+
+
+def run_script(directory: Path, text: str) -> str:
+    file = write(directory, "script.py", text)
+    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, timeout=50, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def import_of(name: str) -> Any:
+    return importlib.import_module(name)
+
+
+def call_in(name: str, function: str) -> Any:
+    """Runs on a worker: imports lazily, as many functions do."""
+    return getattr(importlib.import_module(name), function)()
+
+
+def test_an_edited_module_is_never_run_stale(single: kumi.Controller, project: Path) -> None:
+    write(project, "kumi_test_edit.py", "def f(): return 1")
+    module = import_of("kumi_test_edit")
+    pid = single.submit(os.getpid).result()
+    assert single.submit(module.f).result() == 1
+    assert single.submit(module.f).result() == 1
+    for value in range(2, 6):  # of the same length and, mostly, within one second
+        write(project, "kumi_test_edit.py", f"def f(): return {value}")
+        assert single.submit(module.f).result() == value
+    assert single.submit(os.getpid).result() != pid
+    summary = single.summary()
+    assert (summary.workers_lost, summary.crash, summary.error) == (0, 0, 0)
+    assert summary.workers_left_limit >= 4
+
+
+def test_an_edit_of_what_a_module_imports_and_of_what_a_task_imports(single: kumi.Controller, project: Path) -> None:
+    write(project, "kumi_test_deep.py", "VALUE = 1")
+    write(project, "kumi_test_top.py", "import kumi_test_deep\ndef f(): return kumi_test_deep.VALUE")
+    assert single.submit(call_in, "kumi_test_top", "f").result() == 1
+    write(project, "kumi_test_deep.py", "VALUE = 2")
+    assert single.submit(call_in, "kumi_test_top", "f").result() == 2
+
+
+def test_a_worker_stays_while_nothing_is_edited(single: kumi.Controller, project: Path) -> None:
+    file = write(project, "kumi_test_still.py", "def f(): return __import__('os').getpid()")
+    os.utime(file, (1, 1))
+    os.utime(write(project, "kumi_test_gone.py", "def f(): return __import__('os').getpid()"), (1, 1))
+    pids = {single.submit(call_in, name, "f").result() for name in ("kumi_test_still", "kumi_test_gone") * 3}
+    (project / "kumi_test_gone.py").unlink()  # what was imported stays good
+    write(project, "kumi_test_unused.py", "VALUE = 1")
+    pids |= set(single.map(call_in, ["kumi_test_still"] * 50, ["f"] * 50).results())
+    assert len(pids) == 1
+
+
+def test_an_edit_amid_many_tasks_costs_none(crew: kumi.Controller, project: Path) -> None:
+    write(project, "kumi_test_many.py", "def f(x): return (1, x)")
+    module = import_of("kumi_test_many")
+    before = crew.map(module.f, range(500))
+    write(project, "kumi_test_many.py", "def f(x): return (2, x)")
+    after = crew.map(module.f, range(500))
+    assert [x for _, x in before.results()] == list(range(500))
+    assert after.results() == [(2, x) for x in range(500)]
+
+
+def test_a_broken_edit_is_the_tasks_error_until_it_is_mended(single: kumi.Controller, project: Path) -> None:
+    write(project, "kumi_test_broken.py", "def f(): return 1")
+    module = import_of("kumi_test_broken")
+    assert single.submit(module.f).result() == 1
+    write(project, "kumi_test_broken.py", "def f(: return 1")
+    with pytest.raises(kumi.SerializationError, match="SyntaxError"):
+        single.submit(module.f).result()
+    write(project, "kumi_test_broken.py", "def f(): return 3")
+    assert single.submit(call_in, "kumi_test_broken", "f").result() == 3
+
+
+def test_a_script_uses_modules_beside_it(tmp_path: Path) -> None:
+    write(tmp_path, "beside.py", "def f(x): return x + 1")
+    out = run_script(
+        tmp_path,
+        """
+        import functools
+        import beside
+        import kumi
+
+        @functools.cache
+        def cached(x):
+            return beside.f(x)
+
+        class Scale:
+            factor = 2
+            def __call__(self, x):
+                return x * self.factor
+
+        print(kumi.submit(beside.f, 1).result(), kumi.submit(cached, 2).result())
+        print(kumi.submit(Scale(), 3).result())
+        Scale.factor = 5
+        print(kumi.submit(Scale(), 3).result(), kumi.submit(lambda: Scale.factor).result())
+        Scale.added = lambda self: "added"
+        print(kumi.submit(lambda scale: scale.added(), Scale()).result())
+        kumi.daemons(0)
+        """,
+    )
+    assert out.splitlines() == ["2 3", "6", "15 5", "added"]
+
+
+def test_pytests_importlib_mode(tmp_path: Path) -> None:
+    """Modules are imported without being on the path: their functions travel by value."""
+    write(tmp_path, "helpers.py", "def double(x): return 2 * x")
+    write(
+        tmp_path,
+        "test_inner.py",
+        """
+        import os
+        import kumi
+
+        FACTOR = 3
+
+        def triple(x): return FACTOR * x
+
+        class Box:
+            def __init__(self, x): self.x = x
+
+        def test_it():
+            with kumi.Controller(workers=1) as crew:
+                assert crew.submit(triple, 2).result() == 6
+                assert type(crew.submit(Box, 2).result()) is Box
+                assert crew.map(lambda box: triple(box.x), [Box(1), Box(2)]).results() == [3, 6]
+                assert crew.submit(os.getpid).result() != os.getpid()
+        """,
+    )
+    arguments = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--import-mode=importlib",
+        "-p",
+        "no:cacheprovider",
+        "test_inner.py",
+    ]
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_what_edits_does_not_watch() -> None:
+    """Installed modules, kumi itself and modules without a file."""
+    from kumi.modules import _file_of
+
+    assert _file_of("pytest", pytest) is None
+    assert _file_of("kumi", kumi) is None
+    assert _file_of("made", ModuleType("made")) is None
+    assert _file_of("sys", sys) is None
