@@ -9,7 +9,19 @@ import pytest
 
 FACE = {
     *("Controller", "Local", "Map", "Record", "Sequential", "Status", "Summary", "Task"),
-    *("daemons", "default", "map", "register_serializer", "run", "share", "submit", "try_submit", "with_options"),
+    *(
+        "as_completed",
+        "wait",
+        "daemons",
+        "default",
+        "map",
+        "register_serializer",
+        "run",
+        "share",
+        "submit",
+        "try_submit",
+        "with_options",
+    ),
     *("ControllerClosed", "ControllerError", "CrashError", "KumiError", "LaunchError", "QueueFull", "RemoteError"),
     *("SerializationError", "TaskCancelled", "TaskTimeout"),
 }

@@ -8,6 +8,7 @@ Example:
     [32, 9]
 """
 
+from kumi.completed import as_completed, wait
 from kumi.controller import Controller
 from kumi.default import daemons, default, map, run, submit, try_submit, with_options
 from kumi.errors import (
@@ -48,6 +49,7 @@ __all__ = [
     "Task",
     "TaskCancelled",
     "TaskTimeout",
+    "as_completed",
     "daemons",
     "default",
     "map",
@@ -56,5 +58,6 @@ __all__ = [
     "share",
     "submit",
     "try_submit",
+    "wait",
     "with_options",
 ]

@@ -1,11 +1,11 @@
 """The ways to hand in work, the same for a controller, for a view of one with options, and for the module `kumi`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 from kumi.functions import Prepared
-from kumi.map import Map, elements_ahead
+from kumi.map import Map, OnError, elements_ahead
 from kumi.options import Options
 from kumi.task import Task
 
@@ -106,10 +106,12 @@ class Submitter(ABC):
         self,
         fn: Callable[..., T],
         /,
-        *iterables: Iterable[Any],
+        *iterables: Iterable[Any] | AsyncIterable[Any],
         buffersize: int | None = None,
         timeout: float | None = None,
         chunksize: int = 1,  # noqa: ARG002 - Executors have it; short tasks are sent together anyway
+        on_error: OnError = "raise",
+        progress: bool = False,
     ) -> Map[T]:
         """Calls `fn` for each element, or each tuple of elements, and returns an iterator over the values in order.
 
@@ -118,11 +120,14 @@ class Submitter(ABC):
 
         Args:
             fn: What to call.
-            iterables: Its arguments; the shortest ends the map.
+            iterables: Its arguments; the shortest ends the map. If one is asynchronous, read the map with `async for`.
             buffersize: How many elements to submit ahead of the reader; None: all that has a length, else 32 for each
                 worker.
             timeout: Seconds from now within which the last value must be read; None: no limit.
             chunksize: Ignored.
+            on_error: "raise": a failure ends the reading and cancels the rest; "return": the error stands in the place
+                of the value.
+            progress: Whether to show a bar, which needs tqdm.
 
         Raises:
             SerializationError: If the function, or an element submitted at once, cannot be pickled.
@@ -138,7 +143,7 @@ class Submitter(ABC):
         def submit(element: tuple[Any, ...], number: int, wait: bool) -> Task[T] | None:
             return crew._enter(function, element, {}, options.numbered(number), wait=wait)
 
-        return Map(submit, iterables, ahead, timeout)
+        return Map(submit, iterables, ahead, timeout=timeout, on_error=on_error, progress=progress)
 
     def with_options(
         self, *, name: str | None = None, controller: str | None = None, crashes_max: int | None = None

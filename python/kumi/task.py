@@ -61,6 +61,7 @@ class Task(Handle, Future[T]):
 
     __slots__ = ("_kept",)
     _kept: T | _Failure
+    index: int  # the element's number, of tasks that `Map.as_completed` gives
 
     if not TYPE_CHECKING:
 
