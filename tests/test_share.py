@@ -111,9 +111,9 @@ def test_eight_tasks_make_one_copy_in_all() -> None:
     with kumi.Controller(workers=2) as crew:
         files = memory_files()
         big = kumi.share(np.ones(MIB))
-        assert memory_files() == files + 1
+        assert len(memory_files() - files) == 1
         seen = crew.map(address, [big] * 8).results()
-        assert memory_files() == files + 1
+        assert len(memory_files() - files) == 1
         assert len(set(seen)) == len({pid for pid, _ in seen}), "mapped once in each worker"
 
 
@@ -122,7 +122,7 @@ def test_two_controllers_share_one_copy() -> None:
     files = memory_files()
     with kumi.Controller(workers=1) as one, kumi.Controller(workers=1) as two:
         assert one.submit(total, big).result() == two.submit(total, big).result() == MIB
-        assert memory_files() == files
+        assert not memory_files() - files
     with kumi.Controller(workers=1) as three:
         assert three.submit(total, big).result() == MIB
 
@@ -136,11 +136,11 @@ def test_it_is_freed_with_the_last_handle_and_task(single: kumi.Controller, gate
     other = single.submit(total, big)
     del big
     gc.collect()
-    assert memory_files() == files + 1
+    assert len(memory_files() - files) == 1
     gate.open()
     assert (blocker.result(), task.result(), other.result()) == (None, 2 * MIB, MIB)
     del task, other  # a task keeps its function
-    assert wait_until(lambda: memory_files() == files, single)
+    assert wait_until(lambda: not memory_files() - files, single)
     assert single.submit(mappings).result() == 0
 
 
@@ -148,9 +148,9 @@ def test_a_handle_that_nobody_submitted_is_freed() -> None:
     gc.collect()
     files = memory_files()
     big = kumi.share(np.ones(MIB))
-    assert memory_files() == files + 1
+    assert len(memory_files() - files) == 1
     del big
-    assert memory_files() == files
+    assert not memory_files() - files
 
 
 def test_sequential_frees_it_too() -> None:
@@ -161,7 +161,8 @@ def test_sequential_frees_it_too() -> None:
         assert crew.submit(total, big).result() == MIB
         del big
         gc.collect()
-        assert (memory_files(), mappings()) == (files, maps)
+        assert not memory_files() - files
+        assert mappings() <= maps
 
 
 def test_a_new_worker_gets_it_too(single: kumi.Controller, tmp_path: Path) -> None:
