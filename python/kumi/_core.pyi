@@ -99,8 +99,11 @@ class Handle:
         """
     def cancel(self) -> bool:
         """Cancels a task that has not started. False if it started or is done."""
-    def watch(self) -> int | None:
-        """Asks for a delivery when done: a token that `next_deliveries` will return once. None if done already."""
+    def watch(self, inbox: Inbox | None = None, /) -> int | None:
+        """Asks to be told when done: a token that will come once, to the inbox or else out of `next_deliveries`.
+
+        None if done already.
+        """
     def facts(self) -> Facts | None:
         """Everything the core knows about a finished task. None until done."""
 
@@ -221,6 +224,16 @@ class Status:
         """Workers that died."""
 
 @final
+class Inbox:
+    """What one event loop is told: a descriptor that it watches, and tokens. Its descriptor is closed with it."""
+
+    def __new__(cls) -> Self: ...
+    def fileno(self) -> int:
+        """Readable while there is something to take."""
+    def take(self, most: int, /) -> list[int]:
+        """The oldest tokens, so many at most. Never waits."""
+
+@final
 class Pool:
     """One dispatcher with its workers. Nothing starts before `start`."""
 
@@ -265,6 +278,16 @@ class Pool:
         """Whether every task was resolved within the time."""
     def wait_ended(self, timeout: float | None, /) -> bool:
         """After `close`: whether, within the time, all workers had left and the I/O thread had ended."""
+    def watch_room(self, payload: bytes | Parcel, inbox: Inbox, /) -> int | None:
+        """Asks to be told when the queue has room for this: a token that will come once. None if it has."""
+    def watch_kept(self, inbox: Inbox, /) -> int | None:
+        """The same, for when there is a record to pop, or none left to wait for."""
+    def watch_done(self, inbox: Inbox, /) -> int | None:
+        """The same, for when every task is resolved."""
+    def watch_ended(self, inbox: Inbox, /) -> int | None:
+        """The same, for when all workers have left and the I/O thread has ended."""
+    def forget(self, token: int, /) -> None:
+        """The token of one of the former is not waited for any more."""
     def cancel_waiting(self) -> int:
         """Cancels every task that no worker has begun; says how many."""
     def status(self) -> Status: ...
@@ -273,6 +296,8 @@ class Pool:
     def resize(self, workers: int, /) -> None: ...
     def close(self) -> None:
         """Takes no more tasks; workers leave when nothing is left to do. Returns at once."""
+    def terminate_soon(self) -> None:
+        """Does what `terminate` does, and returns at once."""
     def terminate(self) -> None:
         """Cancels what is unresolved, kills workers with their children, ends the I/O thread. Returns when done."""
 

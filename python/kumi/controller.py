@@ -8,20 +8,19 @@ import os
 import sys
 import threading
 import warnings
-import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import Any, Literal, Self, cast
 
-from kumi import serial
+from kumi import loops, serial
 from kumi._core import Pool
 from kumi.deliver import deliverer
 from kumi.errors import ControllerClosed, QueueFull
 from kumi.functions import Functions, Prepared
-from kumi.kept import Kept
+from kumi.kept import Kept, Records
 from kumi.launchers import Launcher, Local, Sequential, carry_out_orders, run_one, usable_cpus
 from kumi.options import Options, positive, text, whole
 from kumi.registry import registry
@@ -29,9 +28,6 @@ from kumi.status import Status, Summary
 from kumi.submitter import Submitter
 from kumi.task import Record, Task
 from kumi.worker import Executor as TaskExecutor
-
-if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Future, Lock
 
 SECONDS_KILL = 5.0  # what a worker gets, once told to stop, before it is killed
 SECONDS_UNTIL_GONE = 2 * SECONDS_KILL  # a bound for the case that one that was killed hangs in the kernel
@@ -110,7 +106,6 @@ class Controller(Submitter, Executor):
         self._in_block = False
         self._hides: Controller | None = None  # see Registry.add
         self._kept = Kept()
-        self._room: weakref.WeakKeyDictionary[AbstractEventLoop, Lock] = weakref.WeakKeyDictionary()
 
     def start(self) -> None:
         """Opens the controller, which the first task does otherwise. `workers_min` workers are launched.
@@ -180,9 +175,9 @@ class Controller(Submitter, Executor):
             self._kept.raise_first()
         return list(iter(self.pop, None))
 
-    def records(self) -> Iterator[Record[Any]]:
-        """Takes records as tasks finish, and waits until no pushed task is left."""
-        return iter(partial(self.pop, timeout=None), None)
+    def records(self) -> Records:
+        """Takes records as tasks finish, and waits until no pushed task is left. For `for` and for `async for`."""
+        return Records(self.pop, self._wait_kept)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Ends the controller: it takes no more tasks, and workers leave when nothing is left to do.
@@ -223,6 +218,29 @@ class Controller(Submitter, Executor):
         finally:
             self.terminate()
 
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Ends as `__exit__` does, without blocking the event loop."""
+        wait = loops.here().wait
+        pool = self._close()
+        if pool is None:
+            return
+        try:
+            if kind is None:
+                self.shutdown(wait=False)
+                if not await wait(pool.watch_done, SECONDS_UNTIL_NOTICE):
+                    self._say_what_is_left(pool)
+                    await wait(pool.watch_done)
+                await wait(pool.watch_ended, SECONDS_UNTIL_GONE)
+        finally:
+            pool.terminate_soon()
+            await wait(pool.watch_ended, SECONDS_UNTIL_GONE, shield=True)
+            self.terminate()
+
     def __del__(self) -> None:
         if getattr(self, "_pid", None) != os.getpid() or self._closed:
             return
@@ -260,9 +278,17 @@ class Controller(Submitter, Executor):
         wait: bool,
         kept: bool = False,
     ) -> Task[Any] | None:
+        return self._hand_in(function, self._dump(function, args, kwargs), options, wait, kept)
+
+    def _dump(self, function: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | serial.Parcel:
         payload = serial.dumps_call(args, kwargs, function.call)
         if type(payload) is not bytes:
             cast("Functions", self._functions).tell(cast("serial.Parcel", payload))
+        return payload
+
+    def _hand_in(
+        self, function: Prepared, payload: bytes | serial.Parcel, options: Options, wait: bool, kept: bool
+    ) -> Task[Any] | None:
         pool, handle, name, crashes_max = self._pool, function.handle, options.name, options.crashes_max
         assert pool is not None, "a function is prepared by a controller that was started"
         try:
@@ -282,18 +308,13 @@ class Controller(Submitter, Executor):
     async def _enter_when_room(
         self, function: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
     ) -> Task[Any]:
-        """One coroutine at a time waits, in a thread: so they stay in order, and thousands need one thread."""
-        import asyncio
-
-        loop = asyncio.get_running_loop()
-        async with self._room.setdefault(loop, asyncio.Lock()):
-            enter = partial(self._enter, function, args, kwargs, options, wait=True)
-            entering = loop.run_in_executor(None, cast("Callable[[], Task[Any]]", enter))
-            try:
-                return await asyncio.shield(entering)
-            except asyncio.CancelledError:
-                entering.add_done_callback(_cancel_entered)
-                raise
+        """One coroutine of a loop at a time pickles its call and waits: they stay in order, and few calls are kept."""
+        pool, waiting = self._live_pool(), loops.here()
+        async with waiting.turns(self):
+            payload = self._dump(function, args, kwargs)
+            while (task := self._hand_in(function, payload, options, wait=False, kept=False)) is None:
+                await waiting.wait(partial(pool.watch_room, payload), forget=pool.forget)
+            return task
 
     def _push(self, function: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Task[Any]:
         enter = partial(self._enter, function, args, kwargs, options, wait=True, kept=True)
@@ -347,14 +368,25 @@ class Controller(Submitter, Executor):
         return not self._closed and self._pid in {None, os.getpid()}
 
     def _wait_done(self, pool: Pool) -> None:
-        if pool.wait_done(SECONDS_UNTIL_NOTICE):
-            return
+        if not pool.wait_done(SECONDS_UNTIL_NOTICE):
+            self._say_what_is_left(pool)
+            pool.wait_done(None)
+
+    def _say_what_is_left(self, pool: Pool) -> None:
         status = pool.status()
         sys.stderr.write(
             f"kumi: controller {self.name!r} ends when its tasks are done: {status.running} running, "
             f"{status.waiting} waiting, {status.workers} workers\n"
         )
-        pool.wait_done(None)
+
+    async def _wait_kept(self) -> bool:
+        """Whether a record may be popped now, after having waited for that if need be."""
+        if self.empty:
+            return False
+        pool = self._live_pool()
+        with self._told_if_closed():
+            await loops.here().wait(pool.watch_kept, forget=pool.forget)
+        return True
 
     @contextmanager
     def _told_if_closed(self) -> Iterator[None]:
@@ -390,12 +422,5 @@ def _queue_bytes(gigabytes: float | None, launcher: Launcher | Sequential) -> in
 
 
 def _refuse_to_block_a_loop() -> None:
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is not None and asyncio._get_running_loop() is not None:
+    if loops.running():
         raise QueueFull("the queue is full, and waiting would stop the event loop: use `await controller.run(...)`")
-
-
-def _cancel_entered(entering: "Future[Task[Any]]") -> None:
-    """For a task that found room after its coroutine was cancelled."""
-    if not entering.cancelled() and entering.exception() is None:
-        entering.result().cancel()

@@ -1,11 +1,11 @@
 """The pushed tasks of one controller, from `push` until their records are taken."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 from kumi.errors import ControllerError
-from kumi.task import Task
+from kumi.task import Record, Task
 
 
 class Kept:
@@ -52,3 +52,28 @@ class Kept:
         for task in tasks:
             if task.done() and task.state() != "success":
                 task.result()
+
+
+class Records(Iterator[Record[Any]], AsyncIterator[Record[Any]]):
+    """What `Controller.records` returns: takes records as tasks finish, until no pushed task is left.
+
+    Args:
+        pop: Takes a record, waiting for so many seconds at most; None: until there is one or none is left.
+        wait: Waits in async code; False: none is left.
+    """
+
+    def __init__(self, pop: Callable[[float | None], Record[Any] | None], wait: Callable[[], Awaitable[bool]]) -> None:
+        self._pop = pop
+        self._wait = wait
+
+    def __next__(self) -> Record[Any]:
+        record = self._pop(None)
+        if record is None:
+            raise StopIteration
+        return record
+
+    async def __anext__(self) -> Record[Any]:
+        while (record := self._pop(0)) is None:
+            if not await self._wait():
+                raise StopAsyncIteration
+        return record

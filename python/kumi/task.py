@@ -13,7 +13,7 @@ from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast
 
-from kumi import serial
+from kumi import loops, serial
 from kumi._core import CANCEL, ERROR, LAUNCH, SUCCESS, TIMEOUT, Certificate, Facts, Handle
 from kumi.deliver import deliverer
 from kumi.errors import (
@@ -25,9 +25,6 @@ from kumi.errors import (
     TaskCancelled,
     TaskTimeout,
 )
-
-if TYPE_CHECKING:
-    import asyncio
 
 T = TypeVar("T")
 Ending = Literal["success", "error", "crash", "cancel", "timeout"]
@@ -137,18 +134,14 @@ class Task(Handle, Future[T]):
     def __await__(self) -> Generator[Any, None, T]:
         """Waits without blocking the event loop. Cancelling the awaiter cancels the task; see `result` for errors."""
         if not self.done():
-            yield from self._wake_loop().__await__()
+            yield from self._wait_in_loop().__await__()
         return self.result()
 
-    async def _wake_loop(self) -> None:
-        import asyncio
-
-        loop = asyncio.get_running_loop()
-        woken = loop.create_future()
-        self.add_done_callback(lambda _: _wake(loop, woken))
+    async def _wait_in_loop(self) -> None:
+        waiting = loops.here()
         try:
-            await woken
-        except asyncio.CancelledError:
+            await waiting.wait(self.watch)
+        except waiting.Cancelled:
             self.cancel()
             raise
 
@@ -315,20 +308,6 @@ def _refuse_to_be_set() -> NoReturn:
 
 def _final(state: str) -> str:
     return CANCELLED_AND_NOTIFIED if state == "cancel" else FINISHED
-
-
-def _wake(loop: "asyncio.AbstractEventLoop", woken: "asyncio.Future[None]") -> None:
-    try:
-        loop.call_soon_threadsafe(_set, woken)
-    except RuntimeError:
-        if not loop.is_closed():
-            raise
-        # Nobody is left to be woken.
-
-
-def _set(woken: "asyncio.Future[None]") -> None:
-    if not woken.done():
-        woken.set_result(None)
 
 
 def _decode(task: Task[T]) -> T | _Failure:

@@ -40,9 +40,7 @@ impl Shared {
                 Action::Unmap { loan } => drop(state.loans.remove(&loan)),
                 Action::TooManyResults { bytes } => self.warn_of_results(bytes),
                 Action::Resolved { task } => {
-                    if let Some(token) = state.tokens.remove(&task) {
-                        deliver::put(Delivery::Resolved(token));
-                    }
+                    state.tell_watchers(task);
                     self.poke(state, Wants::Task(task));
                 }
             }
@@ -53,6 +51,7 @@ impl Shared {
         if state.told != finished {
             state.told = finished;
             self.poke(state, Wants::Any);
+            state.tell_vigils();
         }
         if state.brain.ended() && !state.over {
             self.wake();

@@ -30,7 +30,6 @@ pub enum Delivery {
 pub(crate) struct Board {
     news: VecDeque<Delivery>,
     output: usize,
-    next_token: u64,
     over: bool,
 }
 
@@ -42,20 +41,13 @@ impl Board {
     }
 }
 
-static BOARD: Mutex<Board> = Mutex::new(Board { news: VecDeque::new(), output: 0, next_token: 1, over: false });
+static BOARD: Mutex<Board> = Mutex::new(Board { news: VecDeque::new(), output: 0, over: false });
 static ARRIVED: Condvar = Condvar::new();
 
 pub(crate) type BoardGuard = MutexGuard<'static, Board>;
 
 pub(crate) fn board() -> BoardGuard {
     BOARD.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A token never used before in this process.
-pub(crate) fn token() -> u64 {
-    let mut board = board();
-    board.next_token += 1;
-    board.next_token
 }
 
 /// Puts news up. True: there is so much output now that no more should be read for a while.

@@ -2,7 +2,7 @@
 //!
 //! May not know: Python. Decides nothing: every rule is in `kumi-core`.
 //! - Host: [`pool`] (the brain behind its lock), `act` (carrying out what it wants), `hear` (what workers say),
-//!   [`wait`] (threads that wait, the baton), `release` (what nobody holds), `io` (the I/O thread), `link` (one worker), [`spawn`], [`process`] (death and burial), [`deliver`] (news for Python), [`fork`].
+//!   [`wait`] (threads that wait, the baton), [`inbox`] (event loops that wait), `release` (what nobody holds), `io` (the I/O thread), `link` (one worker), [`spawn`], [`process`] (death and burial), [`deliver`] (news for Python), [`fork`].
 //! - Worker: [`worker`], [`outbox`], [`watchdog`].
 //! - Both: [`page`] (the memory they share), [`segments`] (large buffers), `fds` (descriptors on sockets).
 
@@ -12,6 +12,7 @@ mod epoll;
 mod fds;
 pub mod fork;
 mod hear;
+pub mod inbox;
 mod io;
 mod link;
 pub mod outbox;

@@ -3,7 +3,7 @@
 //! One lock guards brain and links together, so a message is read, understood and answered in one go. It is held for
 //! microseconds and never across a wait. Whoever needs it while holding Python's GIL uses [`Pool::try_with`].
 //! - `act.rs`: carrying out what the brain wants. `hear.rs`: what workers say.
-//! - `wait.rs`: threads that wait, and which of them reads the sockets.
+//! - `wait.rs`: threads that wait, and which of them reads the sockets. `inbox.rs`: event loops that wait.
 //! - `release.rs`: what nobody holds any more.
 //! - `io.rs`: the I/O thread: processes, timers, output.
 
@@ -17,9 +17,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use kumi_core::scaling::Launch;
 use kumi_core::{Begun, Dispatcher, LaunchId, LoanId, Policy, SegmentId, TaskId, Time, WorkerId};
 
-use crate::deliver;
 use crate::epoll::{Alarm, Bell, Epoll, READ};
 use crate::fork;
+use crate::inbox::{Address, Vigil};
 use crate::link::Link;
 use crate::release::Releases;
 use crate::segments::{Loaned, Mapping, Segment};
@@ -112,8 +112,10 @@ pub struct State {
     /// Memory to give up, which takes longer than the lock may be held.
     pub(crate) garbage: Vec<Arc<Segment>>,
     pub(crate) seats: Seats,
-    /// Tasks whose end is to be delivered, with the token to deliver.
-    pub(crate) tokens: BTreeMap<TaskId, u64>,
+    /// Whom to tell, and by which token, when a task is done.
+    pub(crate) watchers: BTreeMap<(TaskId, u64), Address>,
+    /// Event loops that wait for something else.
+    pub(crate) vigils: Vec<Vigil>,
     /// When the alarm rings.
     pub(crate) armed: Option<Time>,
     /// Links with something to send.
@@ -181,7 +183,8 @@ impl Pool {
                 loans: BTreeMap::new(),
                 garbage: Vec::new(),
                 seats: Seats::default(),
-                tokens: BTreeMap::new(),
+                watchers: BTreeMap::new(),
+                vigils: Vec::new(),
                 armed: None,
                 dirty: Vec::new(),
                 told: 0,
@@ -333,18 +336,6 @@ impl Pool {
         state.brain.counts().cancel - before
     }
 
-    /// Asks for a delivery when the task is done; `None`: it is done.
-    pub fn watch(&self, task: TaskId) -> Option<u64> {
-        let token = deliver::token();
-        self.with(|state, now| {
-            state.brain.hurry(now);
-            state.brain.watch(task).then(|| {
-                state.tokens.insert(task, token);
-                token
-            })
-        })
-    }
-
     /// Takes no more tasks; workers leave when nothing is left to do.
     pub fn close(&self) {
         self.with(|state, now| state.brain.close(now));
@@ -454,6 +445,7 @@ impl Shared {
     pub fn end(&self, state: &mut State) {
         state.over = true;
         self.poke_all(state);
+        state.tell_vigils();
         self.set_wires(None);
     }
 

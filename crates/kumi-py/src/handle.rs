@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
 use crate::facts::{Facts, parts, word};
+use crate::inbox::Inbox;
 use crate::inside::{ControllerClosed, check, detached, wait_for, with};
 use crate::large::{Entry, Made, Shown};
 use crate::pool::{Function, Pool, QueueFull};
@@ -139,10 +140,10 @@ impl Handle {
         Ok(detached(py, || net.cancel_waiting(id)))
     }
 
-    fn watch(&self, py: Python<'_>) -> PyResult<Option<u64>> {
-        let (id, net) = (self.id, self.pool.get().net());
-        check(net)?;
-        Ok(detached(py, || net.watch(id)))
+    #[pyo3(signature = (inbox=None, /))]
+    fn watch(&self, py: Python<'_>, inbox: Option<&Bound<'_, Inbox>>) -> PyResult<Option<u64>> {
+        let (id, address) = (self.id, Inbox::address(inbox));
+        with(py, self.pool.get().net(), move |state, now| state.watch(now, id, address))
     }
 
     fn facts(&self, py: Python<'_>) -> PyResult<Option<Facts>> {

@@ -3,10 +3,11 @@
 //! Converts, decides nothing. Its manual is `python/kumi/_core.pyi`, checked against it by `mypy.stubtest`.
 //! - `large.rs`: payloads with large parts.
 //! - `pool.rs`: the dispatcher and what it hands out. `handle.rs`: one task. `facts.rs`: what is known of it.
-//! - `worker.rs`: the worker's loop. `inside.rs`: threads that wait in here, the end of Python, forks.
+//! - `worker.rs`: the worker's loop. `inbox.rs`: event loops that wait. `inside.rs`: threads that wait in here, the end of Python, forks.
 
 mod facts;
 mod handle;
+mod inbox;
 mod inside;
 mod large;
 mod pool;
@@ -47,6 +48,8 @@ mod _core {
     use crate::facts::{Certificate, Facts, Status};
     #[pymodule_export]
     use crate::handle::Handle;
+    #[pymodule_export]
+    use crate::inbox::Inbox;
     #[pymodule_export]
     use crate::inside::{
         after_fork_in_child, after_fork_in_parent, before_fork, end_deliveries, leave, next_deliveries,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kumi_core::{Event, Face, FunctionId, LaunchId, Policy, TaskId};
+use kumi_net::inbox::Until;
 use kumi_net::pool::{self, Host};
 use kumi_net::segments::spare_bytes;
 use kumi_net::spawn::Command;
@@ -16,6 +17,7 @@ use pyo3::types::PyBytes;
 
 use crate::facts::Status;
 use crate::handle::outcome_here;
+use crate::inbox::Inbox;
 use crate::inside::{check, detached, span, wait_for, with};
 use crate::large::{Entry, Made, Stored};
 
@@ -75,6 +77,11 @@ pub struct Pool {
 impl Pool {
     pub fn net(&self) -> &pool::Pool {
         &self.net
+    }
+
+    fn watch(&self, py: Python<'_>, until: Until, inbox: &Bound<'_, Inbox>) -> PyResult<Option<u64>> {
+        let inbox = Arc::clone(inbox.get().net());
+        with(py, &self.net, move |state, now| state.wait_in_loop(now, until, &inbox))
     }
 }
 
@@ -270,6 +277,31 @@ impl Pool {
         Ok(wait_for(py, &self.net, Wants::Any, timeout, over)?.is_some())
     }
 
+    #[pyo3(signature = (payload, inbox, /))]
+    fn watch_room(&self, payload: &Bound<'_, PyAny>, inbox: &Bound<'_, Inbox>) -> PyResult<Option<u64>> {
+        self.watch(payload.py(), Until::Room(Made::of(payload)?.bytes()), inbox)
+    }
+
+    #[pyo3(signature = (inbox, /))]
+    fn watch_kept(&self, py: Python<'_>, inbox: &Bound<'_, Inbox>) -> PyResult<Option<u64>> {
+        self.watch(py, Until::Kept, inbox)
+    }
+
+    #[pyo3(signature = (inbox, /))]
+    fn watch_done(&self, py: Python<'_>, inbox: &Bound<'_, Inbox>) -> PyResult<Option<u64>> {
+        self.watch(py, Until::Done, inbox)
+    }
+
+    #[pyo3(signature = (inbox, /))]
+    fn watch_ended(&self, py: Python<'_>, inbox: &Bound<'_, Inbox>) -> PyResult<Option<u64>> {
+        self.watch(py, Until::Ended, inbox)
+    }
+
+    #[pyo3(signature = (token, /))]
+    fn forget(&self, py: Python<'_>, token: u64) -> PyResult<()> {
+        with(py, &self.net, move |state, _| state.forget(token))
+    }
+
     fn status(&self, py: Python<'_>) -> PyResult<Status> {
         with(py, &self.net, |state, _| Status::from(state.brain.counts()))
     }
@@ -291,6 +323,12 @@ impl Pool {
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         check(&self.net)?;
         detached(py, || self.net.close());
+        Ok(())
+    }
+
+    fn terminate_soon(&self, py: Python<'_>) -> PyResult<()> {
+        check(&self.net)?;
+        detached(py, || self.net.terminate_soon());
         Ok(())
     }
 
