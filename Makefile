@@ -16,7 +16,7 @@ unexport CONDA_PREFIX
 # $(call need,COMMAND,WHAT): stops with one line that says WHAT to install, unless COMMAND succeeds.
 need = $(if $(shell { $(1); } >/dev/null 2>&1 && echo yes),,$(error kumi needs $(2)))
 
-.PHONY: help dev lint test sim bench fuzz demo docs
+.PHONY: help dev lint test sim chaos bench fuzz demo docs
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test: $(BUILT)  ## all tests: Rust, 500 seeds of the simulation, Python, documen
 
 sim: $(BUILT)  ## the simulation with 10,000 seeds
 	KUMI_SEEDS=10000 cargo test --release -p kumi-core --all-features --test sim
+
+chaos: $(BUILT)  ## 1,000 workers killed in the middle of large arguments and results
+	KUMI_KILLS=1000 $(VENV)/bin/pytest -q -n 0 -o faulthandler_timeout=0 --timeout 0 tests/test_large.py -k kills
 
 bench: $(VENV)/.bench  ## kumi beside its peers, into results/
 	$(VENV)/bin/python -m benchmarks

@@ -340,13 +340,17 @@ def test_a_large_bytes_is_not_copied_when_it_is_pickled() -> None:
         assert any(piece is value for piece in made.head)
 
 
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def test_kills_in_the_middle_of_transfers_leave_nothing() -> None:
     """KUMI_KILLS says how many; without it, as many as fit a test run."""
-    shm = sorted(os.listdir("/dev/shm"))
+    shm, files = sorted(os.listdir("/dev/shm")), memory_files()
     with kumi.Controller(workers=2, crashes_max=1000) as crew:
         array, expected = np.ones(MIB), float(MIB)
         tasks = [crew.submit(jobs.same, array) for _ in range(4)]
-        descriptors = 0
+        descriptors = resident = 0
         for number in range(int(os.environ.get("KUMI_KILLS", "40"))):
             while not (alive := crew._live_pool().processes()):
                 tasks.append(crew.submit(jobs.same, array))
@@ -357,11 +361,16 @@ def test_kills_in_the_middle_of_transfers_leave_nothing() -> None:
             if number % 3 == 0:
                 assert all(task.result()[0] == 1 and task.result().sum() == expected for task in tasks)
                 tasks.clear()
-            if number == 9:
-                descriptors = len(os.listdir("/proc/self/fd"))
+            if number == 18:
+                descriptors, resident = len(os.listdir("/proc/self/fd")), resident_bytes()
+        assert all(task.result().sum() == expected for task in tasks)
         tasks.clear()
+        gc.collect()
         assert len(os.listdir("/proc/self/fd")) <= descriptors + 20
-    gc.collect()
+        # What one kill in twenty could leave behind of its 8 MiB array would be more, in the long form.
+        assert resident_bytes() <= resident + 256 * MIB
+        assert crew.status().result_bytes < MIB
+    assert memory_files() <= files
     assert sorted(os.listdir("/dev/shm")) == shm
 
 

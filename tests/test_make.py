@@ -44,7 +44,7 @@ def put(program: Path, text: str) -> None:
 
 def test_help_lists_the_verbs_and_what_they_do() -> None:
     lines = [line.split(maxsplit=2) for line in make("help").stdout.splitlines()]
-    assert [verb for _, verb, _ in lines] == ["dev", "lint", "test", "sim", "bench", "fuzz", "demo", "docs"]
+    assert [verb for _, verb, _ in lines] == ["dev", "lint", "test", "sim", "chaos", "bench", "fuzz", "demo", "docs"]
 
 
 def test_make_alone_gives_help() -> None:

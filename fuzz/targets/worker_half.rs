@@ -104,7 +104,10 @@ impl World {
                         assert!(self.begun.contains(&lease), "kept, but never begun");
                     }
                 }
-                FromWorker::Hello { .. } | FromWorker::Finished { .. } => unreachable!("not an answer"),
+                FromWorker::Hello { .. }
+                | FromWorker::Finished { .. }
+                | FromWorker::Lend { .. }
+                | FromWorker::Returned { .. } => unreachable!("not an answer"),
             }
         }
         assert_eq!(self.pings, 0, "a ping without an answer");

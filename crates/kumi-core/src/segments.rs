@@ -136,6 +136,22 @@ impl Store {
         (self.segments.len() - self.by_age.len(), self.by_age.len())
     }
 
+    /// Whether free segments are counted right, and not too many.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    #[cfg(feature = "planted-bugs")]
+    pub fn check(&self) -> Result<(), String> {
+        let free = self.segments.iter().filter(|(_, segment)| segment.free.is_some());
+        let by_size: BTreeSet<_> = free.map(|(id, segment)| (segment.size, id)).collect();
+        let by_age: BTreeSet<_> = self.by_age.iter().map(|((_, id), size)| (*size, *id)).collect();
+        let bytes: u64 = by_size.iter().map(|(size, _)| size).sum();
+        if by_size != self.by_size || by_age != by_size || bytes != self.free_bytes || bytes > self.spare_bytes {
+            return Err(format!("{bytes} bytes are free in {by_size:?}: {self:?}"));
+        }
+        Ok(())
+    }
+
     fn unshelve(&mut self, id: SegmentId, size: u64) {
         let Some(segment) = self.segments.get_mut(id) else { return };
         if let Some(since) = segment.free.take() {

@@ -1,8 +1,8 @@
 //! The simulation: the brain, workers, links and launchers that fail, in virtual time, with rules checked after every
 //! step. `KUMI_SEEDS=10000` runs that many seeds, `KUMI_SEED=17` replays one and prints its history.
 //!
-//! `world.rs` is the world; `launcher.rs`, `process.rs` and `user.rs` are who lives in it, `profile.rs` what goes wrong;
-//! `ledger.rs` keeps the world's own books, and `rules.rs` compares them with the brain.
+//! `world.rs` is the world; `launcher.rs`, `process.rs` and `user.rs` are who lives in it, `profile.rs` what goes wrong, `memory.rs` what they see of
+//! each other's memory; `ledger.rs` keeps the world's own books, and `rules.rs` compares them with the brain.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // A test fails by panicking.
 
@@ -10,6 +10,7 @@ mod sim {
     pub mod ends;
     pub mod launcher;
     pub mod ledger;
+    pub mod memory;
     pub mod process;
     pub mod profile;
     pub mod rng;
@@ -94,7 +95,7 @@ fn the_same_seed_gives_the_same_history() {
 }
 
 /// What the seeds must contain between them, or they prove nothing.
-const HAPPENINGS: [&str; 28] = [
+const HAPPENINGS: [&str; 34] = [
     "a burst hurried",
     "a closed queue",
     "a full queue",
@@ -103,6 +104,10 @@ const HAPPENINGS: [&str; 28] = [
     "a result that is not wanted any more",
     "a result under a void lease",
     "a second hello",
+    "a segment forked",
+    "a segment used again",
+    "a segment used again by a worker",
+    "a segment without memory",
     "a suspect",
     "a task gathered",
     "a task interrupted",
@@ -110,8 +115,10 @@ const HAPPENINGS: [&str; 28] = [
     "a task prefetched",
     "a task recalled",
     "a task recalled too late",
+    "a worker dead in the middle of a result",
     "a worker killed",
     "a worker lost by its silence",
+    "arguments kept to the end",
     "cancel",
     "crash",
     "error",
@@ -139,7 +146,15 @@ fn everything_happens_somewhere() {
 
 #[test]
 fn planted_bugs_are_found() {
-    for bug in [Bug::NoRequeue, Bug::StaleResult, Bug::BlameUnstarted, Bug::FreedWorkerForgotten, Bug::OverCap] {
+    let bugs = [
+        Bug::NoRequeue,
+        Bug::StaleResult,
+        Bug::BlameUnstarted,
+        Bug::FreedWorkerForgotten,
+        Bug::OverCap,
+        Bug::ReusedWhileLent,
+    ];
+    for bug in bugs {
         let found = (0..200).find_map(|seed| run(seed, Some(bug)).err().map(|rule| (seed, rule)));
         let (seed, rule) = found.unwrap_or_else(|| panic!("{bug:?} is not found within 200 seeds"));
         println!("{bug:?}: found after {} seeds: {rule}", seed + 1);

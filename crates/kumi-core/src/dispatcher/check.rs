@@ -25,6 +25,7 @@ impl Dispatcher {
         self.check_tasks()?;
         self.check_workers()?;
         self.check_launches()?;
+        self.check_segments()?;
         self.check_timers()
     }
 
@@ -107,6 +108,36 @@ impl Dispatcher {
         let mut workers: Vec<_> = self.workers.iter().map(|(id, worker)| (id, worker.launch)).collect();
         workers.sort_unstable();
         same("joined", joined, workers)
+    }
+
+    /// Every segment in use has a user, and every user its segment.
+    fn check_segments(&self) -> Check {
+        self.store.check()?;
+        same("segments in use", self.store.count().0, self.used.len())?;
+        for (id, used) in &self.used {
+            let somebody = used.here || !used.lent.is_empty();
+            let borrowers = used.lent.iter().all(|(worker, times)| self.knows(*worker) && *times > 0);
+            if !self.store.in_use(*id) || !somebody || !borrowers {
+                return Err(format!("{id:?} is used by nobody: {used:?}"));
+            }
+        }
+        let mut results = BTreeMap::new();
+        for (_, task) in self.tasks.iter() {
+            let segment = task.large.as_ref().and_then(|large| large.segment);
+            let here = segment.is_none_or(|(id, _)| self.used.get(&id).is_some_and(|used| used.here));
+            same("segment of a task", here, true)?;
+            if let Place::Done(done) = &task.place {
+                done.loan.iter().for_each(|(loan, _)| *results.entry(*loan).or_insert(0) += 1);
+            }
+        }
+        for (id, loan) in self.loans.iter() {
+            let offered = self.workers.get(loan.worker).is_some_and(|worker| worker.offered == Some(id));
+            let least = results.remove(&id).unwrap_or(0);
+            if loan.users < least || loan.users == 0 && !offered {
+                return Err(format!("{id:?} has {least} results: {loan:?}"));
+            }
+        }
+        same("results in no segment", results.len(), 0)
     }
 
     /// Nothing waits without a timer that ends the wait.

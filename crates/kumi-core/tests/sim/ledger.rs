@@ -262,7 +262,7 @@ impl Ledger {
         }
     }
 
-    fn held(&mut self, worker: WorkerId, lease: Lease) -> Option<&mut Held> {
+    pub fn held(&mut self, worker: WorkerId, lease: Lease) -> Option<&mut Held> {
         self.workers.get_mut(&worker)?.held.iter_mut().find(|held| held.lease == lease)
     }
 

@@ -6,13 +6,17 @@ use std::time::Duration;
 
 use kumi_core::frame::Wire;
 use kumi_core::{
-    Begun, Decoder, FromWorker, FunctionId, Job, LaunchId, Lease, Link, Time, ToWorker, WorkerHalf, WorkerId,
+    Begun, Decoder, FromWorker, FunctionId, Job, LaunchId, Lease, Link, LoanId, SegmentId, Store, Time, ToWorker,
+    WorkerHalf, WorkerId,
 };
 
 use super::ledger::{Check, rule};
 use super::profile::{MICRO, MILLI, SECOND};
 use super::task::{self, Spot};
 use super::world::{Letter, World};
+
+/// Most bytes of its free segments.
+const SPARE: u64 = 1 << 20;
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -33,6 +37,11 @@ pub struct Process {
     /// Results that are not written out yet; in the shared page too, so that they survive.
     composed: Vec<FromWorker>,
     flushes: bool,
+    /// The host's segments that it was lent and has not given back, and how often; its own ones.
+    pub sees: BTreeMap<SegmentId, u64>,
+    pub store: Store,
+    /// Host: what the next result of it lies in.
+    pub offered: Option<LoanId>,
     pub lines: Lines,
 }
 
@@ -80,6 +89,9 @@ impl Process {
             page: BTreeMap::new(),
             composed: Vec::new(),
             flushes: false,
+            sees: BTreeMap::new(),
+            store: Store::new(SPARE),
+            offered: None,
             lines: Lines::default(),
         }
     }
@@ -140,6 +152,7 @@ impl World {
         while let Some(answer) = self.processes[id].half.answer() {
             self.send_up(id, &[answer]);
         }
+        self.take_back(id)?;
         self.heed_interrupt(id)?;
         self.work(id)
     }
@@ -175,16 +188,20 @@ impl World {
                 Some(Job::Forget { function }) => {
                     process.functions.remove(&function);
                 }
-                Some(Job::Run { lease, slot, function, payload, short, .. }) => {
+                Some(Job::Run { lease, slot, function, payload, short, lent, .. }) => {
                     rule!(process.functions.contains(&function), "process {id} does not know {function:?}");
+                    let lent = lent.filter(|_| process.link == Link::Local);
                     if process.link == Link::Local && !process.turn(slot, lease, Slot::Waiting, Slot::Started) {
                         process.half.finished();
+                        lent.into_iter().for_each(|segment| self.returns(id, segment));
                         continue;
                     }
                     if !short {
                         self.flush(id);
                     }
-                    return self.begin(id, task::number_in(&payload), lease, slot);
+                    let task = task::number_in(&payload);
+                    lent.map_or(Ok(()), |segment| self.read_arguments(id, task, segment))?;
+                    return self.begin(id, task, lease, slot);
                 }
                 None => {
                     self.flush(id);
@@ -233,6 +250,15 @@ impl World {
         let Some(running) = process.running.filter(|running| running.lease == lease && process.alive) else {
             return Ok(());
         };
+        let large = self.ledger.tasks[running.task].spec.large_result.filter(|_| process.link == Link::Local);
+        if let Some(bytes) = large {
+            self.flush(id);
+            self.write_result(id, bytes)?;
+        }
+        let process = &mut self.processes[id];
+        if !process.alive {
+            return Ok(());
+        }
         process.running = None;
         process.turn(running.slot, lease, Slot::Started, Slot::Finished);
         process.half.finished();
@@ -243,7 +269,7 @@ impl World {
             nanoseconds: now.since(running.since).as_nanos() as u64,
             payload: task::result(running.task, lease),
         });
-        if !process.half.short_next() {
+        if large.is_some() || !process.half.short_next() {
             self.flush(id);
         } else if !process.flushes {
             process.flushes = true;

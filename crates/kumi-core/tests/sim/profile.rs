@@ -38,6 +38,10 @@ pub struct Profile {
     pub deeds: u64,
     /// Tasks that crash their worker each time, or sometimes.
     pub killers: u64,
+    /// Tasks with large arguments, and with large results.
+    pub large: u64,
+    /// Large results in the middle of which their worker dies.
+    pub torn: u64,
     /// Whether the user may end it all in the middle.
     pub ends_early: bool,
 }
@@ -60,6 +64,7 @@ impl Profile {
         };
         let (slow, doubled, cut, parted) = (fault(100), fault(200), fault(300), fault(300));
         let (silent, dies, killers) = (fault(1000), fault(400), fault(150));
+        let (large, torn) = (fault(500), fault(100));
         let launch =
             LaunchFaults { fails: fault(400), mute: fault(200), late: fault(300), twice: fault(400), dies: fault(300) };
         Self {
@@ -76,6 +81,8 @@ impl Profile {
             hopeless: rng.chance(30),
             deeds: rng.between(10, 80),
             killers,
+            large,
+            torn,
             ends_early: rng.chance(150),
         }
     }
@@ -88,7 +95,8 @@ impl Profile {
     /// The same without faults: what is left to do must now come to an end.
     pub fn calm(&mut self) {
         let none = LaunchFaults::default();
-        (self.slow, self.doubled, self.cut, self.parted, self.dies, self.launch) = (0, 0, 0, 0, 0, none);
+        (self.slow, self.doubled, self.cut, self.parted, self.dies, self.torn) = (0, 0, 0, 0, 0, 0);
+        self.launch = none;
     }
 }
 

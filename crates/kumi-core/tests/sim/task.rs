@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kumi_core::{Lease, NewTask, Payload, TaskId, Time, WorkerId};
+use kumi_core::{Large, Lease, NewTask, Payload, TaskId, Time, WorkerId};
 
-use super::profile::{MICRO, MILLI, SECOND};
+use super::profile::{MICRO, MILLI, Profile, SECOND};
 use super::rng::Rng;
+
+/// Most bytes in a segment: two fill what may be spare.
+const LARGEST: u64 = 600 << 10;
 
 /// How long the tasks of a function take.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +39,9 @@ pub struct Spec {
     pub run_limit: Option<Duration>,
     pub total_limit: Option<Duration>,
     pub payload: usize,
+    /// Bytes of its arguments, and of its result, that lie in a segment.
+    pub large: Option<u64>,
+    pub large_result: Option<u64>,
 }
 
 /// Where the world believes a task to be, by what went in and came out of the brain.
@@ -76,7 +82,9 @@ pub struct Note {
 
 impl Spec {
     /// A task of a function of this kind.
-    pub fn draw(rng: &mut Rng, kind: Kind, killers: u64, crashes_max: u32) -> Self {
+    pub fn draw(rng: &mut Rng, kind: Kind, profile: &Profile) -> Self {
+        let mut large = || if rng.chance(profile.large) { Some(rng.between(1, LARGEST)) } else { None };
+        let (large, large_result) = (large(), large());
         let runs = match kind {
             Kind::Short => rng.span(MICRO, 30 * MICRO),
             Kind::Mixed if rng.chance(50) => rng.span(10 * MILLI, 300 * MILLI),
@@ -86,26 +94,34 @@ impl Spec {
         };
         Self {
             runs,
-            crashes: if rng.chance(killers) { rng.pick(&[1000, 300]) } else { 0 },
+            crashes: if rng.chance(profile.killers) { rng.pick(&[1000, 300]) } else { 0 },
             deaf: rng.chance(150),
             raises: rng.chance(100),
             once: rng.chance(80),
             kept: rng.chance(300),
-            crashes_max: if rng.chance(200) { rng.below(3) as u32 } else { crashes_max },
+            crashes_max: if rng.chance(200) { rng.below(3) as u32 } else { profile.policy.crashes_max },
             run_limit: if rng.chance(60) { Some(rng.span(MILLI, SECOND)) } else { None },
             total_limit: if rng.chance(60) { Some(rng.span(MILLI, 3 * SECOND)) } else { None },
             payload: if rng.chance(30) { 5_000 } else { 8 + rng.below(200) as usize },
+            large,
+            large_result,
         }
     }
 
     /// As the brain is asked, with the task's number as payload.
-    pub fn ask(&self, function: kumi_core::FunctionId, number: usize, policy_max: u32) -> NewTask {
+    pub fn ask(
+        &self,
+        function: kumi_core::FunctionId,
+        number: usize,
+        policy_max: u32,
+        large: Option<Large>,
+    ) -> NewTask {
         let mut payload = vec![0; self.payload];
         payload[..8].copy_from_slice(&(number as u64).to_le_bytes());
         NewTask {
             function,
             payload: Arc::from(payload),
-            large: None,
+            large: large.map(Box::new),
             crashes_max: (self.crashes_max != policy_max).then_some(self.crashes_max),
             once: self.once,
             kept: self.kept,
@@ -116,7 +132,7 @@ impl Spec {
 
     /// What it counts for against the queue's bound.
     pub fn bytes(&self) -> u64 {
-        self.payload as u64 + kumi_core::task::TASK_BYTES
+        self.payload as u64 + self.large.unwrap_or(0) + kumi_core::task::TASK_BYTES
     }
 }
 

@@ -59,10 +59,13 @@ impl World {
 
     fn submit(&mut self, (function, kind): (kumi_core::FunctionId, super::task::Kind)) -> Check {
         let policy_max = self.ledger.policy.crashes_max;
-        let spec = Spec::draw(&mut self.rng, kind, self.profile.killers, policy_max);
-        let fits = self.ledger.bytes == 0 || self.ledger.bytes + spec.bytes() <= self.ledger.policy.queue_bytes;
+        let mut spec = Spec::draw(&mut self.rng, kind, &self.profile);
         let number = self.ledger.tasks.len();
-        let answer = self.brain.submit(self.now, spec.ask(function, number, policy_max));
+        let large = spec.large.map_or(Ok(None), |bytes| self.write_arguments(number, bytes))?;
+        let segment = large.as_ref().and_then(|large| large.segment);
+        spec.large = segment.map(|(_, bytes)| bytes);
+        let fits = self.ledger.bytes == 0 || self.ledger.bytes + spec.bytes() <= self.ledger.policy.queue_bytes;
+        let answer = self.brain.submit(self.now, spec.ask(function, number, policy_max, large));
         self.say(|| format!("submit {number}: {answer:?} {spec:?}"));
         let id = match answer {
             Ok(id) => id,
@@ -70,7 +73,7 @@ impl World {
                 self.ledger.saw(if self.ledger.closing { "a closed queue" } else { "a full queue" });
                 let right = if self.ledger.closing { SubmitError::Closed } else { SubmitError::Full };
                 rule!(error == right && (self.ledger.closing || !fits), "task {number} is refused: {error:?}");
-                return self.absorb();
+                return segment.map_or(Ok(()), |(segment, _)| self.let_go_of_segment(segment, false));
             }
         };
         rule!(fits && !self.ledger.closing, "task {number} is taken, though there is no room");

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use kumi_core::message::ToWorker;
 use kumi_core::{
-    Action, Bug, Certificate, Dispatcher, Event, Face, FromWorker, FunctionId, LaunchId, Lease, Link, Time, WorkerId,
+    Action, Bug, Certificate, Dispatcher, Event, Face, FromWorker, FunctionId, LaunchId, Lease, Link, LoanId,
+    SegmentId, Time, WorkerId,
 };
 
 use super::ledger::{Check, Ledger, rule};
+use super::memory::Memory;
 use super::process::Process;
 use super::profile::{MICRO, MILLI, Profile, SECOND};
 use super::rng::Rng;
@@ -67,6 +69,16 @@ pub enum Letter {
     Gone {
         process: usize,
     },
+    /// A worker does not map this segment of the host's any more.
+    Returns {
+        process: usize,
+        segment: SegmentId,
+    },
+    /// The host's Python does not look at this segment of a worker's any more.
+    Forgets {
+        loan: LoanId,
+        forked: bool,
+    },
 }
 
 /// See the head of this file.
@@ -79,9 +91,10 @@ pub struct World {
     pub(super) profile: Profile,
     pub(super) brain: Dispatcher,
     pub(super) ledger: Ledger,
+    pub(super) memory: Memory,
     pub(super) functions: Vec<(FunctionId, Kind)>,
     pub(super) processes: Vec<Process>,
-    hosts: BTreeMap<WorkerId, usize>,
+    pub(super) hosts: BTreeMap<WorkerId, usize>,
     orders: VecDeque<Action>,
     pub(super) deeds_left: u64,
     steps: u64,
@@ -107,6 +120,7 @@ impl World {
             deeds_left: profile.deeds,
             ledger: Ledger::new(profile.policy.clone()),
             profile,
+            memory: Memory::default(),
             brain,
             functions,
             processes: Vec::new(),
@@ -137,6 +151,7 @@ impl World {
         self.collect()?;
         self.close()?;
         self.run_until("the end", |world| world.brain.ended())?;
+        self.give_everything_back()?;
         self.leave_alone()
     }
 
@@ -225,6 +240,11 @@ impl World {
                 Ok(())
             }
             Letter::Gone { process } => self.gone(process),
+            Letter::Returns { process, segment } => {
+                self.returns(process, segment);
+                Ok(())
+            }
+            Letter::Forgets { loan, forked } => self.forgets(loan, forked),
         }
     }
 
@@ -233,6 +253,7 @@ impl World {
         while let Some(message) = self.processes[id].to_host.next().map_err(|error| error.to_string())? {
             match (message, self.processes[id].worker) {
                 (FromWorker::Hello { pid, host, .. }, None) => self.join(id, pid, host)?,
+                (FromWorker::Lend { segment, bytes }, Some(worker)) => self.borrow(worker, id, segment, bytes)?,
                 (message, Some(worker)) => self.said(worker, message)?,
                 (_, None) => {}
             }
@@ -257,8 +278,12 @@ impl World {
     }
 
     fn said(&mut self, worker: WorkerId, message: FromWorker) -> Check {
+        let mut finished = None;
         match &message {
-            FromWorker::Finished { lease, payload, .. } => self.ledger.finished(self.now, worker, *lease, payload),
+            FromWorker::Finished { lease, payload, .. } => {
+                finished = Some(self.ledger.held(worker, *lease).map(|held| held.task));
+                self.ledger.finished(self.now, worker, *lease, payload);
+            }
             FromWorker::Recalled { lease, back } => self.ledger.recalled(self.now, worker, *lease, *back),
             FromWorker::Hello { .. }
             | FromWorker::Heartbeat
@@ -268,7 +293,11 @@ impl World {
         if let Some(note) = self.ledger.workers.get_mut(&worker) {
             note.heard = self.now;
         }
-        self.tell(Event::Said { worker, message })
+        self.tell(Event::Said { worker, message })?;
+        match (finished, self.hosts.get(&worker)) {
+            (Some(task), Some(&id)) => self.take_offered(id, task),
+            _ => Ok(()),
+        }
     }
 
     /// The host notices the end of a process: what its page still holds counts, then it is gone.
@@ -307,6 +336,7 @@ impl World {
         for action in actions {
             self.say(|| format!("  -> {action:?}"));
             self.ledger.note(self.now, &action, |task| self.brain.view(task))?;
+            self.note_memory(&action)?;
             self.orders.push_back(action);
         }
         rules::check(&mut self.ledger, &self.brain, self.now)
