@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import machine, memory, round_trip, start, throughput
+from benchmarks import large_argument, large_result, machine, memory, round_trip, shared, start, throughput
 from benchmarks.harness import FULL, QUICK, Answer, Ask, Effort, in_fresh_process, write
 from benchmarks.peers import PEERS, Kumi, Pool
 
@@ -16,6 +16,9 @@ QUESTIONS: dict[str, Ask] = {
     "round_trip": round_trip.answer,
     "start": start.answer,
     "memory": memory.answer,
+    "large_argument": large_argument.answer,
+    "large_result": large_result.answer,
+    "shared": shared.answer,
 }
 
 

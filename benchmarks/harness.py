@@ -118,6 +118,15 @@ def seconds_of(call: Callable[[], object]) -> float:
     return perf_counter() - began
 
 
+def typical(call: Callable[[], object], seconds: float) -> float:
+    """Return the median seconds of the calls that fit into `seconds`, of one at least."""
+    end = perf_counter() + seconds
+    calls = [seconds_of(call)]
+    while perf_counter() < end:
+        calls.append(seconds_of(call))
+    return median(calls)
+
+
 def rows_of(peers: Iterable[type[Pool]], measure: Callable[[type[Pool]], Row]) -> tuple[list[Row], dict[str, str]]:
     """Measure kumi against each peer; return the rows, and for each peer that cannot be measured here why."""
     rows, skipped = [], {}

@@ -72,7 +72,19 @@ class Pool(ABC):
         return metadata.version(cls.package) if cls.package else platform.python_version()
 
 
-class Submitter(Pool):
+class Reacher(Pool):
+    """A pool that calls any function with any value."""
+
+    @abstractmethod
+    def each(self, function: Callable[[Any], Any], values: list[Any]) -> list[Any]:
+        """Make one task of each value, and return what the function makes of them."""
+
+    def share(self, value: Any) -> Any:
+        """Return what to hand to several tasks in place of a value that they share."""
+        return value
+
+
+class Submitter(Reacher):
     """A pool that takes single tasks: `submit(function, *arguments)` gives a handle for `collect`."""
 
     submit: Callable[..., Any]
@@ -85,6 +97,10 @@ class Submitter(Pool):
         """Submit one by one, then collect."""
         submit = self.submit
         return self.collect([submit(echo, number) for number in range(count)])
+
+    def each(self, function: Callable[[Any], Any], values: list[Any]) -> list[Any]:
+        """Submit one by one, then collect."""
+        return self.collect([self.submit(function, value) for value in values])
 
     def trip(self) -> None:
         """Make one round trip: submit one task and wait for its value."""
@@ -107,6 +123,10 @@ class Kumi(Submitter):
         kumi: Any = importlib.import_module("kumi")
         self._crew = kumi.Controller(kumi.Local(), workers=self.workers)
         self.submit = self._crew.submit
+        self._share: Callable[[Any], Any] = kumi.share
+
+    def share(self, value: Any) -> Any:
+        return self._share(value)
 
     def close(self) -> None:
         self._crew.terminate()
@@ -157,7 +177,7 @@ class Loky(Submitter):
         self._pool.shutdown(wait=True, kill_workers=True)
 
 
-class Joblib(Pool):
+class Joblib(Reacher):
     """`joblib.Parallel`: it has no call for one task, so `batch_size=1` makes it send them singly."""
 
     name = "joblib"
@@ -169,8 +189,11 @@ class Joblib(Pool):
         self._pool.__enter__()
 
     def run(self, count: int) -> list[int]:
-        task = self._joblib.delayed(echo)
-        return list(self._pool(task(number) for number in range(count)))
+        return self.each(echo, list(range(count)))
+
+    def each(self, function: Callable[[Any], Any], values: list[Any]) -> list[Any]:
+        task = self._joblib.delayed(function)
+        return list(self._pool(task(value) for value in values))
 
     def close(self) -> None:
         self._pool.__exit__(None, None, None)

@@ -12,10 +12,8 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from statistics import median
-from time import perf_counter
 
-from benchmarks.harness import Answer, Effort, Row, alternate, compare, rows_of, seconds_of
+from benchmarks.harness import Answer, Effort, Row, alternate, compare, rows_of, typical
 from benchmarks.machine import pin, two_cores, unpinned_after
 from benchmarks.peers import SECONDS_LIMIT, Kumi, Pool, Skipped, Submitter, opened
 
@@ -99,11 +97,7 @@ def _pinned(kind: type[Submitter], host: int, worker: int) -> Iterator[Submitter
 
 def _trip_us(pool: Submitter, seconds: float) -> float:
     """Return the median trip of those that fit into `seconds`, in microseconds."""
-    end = perf_counter() + seconds
-    trips = [seconds_of(pool.trip)]
-    while perf_counter() < end:
-        trips.append(seconds_of(pool.trip))
-    return median(trips) * 1e6
+    return typical(pool.trip, seconds) * 1e6
 
 
 def _one_core(effort: Effort, core: int) -> float:

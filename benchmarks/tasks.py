@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import os
 import select
+from typing import Any
 
 
 def echo(value: int) -> int:
@@ -14,6 +17,25 @@ def echo(value: int) -> int:
 def process_id() -> int:
     """Return the process that runs this task. A Python function, because Ray takes no builtin ones."""
     return os.getpid()
+
+
+def pages_read(array: Any) -> float:
+    """Read a number of every page of an array of floats, and the last one, which is returned."""
+    array[::512].sum()
+    return float(array[-1])
+
+
+@functools.cache
+def _array(size: int) -> Any:
+    return importlib.import_module("numpy").zeros(size // 8) + 1
+
+
+def array_kept(wanted: tuple[int, int]) -> Any:
+    """Return an array of so many bytes, made by an earlier call, whose last number is the other one that is wanted."""
+    size, number = wanted
+    array = _array(size)
+    array[-1] = number
+    return array
 
 
 def hold(path: str, seconds: float) -> bool:

@@ -88,6 +88,20 @@ def test_memory_and_start_are_judged_against_their_allowances(tmp_path: Path) ->
     assert (launch["budget"], imported["theirs"]) == (2, 60)
 
 
+def test_large_arrays_are_judged_against_a_copy(tmp_path: Path) -> None:
+    rows = smoke(tmp_path, ["large_argument", "large_result", "shared"], ["multiprocessing.Pool"])
+    copied = [found[-1] for found in rows.values()]
+    assert [(row["against"], row["target"]) for row in copied] == [
+        ("one warm memcpy", 3),
+        ("one warm memcpy", 3),
+        ("one warm memcpy", None),
+    ]
+    assert all(row["theirs"] > 0 and row["kumi"] > 0 for row in copied)
+    memory = rows["shared"][0]
+    assert (memory["against"], memory["theirs"], memory["target"]) == ("memory of one copy", 100, 1.5)
+    assert 0.9 < memory["ratio"] < 1.5
+
+
 def test_a_ratio_is_the_median_of_the_rounds() -> None:
     row = an_answer(target=2.0).rows[0]
     assert (row.theirs, row.kumi, row.ratio, row.lowest, row.highest) == (10, 20, 2, 1.5, 2.5)
@@ -137,7 +151,10 @@ def test_rounds_that_disagree_prove_nothing() -> None:
 def test_an_unknown_question_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         command.main(["speed"])
-    assert "'speed' is none of throughput, round_trip, start, memory" in capsys.readouterr().err
+    assert (
+        "'speed' is none of throughput, round_trip, start, memory, large_argument, large_result, shared"
+        in capsys.readouterr().err
+    )
 
 
 def test_wrong_values_are_an_error() -> None:
