@@ -4,8 +4,7 @@
 //! the process. So at the end every waiting thread is woken and let out, and one that is not out in time never attaches
 //! again: it parks until the process is gone.
 
-use std::cell::RefCell;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,14 +20,18 @@ pyo3::import_exception!(kumi.errors, ControllerClosed);
 /// How long the end of Python waits for threads to leave. They are awake by then, so milliseconds are enough.
 const LEAVE: Duration = Duration::from_secs(2);
 
-static INSIDE: Mutex<usize> = Mutex::new(0);
+/// How many threads are inside. No lock: a thread that forks would have to hold it, and Python may let other threads run
+/// between its hooks, which would wait for that lock with the GIL that the forking thread waits for.
+static INSIDE: AtomicUsize = AtomicUsize::new(0);
+static DOOR: Mutex<()> = Mutex::new(());
 static OUT: Condvar = Condvar::new();
 /// Somebody waits for the others to leave: only then is it worth a system call to say so.
 static LEAVING: AtomicBool = AtomicBool::new(false);
 /// From now on whoever is inside stays there.
 static GONE: AtomicBool = AtomicBool::new(false);
-fn inside() -> MutexGuard<'static, usize> {
-    INSIDE.lock().unwrap_or_else(PoisonError::into_inner)
+
+fn door() -> MutexGuard<'static, ()> {
+    DOOR.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Refuses when Python is ending.
@@ -50,7 +53,7 @@ pub fn check(pool: &pool::Pool) -> PyResult<()> {
 
 /// Does something without the GIL, and comes back only to an interpreter that is not ending.
 pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
-    *inside() += 1;
+    INSIDE.fetch_add(1, Ordering::SeqCst);
     let result = py.detach(|| {
         let result = work();
         while GONE.load(Ordering::Acquire) {
@@ -58,8 +61,10 @@ pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
         }
         result
     });
-    *inside() -= 1;
-    if LEAVING.load(Ordering::Relaxed) {
+    INSIDE.fetch_sub(1, Ordering::SeqCst);
+    // Whoever waits has said so before it looked at the number, and looks while it holds the door.
+    if LEAVING.load(Ordering::SeqCst) {
+        drop(door());
         OUT.notify_all();
     }
     result
@@ -131,42 +136,34 @@ pub fn leave(py: Python<'_>) {
         LEAVING.store(true, Ordering::SeqCst);
         pool::wake_everyone();
         let deadline = Instant::now() + LEAVE;
-        let mut count = inside();
-        while *count > 0 {
+        let mut held = door();
+        while INSIDE.load(Ordering::SeqCst) > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
-            count = OUT.wait_timeout(count, left).unwrap_or_else(PoisonError::into_inner).0;
+            held = OUT.wait_timeout(held, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         GONE.store(true, Ordering::Release);
     });
-}
-
-thread_local! {
-    static HELD: RefCell<Option<MutexGuard<'static, usize>>> = const { RefCell::new(None) };
 }
 
 /// See the stub.
 #[pyfunction]
 pub fn before_fork() {
     fork::before();
-    HELD.set(Some(inside()));
 }
 
 /// See the stub.
 #[pyfunction]
 pub fn after_fork_in_parent() {
-    HELD.take();
     fork::in_parent();
 }
 
 /// See the stub.
 #[pyfunction]
 pub fn after_fork_in_child() {
-    if let Some(mut count) = HELD.take() {
-        // Whoever was inside is so in the parent.
-        *count = 0;
-    }
+    // Whoever was inside is so in the parent.
+    INSIDE.store(0, Ordering::SeqCst);
     fork::in_child();
 }
