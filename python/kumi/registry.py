@@ -123,10 +123,12 @@ def _failed() -> bool:
 
 
 def _before_fork() -> None:
-    """A fork in the middle of another thread's import leaves the child a module that never comes: waits for ours."""
-    for name in ("kumi.pickler", "kumi.unpicklable"):
-        if name in sys.modules:
-            import_module(name)
+    """A fork in the middle of another thread's import leaves the child a module that never comes.
+
+    So what threads that use a controller import at some time is imported now, if it is not yet.
+    """
+    if registry.names():
+        import_module("kumi.unpicklable")  # and with it `kumi.pickler`
     before_fork()
 
 
