@@ -159,11 +159,6 @@ def test_cancelling_a_task_that_waits(crew: kumi.Controller, held: kumi.Task[Any
     assert isinstance(task.record.error, kumi.TaskCancelled)
 
 
-def test_a_running_or_finished_task_is_not_cancelled(crew: kumi.Controller, held: kumi.Task[Any]) -> None:
-    assert not held.cancel()
-    assert not held.cancelled()
-
-
 def test_a_finished_task_is_not_cancelled(crew: kumi.Controller) -> None:
     task = crew.submit(jobs.add, 1)
     task.result(LIMIT)

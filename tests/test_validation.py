@@ -34,6 +34,7 @@ OUT_OF_RANGE = [
     ("seconds_idle", float("nan"), "finite number"),
     ("seconds_wall", 0, "finite number above 0"),
     ("seconds_launch", 0, "finite number above 0"),
+    ("seconds_kill", 0, "finite number above 0"),
     ("seconds_launch", -1.0, "finite number above 0"),
     ("tasks_max", 0, "whole number of at least 1"),
     ("crashes_max", -1, "whole number of at least 0"),

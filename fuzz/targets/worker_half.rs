@@ -14,13 +14,12 @@ fuzz_target!(|input: &[u8]| {
     let mut input = Unstructured::new(input);
     let mut world = World::default();
     while !input.is_empty() {
-        match input.int_in_range(0..=7) {
+        match input.int_in_range(0..=6) {
             Ok(0) => {
                 world.take_job();
             }
             Ok(1) => world.finish(),
             Ok(2) => world.hear_answers(),
-            Ok(3) => world.hear_interrupt(),
             Ok(_) => match ToWorker::make(&mut input) {
                 Ok(message) => world.say(message),
                 Err(_) => break,
@@ -36,8 +35,6 @@ fuzz_target!(|input: &[u8]| {
 #[derive(Default)]
 struct World {
     half: WorkerHalf,
-    running: Option<Lease>,
-    interrupted: Option<Lease>,
     newest: Lease,
     begun: BTreeSet<Lease>,
     given_back: BTreeSet<Lease>,
@@ -53,7 +50,6 @@ impl World {
             ToWorker::Recall { .. } => self.recalls += 1,
             ToWorker::Ping => self.pings += 1,
             ToWorker::Stop { .. } => self.stopped = true,
-            ToWorker::Interrupt { lease } if self.running == Some(*lease) => self.interrupted = self.running,
             ToWorker::Welcome { .. }
             | ToWorker::Refuse { .. }
             | ToWorker::Define { .. }
@@ -76,7 +72,6 @@ impl World {
                 assert!(lease > self.newest, "out of order, or twice");
                 self.newest = lease;
                 self.begun.insert(lease);
-                self.running = Some(lease);
             }
             Some(Job::Define { .. } | Job::Forget { .. }) => {}
             None => {
@@ -89,7 +84,6 @@ impl World {
 
     fn finish(&mut self) {
         self.half.finished();
-        (self.running, self.interrupted) = (None, None);
     }
 
     fn hear_answers(&mut self) {
@@ -118,10 +112,6 @@ impl World {
         if self.half.leaving().is_some() {
             assert!(self.stopped && !self.half.short_next());
         }
-    }
-
-    fn hear_interrupt(&mut self) {
-        assert_eq!(self.half.interrupted(), self.interrupted.take(), "lost, or not of the running task");
     }
 
     /// All that is left comes out; then it leaves if it was told to.

@@ -330,8 +330,12 @@ class Worker:
         """Takes over the descriptors that the host passed. Raises OSError where there are none."""
     def shared(self, number: int, load: Callable[[bytes, Memory | None], Any], /) -> Any:
         """A shared value, unpickled by `load` when it is first asked for."""
+    def take_interrupt(self) -> bool:
+        """For SIGINT's handler: whether to interrupt the running task. A signal from elsewhere has the worker leave."""
+    def leave_soon(self) -> None:
+        """Has `serve` return when the running task is answered: the process is not fit for another one."""
     def serve(self, execute: Executor, /) -> str:
-        """Runs tasks until the host says stop, or the code is stale; returns the reason."""
+        """Runs tasks until the host says stop, or this process is not fit for the next one; returns the reason."""
 
 @type_check_only
 class Executor(Protocol):

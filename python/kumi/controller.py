@@ -29,8 +29,7 @@ from kumi.submitter import Submitter
 from kumi.task import Record, Task
 from kumi.worker import Executor as TaskExecutor
 
-SECONDS_KILL = 5.0  # what a worker gets, once told to stop, before it is killed
-SECONDS_UNTIL_GONE = 2 * SECONDS_KILL  # a bound for the case that one that was killed hangs in the kernel
+SECONDS_UNTIL_GONE = 5.0  # a bound for the case that a worker that was killed hangs in the kernel
 SECONDS_UNTIL_NOTICE = 10.0  # a program that waits longer than this at its end says for what
 BYTES_UNBOUNDED = 2**63 - 1
 
@@ -52,6 +51,7 @@ class Controller(Submitter, Executor):
         seconds_idle: After so long without a task a worker leaves; None: never.
         seconds_wall: After so long a worker leaves, once its task is done; None: never.
         seconds_launch: A worker that has not joined after so long counts as failed.
+        seconds_kill: A worker that has not stopped a cancelled task, or left, after so long is killed with its tree.
         tasks_max: After so many tasks a worker leaves; None: never.
         crashes_max: How often a task may crash its worker and be run again.
         queue_gigabytes_max: Bound of the arguments in the queue, in 10^9 bytes; None: a quarter of the memory.
@@ -75,6 +75,7 @@ class Controller(Submitter, Executor):
         seconds_idle: float | None = 300,
         seconds_wall: float | None = None,
         seconds_launch: float = 60,
+        seconds_kill: float = 5,
         tasks_max: int | None = None,
         crashes_max: int = 5,
         queue_gigabytes_max: float | None = None,
@@ -91,12 +92,13 @@ class Controller(Submitter, Executor):
             seconds_idle=positive("seconds_idle", seconds_idle, zero=True, none=True),
             seconds_wall=positive("seconds_wall", seconds_wall, none=True),
             seconds_launch=positive("seconds_launch", seconds_launch),
-            seconds_kill=SECONDS_KILL,
+            seconds_kill=positive("seconds_kill", seconds_kill),
             tasks_max=whole("tasks_max", tasks_max, least=1, none=True),
             crashes_max=whole("crashes_max", crashes_max, least=0),
             queue_bytes=_queue_bytes(positive("queue_gigabytes_max", queue_gigabytes_max, none=True), launcher),
             in_process=isinstance(launcher, Sequential),
         )
+        self._seconds_until_gone = seconds_kill + SECONDS_UNTIL_GONE
         self._life = threading.RLock()  # guards the next three; a signal's handler may come in between
         self._pool: Pool | None = None
         self._functions: Functions | None = None  # from the start on
@@ -195,7 +197,7 @@ class Controller(Submitter, Executor):
         registry.keep(self, partial(pool.wait_ended, 0))
         if wait:
             self._wait_done(pool)
-            pool.wait_ended(SECONDS_UNTIL_GONE)
+            pool.wait_ended(self._seconds_until_gone)
             self.terminate()
 
     def terminate(self) -> None:

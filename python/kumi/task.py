@@ -114,8 +114,12 @@ class Task(Handle, Future[T]):
             del self, kept
 
     def cancel(self) -> bool:
-        """Cancels the task if it has not started. Returns whether it is cancelled."""
-        return super().cancel() or self.cancelled()
+        """Cancels the task, running or not, unless it is done. Returns whether it is cancelled.
+
+        It is resolved at once. A running one gets a KeyboardInterrupt behind the scenes; a worker that does not yield
+        within the controller's `seconds_kill` is killed with its children and replaced.
+        """
+        return super().cancel()
 
     def cancelled(self) -> bool:
         """Whether the task was cancelled."""

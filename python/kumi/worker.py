@@ -4,6 +4,7 @@ Whatever a task does ends as bytes for the host; nothing it raises leaves `Execu
 come from, when the process should leave.
 """
 
+import _signal  # type: ignore[import-not-found]  # `signal` would make enumerations of all its numbers first
 import atexit
 import io
 import os
@@ -18,6 +19,7 @@ from kumi.modules import Edits
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from types import FrameType
     from typing import Any, NoReturn
 
     from kumi._core import Memory, Worker
@@ -92,6 +94,7 @@ def main() -> None:
         sys.stdout.reconfigure(line_buffering=True)  # what a task prints appears at once, and lines stay whole
     serial.follow_host()
     serial.resolve_by(partial(_shared, worker))
+    _signal.signal(_signal.SIGINT, partial(_interrupted, worker, os.getpid()))
     try:
         worker.serve(Executor())
     except BaseException as error:
@@ -101,6 +104,30 @@ def main() -> None:
 
 def _shared(worker: "Worker", number: int) -> "Any":
     return worker.shared(number, serial.loads_shared)
+
+
+def _interrupted(worker: "Worker", pid: int, _signal: int, frame: "FrameType | None") -> None:
+    """What SIGINT does: the running task is interrupted, if it is the one that the host means, or else nothing.
+
+    Not Python's own handler, so that `asyncio.run` and a forked child cannot take it for the terminal's.
+    """
+    if os.getpid() != pid:
+        raise KeyboardInterrupt
+    if worker.take_interrupt():
+        if _is_import(frame):
+            worker.leave_soon()
+        raise KeyboardInterrupt
+
+
+def _is_import(frame: "FrameType | None") -> bool:
+    """Whether a module may be left half made: it could not be imported again in this process."""
+    unpickling = {function.__code__ for function in (Executor.load, _load_call, _shared)}
+    while frame is not None:
+        code = frame.f_code
+        if code in unpickling or code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _load_call(payload: bytes, memory: "Memory | None") -> "tuple[tuple[Any, ...], dict[str, Any]]":

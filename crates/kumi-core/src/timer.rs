@@ -17,6 +17,8 @@ pub enum Timer {
     Silence(WorkerId),
     /// The worker was asked to leave, or to stop a task, and may not have done so.
     Kill(WorkerId, Lease),
+    /// The worker was interrupted and may not have noticed: once more.
+    Again(WorkerId, Lease),
     /// The launch may not have led to a worker within `seconds_launch`.
     Launch(LaunchId),
     /// Tasks that were gathered have waited long enough for more.

@@ -134,7 +134,6 @@ pub struct WorkerHalf {
     jobs: VecDeque<Job>,
     newest: Lease,
     running: Option<Lease>,
-    interrupted: Option<Lease>,
     leave: Option<Leave>,
     /// The segment that the next payload lies in; those of our own that came back.
     lent: Option<SegmentId>,
@@ -198,8 +197,7 @@ impl WorkerHalf {
                 }
             }
             ToWorker::Recall { lease } => self.recall(lease),
-            // An interrupt names its task: it can never hit the next one.
-            ToWorker::Interrupt { lease } if self.running == Some(lease) => self.interrupted = Some(lease),
+            // Goes past the main thread, to `Interrupts`.
             ToWorker::Interrupt { .. } => {}
             ToWorker::Ping => self.answers.push_back(FromWorker::Heartbeat),
             ToWorker::Stop { leave } => self.leave = Some(leave),
@@ -234,12 +232,7 @@ impl WorkerHalf {
 
     /// The task taken last is answered.
     pub fn finished(&mut self) {
-        (self.running, self.interrupted) = (None, None);
-    }
-
-    /// The running task, if the host wants it interrupted.
-    pub fn interrupted(&mut self) -> Option<Lease> {
-        self.interrupted.take()
+        self.running = None;
     }
 
     /// A segment of this worker's that the host does not use any more, and whether a fork may still see it.

@@ -10,10 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dispatcher::crew::{Crew, MILLI, SECOND, policy};
+use kumi_core::interrupts::Signal;
 use kumi_core::message::{FromWorker, Leave, ToWorker};
-use kumi_core::{
-    Begun, Bug, Face, FunctionId, Large, Lease, Limit, Link, Outcome, Policy, SegmentId, TaskId, WorkerHalf,
-};
+use kumi_core::{Begun, Bug, Face, Interrupts, Large, Lease, Limit, Link, Outcome, Policy, SegmentId, TaskId};
 
 #[test]
 fn a_task_of_which_nothing_is_known_is_dealt_alone() {
@@ -352,6 +351,8 @@ fn a_running_task_is_cancelled_at_once_and_interrupted_behind_the_scenes() {
         assert_eq!(crew.brain.outcome(tasks[0]), Some(&Outcome::Cancel));
         crew.answer_recall(worker, tasks[0], false);
         assert!(crew.interrupted(worker, tasks[0]));
+        crew.wait(5 * SECOND / 2);
+        assert!(crew.interrupted(worker, tasks[0]), "once more");
         crew.finish(worker, tasks[0], 10_000);
         assert_eq!(crew.dealt(worker), [tasks[1]], "it yielded");
         crew.wait(10 * SECOND);
@@ -392,25 +393,31 @@ fn seconds_run_counts_from_the_start_and_seconds_total_from_the_submission() {
 
 #[test]
 fn an_interrupt_never_hits_the_next_task() {
-    let mut half = WorkerHalf::default();
-    let run = |number| ToWorker::Run {
-        task: TaskId::from_number(number),
-        lease: Lease(number),
-        slot: 0,
-        function: FunctionId::from_number(0),
-        short: true,
-        payload: Arc::from([]),
-    };
-    half.handle(run(1)).unwrap();
-    half.handle(run(2)).unwrap();
-    half.next_job();
-    half.handle(ToWorker::Interrupt { lease: Lease(1) }).unwrap();
-    half.finished();
-    half.next_job();
-    assert_eq!(half.interrupted(), None);
-    half.handle(ToWorker::Interrupt { lease: Lease(2) }).unwrap();
-    half.handle(ToWorker::Interrupt { lease: Lease(1) }).unwrap();
-    assert_eq!(half.interrupted(), Some(Lease(2)));
+    let mut interrupts = Interrupts::default();
+    assert!(interrupts.begin(Lease(1)));
+    assert!(interrupts.want(Lease(1)), "signalled");
+    interrupts.end();
+    assert!(interrupts.begin(Lease(2)));
+    assert_eq!(interrupts.take(), Signal::Late);
+    assert!(!interrupts.want(Lease(1)), "an old one");
+    assert!(interrupts.want(Lease(2)));
+    assert_eq!(interrupts.take(), Signal::Interrupt);
+    assert_eq!(interrupts.take(), Signal::Foreign, "each is given once");
+    interrupts.end();
+    assert!(!interrupts.want(Lease(2)), "it has ended");
+    assert!(interrupts.begin(Lease(3)));
+}
+
+#[test]
+fn an_interrupt_that_is_faster_than_its_task_keeps_it_from_beginning() {
+    let mut interrupts = Interrupts::default();
+    assert!(!interrupts.want(Lease(4)));
+    assert!(interrupts.begin(Lease(3)));
+    assert_eq!(interrupts.take(), Signal::Foreign);
+    interrupts.end();
+    assert!(!interrupts.begin(Lease(4)));
+    interrupts.end();
+    assert!(interrupts.begin(Lease(5)));
 }
 
 // Segments.

@@ -95,11 +95,12 @@ fn the_same_seed_gives_the_same_history() {
 }
 
 /// What the seeds must contain between them, or they prove nothing.
-const HAPPENINGS: [&str; 34] = [
+const HAPPENINGS: [&str; 35] = [
     "a burst hurried",
     "a closed queue",
     "a full queue",
     "a late hello",
+    "a late signal",
     "a result of a worker that is gone",
     "a result that is not wanted any more",
     "a result under a void lease",

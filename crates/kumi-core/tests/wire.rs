@@ -11,7 +11,7 @@ mod memory;
 use std::fmt::Debug;
 
 use kumi_core::frame::{CHUNK, FRAME_MAX, PART, Wire};
-use kumi_core::{Decoder, FrameError, FromWorker, FunctionId, Lease, Payload, TaskId, ToWorker, WorkerHalf};
+use kumi_core::{Decoder, FrameError, FromWorker, FunctionId, Lease, Payload, TaskId, ToWorker};
 
 use document::golden;
 
@@ -287,25 +287,4 @@ fn the_buffer_does_not_grow_with_the_stream() {
         }
     });
     assert!(peak <= 256 * 1024, "{peak} bytes for short messages");
-}
-
-// Found by fuzzing.
-
-#[test]
-fn an_interrupt_hits_its_own_task_or_nothing() {
-    let mut half = WorkerHalf::default();
-    let (task, function) = (TaskId::from_number(1), FunctionId::from_number(1));
-    for lease in [Lease(1), Lease(2)] {
-        let payload = Payload::default();
-        let run = ToWorker::Run { task, lease, slot: 0, function, short: true, payload };
-        assert_eq!(half.handle(run), Ok(()));
-    }
-    assert!(half.next_job().is_some());
-    assert_eq!(half.handle(ToWorker::Interrupt { lease: Lease(1) }), Ok(()));
-    assert_eq!(half.handle(ToWorker::Interrupt { lease: Lease(2) }), Ok(()));
-    assert_eq!(half.interrupted(), Some(Lease(1)), "another one's does not undo it");
-    assert_eq!(half.handle(ToWorker::Interrupt { lease: Lease(1) }), Ok(()));
-    half.finished();
-    assert!(half.next_job().is_some());
-    assert_eq!(half.interrupted(), None, "an old one does not hit the next");
 }

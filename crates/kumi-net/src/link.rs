@@ -37,8 +37,8 @@ pub(crate) struct Link {
     pub pid: i32,
     pub pidfd: OwnedFd,
     pub data: UnixStream,
-    /// Ends with this link, which tells the worker's watchdog that the host let go.
-    _control: UnixStream,
+    /// For what cannot wait for the main thread. Ends with this link, which tells the worker's watchdog that the host let go.
+    control: UnixStream,
     pub page: Page,
     pub outputs: [Output; 2],
     pub want_write: bool,
@@ -72,6 +72,7 @@ impl Link {
         let (data, its_data) = UnixStream::pair()?;
         let (control, its_control) = UnixStream::pair()?;
         data.set_nonblocking(true)?;
+        control.set_nonblocking(true)?;
         let page = Page::create()?;
         let Spawned { pid, pidfd, stdout, stderr } =
             spawn::spawn(command, its_data.into(), its_control.into(), page.fd())?;
@@ -85,7 +86,7 @@ impl Link {
             pid,
             pidfd,
             data,
-            _control: control,
+            control,
             page,
             outputs,
             want_write: false,
@@ -108,18 +109,25 @@ impl Link {
                 // The brain deals HELD_MAX slots, which the page has.
                 let _ = self.page.offer(*slot, lease.0);
             }
+            ToWorker::Interrupt { .. } => return self.send_past_main_thread(message),
             ToWorker::Welcome { .. }
             | ToWorker::Refuse { .. }
             | ToWorker::Define { .. }
             | ToWorker::Forget { .. }
             | ToWorker::Recall { .. }
-            | ToWorker::Interrupt { .. }
             | ToWorker::Ping
             | ToWorker::Stop { .. }
             | ToWorker::Lend { .. }
             | ToWorker::Returned { .. } => {}
         }
         message.encode(&mut self.out);
+    }
+
+    /// A few bytes that the watchdog reads at once. If the socket is full all the same, the worker is stuck, and killed in the end.
+    fn send_past_main_thread(&self, message: &ToWorker) {
+        let mut frame = Vec::new();
+        message.encode(&mut frame);
+        let _ = send(self.control.as_fd(), &frame);
     }
 
     /// The message that is queued next is `Lend`: the segment's descriptor goes with it.

@@ -322,10 +322,12 @@ impl Pool {
         Some(Loaned::new(self.clone(), loan, Arc::clone(mapping)))
     }
 
-    /// Cancels a task that has not begun. Whether it is cancelled now.
-    pub fn cancel_waiting(&self, task: TaskId) -> bool {
-        self.with(|state, now| state.brain.cancel_waiting(now, task));
-        self.with(|state, _| matches!(state.brain.outcome(task), Some(kumi_core::Outcome::Cancel)))
+    /// Cancels a task wherever it is. Whether it is cancelled now.
+    pub fn cancel(&self, task: TaskId) -> bool {
+        self.with(|state, now| {
+            state.brain.cancel(now, task);
+            matches!(state.brain.outcome(task), Some(kumi_core::Outcome::Cancel))
+        })
     }
 
     /// Cancels every task that has not begun. How many.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use kumi_core::frame::Wire;
 use kumi_core::{
-    Decoder, FromWorker, Job, Lease, Leave, PROTOCOL, Payload, SegmentId, Store, Time, ToWorker, WorkerHalf,
+    Decoder, FromWorker, Interrupts, Job, Lease, Leave, PROTOCOL, Payload, SegmentId, Store, Time, ToWorker, WorkerHalf,
 };
 
 use crate::fds;
@@ -32,6 +32,7 @@ pub struct WorkerEnd {
     data: UnixStream,
     page: Arc<Page>,
     outbox: Arc<Mutex<Outbox>>,
+    interrupts: Arc<Mutex<Interrupts>>,
     watchdog: Watchdog,
     oldest_unsent: Instant,
     frame: Vec<u8>,
@@ -70,14 +71,15 @@ impl WorkerEnd {
         become_subreaper()?;
         let (data, page) = (UnixStream::from(data?), Arc::new(Page::open(page?)?));
         let outbox = Arc::new(Mutex::new(Outbox::new(Arc::clone(&page), data.try_clone()?.into())));
-        // Nothing is said on the control stream yet; that it ends is what matters.
-        let watchdog = Watchdog::start(control?, host, Arc::clone(&outbox), |_| ())?;
+        let interrupts = Arc::default();
+        let watchdog = Watchdog::start(control?, host, Arc::clone(&outbox), listen(Arc::clone(&interrupts)))?;
         let mut end = Self {
             half: WorkerHalf::default(),
             decoder: Decoder::default(),
             data,
             page,
             outbox,
+            interrupts,
             watchdog,
             oldest_unsent: Instant::now(),
             frame: Vec::new(),
@@ -226,6 +228,11 @@ impl WorkerEnd {
         Some((reserved.segment, self.segments.get(&reserved.segment)?))
     }
 
+    /// Which task is to be interrupted. Lock it for one call only.
+    pub fn interrupts(&self) -> &Arc<Mutex<Interrupts>> {
+        &self.interrupts
+    }
+
     /// The task that was taken last is done.
     ///
     /// # Errors
@@ -255,6 +262,30 @@ impl WorkerEnd {
             return self.outbox().flush();
         }
         Ok(())
+    }
+}
+
+/// What the watchdog does with what comes on *control*: the main thread, which calls this, is signalled if its task is to
+/// be interrupted.
+fn listen(interrupts: Arc<Mutex<Interrupts>>) -> impl FnMut(&[u8]) + Send + 'static {
+    // SAFETY: no arguments, cannot fail.
+    let main_thread = unsafe { libc::pthread_self() };
+    let mut decoder = Decoder::<ToWorker>::default();
+    move |bytes| {
+        decoder.feed(bytes);
+        loop {
+            match decoder.next() {
+                Ok(Some(ToWorker::Interrupt { lease })) => {
+                    if interrupts.lock().unwrap_or_else(PoisonError::into_inner).want(lease) {
+                        // SAFETY: the main thread lives as long as its process.
+                        unsafe { libc::pthread_kill(main_thread, libc::SIGINT) };
+                    }
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => return,
+                Err(_) => end_tree(),
+            }
+        }
     }
 }
 

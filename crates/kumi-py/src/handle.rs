@@ -137,7 +137,7 @@ impl Handle {
     fn cancel(&self, py: Python<'_>) -> PyResult<bool> {
         let (id, net) = (self.id, self.pool.get().net());
         check(net)?;
-        Ok(detached(py, || net.cancel_waiting(id)))
+        Ok(detached(py, || net.cancel(id)))
     }
 
     #[pyo3(signature = (inbox=None, /))]

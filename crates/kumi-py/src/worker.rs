@@ -1,13 +1,15 @@
 //! The worker's loop: takes tasks, has Python run them, answers.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use kumi_core::{FunctionId, Job, Leave, Payload};
+use kumi_core::interrupts::Signal;
+use kumi_core::{FunctionId, Interrupts, Job, Lease, Leave, Payload};
 use kumi_net::segments::Borrowed;
 use kumi_net::worker::{Finished, Next, WorkerEnd};
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
@@ -30,6 +32,9 @@ pub struct Worker {
     end: Mutex<WorkerEnd>,
     /// What tasks name. Locked for a look only, never while Python runs.
     definitions: Mutex<BTreeMap<FunctionId, Function>>,
+    interrupts: Arc<Mutex<Interrupts>>,
+    /// Leave when the present task is answered.
+    unfit: AtomicBool,
 }
 
 #[pymethods]
@@ -37,7 +42,8 @@ impl Worker {
     #[new]
     fn new(py: Python<'_>) -> PyResult<Self> {
         let end = WorkerEnd::inherit(python_version(py), host_name())?;
-        Ok(Self { end: Mutex::new(end), definitions: Mutex::default() })
+        let interrupts = Arc::clone(end.interrupts());
+        Ok(Self { end: Mutex::new(end), definitions: Mutex::default(), interrupts, unfit: AtomicBool::new(false) })
     }
 
     #[pyo3(signature = (number, load, /))]
@@ -45,7 +51,22 @@ impl Worker {
         self.loaded(FunctionId::from_number(number), load)
     }
 
-    /// Runs tasks until the host says stop, or the code is stale; returns the reason.
+    fn take_interrupt(&self) -> bool {
+        match lock(&self.interrupts).take() {
+            Signal::Interrupt => true,
+            Signal::Late => false,
+            Signal::Foreign => {
+                self.leave_soon();
+                false
+            }
+        }
+    }
+
+    fn leave_soon(&self) {
+        self.unfit.store(true, Ordering::Relaxed);
+    }
+
+    /// Runs tasks until the host says stop, or this process is not fit for the next one; returns the reason.
     #[pyo3(signature = (execute, /))]
     fn serve(&self, execute: &Bound<'_, PyAny>) -> PyResult<&'static str> {
         let py = execute.py();
@@ -53,6 +74,10 @@ impl Worker {
         let end = &mut *end;
         let (load, run) = (execute.getattr("load")?, execute.getattr("run")?);
         loop {
+            if self.unfit.load(Ordering::Relaxed) {
+                // What is here goes back to the queue, for nothing of it has begun.
+                return Ok("interrupted");
+            }
             match end.take()? {
                 Next::Job(Job::Define { function, payload, .. }, memory) => {
                     self.definitions().insert(function, Function::Pickled(payload, memory));
@@ -65,9 +90,17 @@ impl Worker {
                 Next::Job(Job::Run { lease, slot, function, payload, .. }, memory) => {
                     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                     let clock = Instant::now();
-                    let (success, made) = {
-                        let function = self.loaded(function, &load)?;
-                        call(&run, &function, &payload, memory)?
+                    let (success, made) = match Armed::new(&self.interrupts, lease) {
+                        None => interrupted(),
+                        Some(_armed) => {
+                            let called = self
+                                .loaded(function, &load)
+                                .and_then(|function| call(&run, &function, &payload, memory));
+                            match called {
+                                Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => interrupted(),
+                                called => called?,
+                            }
+                        }
                     };
                     let (payload, segment) = match made {
                         Made::Small(payload) => (payload, None),
@@ -106,7 +139,7 @@ impl Worker {
 
 impl Worker {
     fn definitions(&self) -> MutexGuard<'_, BTreeMap<FunctionId, Function>> {
-        self.definitions.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.definitions)
     }
 
     /// A function or shared value, which is unpickled when it is first needed.
@@ -123,6 +156,32 @@ impl Worker {
         drop(before);
         Ok(function)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// While this lives, an interrupt may hit the task.
+struct Armed<'a>(&'a Mutex<Interrupts>);
+
+impl<'a> Armed<'a> {
+    /// `None`: the interrupt was faster.
+    fn new(interrupts: &'a Mutex<Interrupts>, lease: Lease) -> Option<Self> {
+        let armed = Self(interrupts);
+        lock(interrupts).begin(lease).then_some(armed)
+    }
+}
+
+impl Drop for Armed<'_> {
+    fn drop(&mut self) {
+        lock(self.0).end();
+    }
+}
+
+/// The answer of a task that the host has resolved already, since it wants it interrupted.
+fn interrupted<'py>() -> (bool, Made<'py>) {
+    (false, Made::Small(Payload::default()))
 }
 
 fn call<'py>(

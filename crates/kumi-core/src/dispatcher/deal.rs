@@ -354,8 +354,17 @@ impl Dispatcher {
             worker.held_nanos = worker.held_nanos.saturating_add(more);
         }
         self.actions.push_back(Action::Send { worker: id, message: ToWorker::Interrupt { lease } });
+        self.timers.set(now.after(self.policy.kill / 2), Timer::Again(id, lease));
         self.timers.set(now.after(self.policy.kill), Timer::Kill(id, lease));
         self.recall_all(id);
+    }
+
+    /// The first one may have been swallowed: by an `except` that is too wide, or by a destructor.
+    pub(super) fn interrupt_again(&mut self, id: WorkerId, lease: Lease) {
+        let holder = self.workers.get_mut(id).filter(|worker| worker.stage != Stage::Killed);
+        if holder.is_some_and(|worker| worker.held(lease).is_some()) {
+            self.actions.push_back(Action::Send { worker: id, message: ToWorker::Interrupt { lease } });
+        }
     }
 
     /// A worker may have got stuck in what was thought a short task.

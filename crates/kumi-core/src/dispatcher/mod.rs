@@ -278,6 +278,7 @@ impl Dispatcher {
             Timer::Stall(worker) => self.stall_due(now, worker),
             Timer::Silence(worker) => self.silence_due(now, worker),
             Timer::Kill(worker, lease) => self.kill_due(worker, lease),
+            Timer::Again(worker, lease) => self.interrupt_again(worker, lease),
             Timer::Launch(launch) => self.launch_due(now, launch),
             // `handle` deals and scales after each event anyway.
             Timer::Deal | Timer::Scale => {}

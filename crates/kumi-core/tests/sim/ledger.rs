@@ -244,7 +244,7 @@ impl Ledger {
             ToWorker::Recall { lease } => self.asked_back(worker, *lease),
             ToWorker::Interrupt { lease } => {
                 if let Some(held) = self.held(worker, *lease) {
-                    held.interrupted = Some(now);
+                    held.interrupted.get_or_insert(now);
                     let task = held.task;
                     self.saw("a task interrupted");
                     rule!(!self.open.contains(&task), "task {task} is interrupted, though its result is wanted");

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kumi_core::frame::Wire;
+use kumi_core::interrupts::Signal;
 use kumi_core::{
-    Begun, Decoder, FromWorker, FunctionId, Job, LaunchId, Lease, Link, LoanId, SegmentId, Store, Time, ToWorker,
-    WorkerHalf, WorkerId,
+    Begun, Decoder, FromWorker, FunctionId, Interrupts, Job, LaunchId, Lease, Link, LoanId, SegmentId, Store, Time,
+    ToWorker, WorkerHalf, WorkerId,
 };
 
 use super::ledger::{Check, rule};
@@ -27,6 +28,7 @@ pub struct Process {
     /// Its name on the host, once it has joined.
     pub worker: Option<WorkerId>,
     pub half: WorkerHalf,
+    interrupts: Interrupts,
     pub from_host: Decoder<ToWorker>,
     pub to_host: Decoder<FromWorker>,
     functions: BTreeSet<FunctionId>,
@@ -81,6 +83,7 @@ impl Process {
             alive: true,
             worker: None,
             half: WorkerHalf::default(),
+            interrupts: Interrupts::default(),
             from_host: Decoder::default(),
             to_host: Decoder::default(),
             functions: BTreeSet::new(),
@@ -139,35 +142,47 @@ impl World {
         }
         // In two pieces, as a socket may give them.
         let (head, tail) = bytes.split_at(bytes.len() / 3);
+        let mut signal = false;
         for piece in [head, tail] {
             let process = &mut self.processes[id];
             process.from_host.feed(piece);
             while let Some(message) = process.from_host.next().map_err(|error| error.to_string())? {
-                if process.half.handle(message).is_err() {
+                if let ToWorker::Interrupt { lease } = &message {
+                    signal |= process.interrupts.want(*lease);
+                } else if process.half.handle(message).is_err() {
                     self.die(id);
                     return Ok(());
                 }
             }
         }
+        if signal {
+            let delay = self.rng.span(MICRO, MILLI);
+            self.post(delay, Letter::Signal { process: id });
+        }
         while let Some(answer) = self.processes[id].half.answer() {
             self.send_up(id, &[answer]);
         }
         self.take_back(id)?;
-        self.heed_interrupt(id)?;
         self.work(id)
     }
 
-    fn heed_interrupt(&mut self, id: usize) -> Check {
-        let Some(lease) = self.processes[id].half.interrupted() else {
-            return Ok(());
-        };
-        let running = self.processes[id].running.as_mut().filter(|running| running.lease == lease);
-        rule!(running.is_some(), "process {id} is interrupted in {lease:?}, which it does not run");
-        let Some(running) = running.filter(|running| !running.interrupted) else {
-            return Ok(());
+    /// The main thread finds the signal, which may come after the task that it was for.
+    pub(super) fn signalled(&mut self, id: usize) -> Check {
+        let process = &mut self.processes[id];
+        match process.interrupts.take() {
+            Signal::Interrupt => {}
+            Signal::Late => {
+                self.ledger.saw("a late signal");
+                return Ok(());
+            }
+            Signal::Foreign => return Ok(()),
+        }
+        let Some(running) = process.running.as_mut() else {
+            return Err(format!("process {id} is interrupted, but runs nothing"));
         };
         running.interrupted = true;
         let (task, lease) = (running.task, running.lease);
+        rule!(!self.ledger.open.contains(&task), "task {task} is interrupted, though its result is wanted");
         if !self.ledger.tasks[task].spec.deaf {
             self.post(100 * MICRO, Letter::Done { process: id, lease });
         }
@@ -219,6 +234,7 @@ impl World {
         process.begun += 1;
         let most = self.ledger.policy.tasks_max;
         rule!(most.is_none_or(|most| process.begun <= most), "process {id} runs more than {most:?} tasks");
+        rule!(process.interrupts.begin(lease), "process {id} is interrupted in {lease:?}, which had not begun");
         process.running = Some(Running { task, lease, slot, since: self.now, interrupted: false });
         let held = process.worker.map(|worker| Spot::Held(worker, lease));
         let local = process.link == Link::Local;
@@ -262,6 +278,7 @@ impl World {
         process.running = None;
         process.turn(running.slot, lease, Slot::Started, Slot::Finished);
         process.half.finished();
+        process.interrupts.end();
         process.composed.push(FromWorker::Finished {
             lease,
             success: !running.interrupted && !self.ledger.tasks[running.task].spec.raises,
@@ -362,6 +379,11 @@ impl World {
 
     pub(super) fn send_down(&mut self, id: usize, message: &ToWorker) {
         let bytes = self.encode(self.processes[id].link, std::slice::from_ref(message));
+        if matches!(message, ToWorker::Interrupt { .. }) && self.processes[id].link == Link::Local {
+            // On a line of its own: it overtakes, and is overtaken.
+            let delay = self.rng.span(MICRO, 40 * MICRO);
+            return self.post(delay, Letter::Down { process: id, bytes });
+        }
         let at = self.arrival(id, self.processes[id].lines.down);
         self.processes[id].lines.down = at;
         self.post_at(at, Letter::Down { process: id, bytes });

@@ -48,6 +48,10 @@ pub enum Letter {
     Flush {
         process: usize,
     },
+    /// Its main thread finds that it was signalled.
+    Signal {
+        process: usize,
+    },
     Beat {
         process: usize,
     },
@@ -221,6 +225,7 @@ impl World {
                 self.flush_due(process);
                 Ok(())
             }
+            Letter::Signal { process } => self.signalled(process),
             Letter::Beat { process } => {
                 self.beat(process);
                 Ok(())
