@@ -95,7 +95,7 @@ def is_by_name(function: Callable[..., Any]) -> bool:
 )
 def test_calls_come_back(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     copy = serial.loads_call(serial.dumps_call(args, kwargs))
-    assert copy == (args, kwargs)
+    assert copy == (args, kwargs, None)
     assert [type(value) for value in copy[0]] == [type(value) for value in args]
 
 
@@ -120,7 +120,7 @@ def test_subclasses_of_plain_types_keep_their_type() -> None:
     class Name(str):
         __slots__ = ()
 
-    (copy,), _ = serial.loads_call(serial.dumps_call((Name("a"),), {}))
+    (copy,), _, _ = serial.loads_call(serial.dumps_call((Name("a"),), {}))
     assert type(copy) is Name
 
 
@@ -304,7 +304,7 @@ def test_a_worker_follows_the_host_to_a_path_of_later(tmp_path: Path, monkeypatc
     del sys.modules["kumi_test_late"]
     sys.path[:] = before
     monkeypatch.setattr(serial, "_follows_host", True)
-    (items,), _ = serial.loads_call(payload)
+    (items,), _, _ = serial.loads_call(payload)
     assert type(items[0]).__module__ == "kumi_test_late"
     assert sys.path[0] == str(tmp_path)
 

@@ -28,6 +28,7 @@ impl Make for ToWorker {
                 lease: Lease(number(input)?),
                 slot: input.arbitrary()?,
                 function,
+                attempt: input.arbitrary()?,
                 short: input.arbitrary()?,
                 payload: payload(input)?,
             },
@@ -45,7 +46,7 @@ impl Make for ToWorker {
 
 impl Make for FromWorker {
     fn make(input: &mut Unstructured) -> Result<Self> {
-        Ok(match input.int_in_range(0..=5)? {
+        Ok(match input.int_in_range(0..=6)? {
             0 => FromWorker::Hello {
                 version: input.arbitrary()?,
                 python: input.arbitrary()?,
@@ -62,6 +63,7 @@ impl Make for FromWorker {
             2 => FromWorker::Recalled { lease: Lease(number(input)?), back: input.arbitrary()? },
             3 => FromWorker::Heartbeat,
             4 => FromWorker::Lend { segment: SegmentId::from_number(number(input)?), bytes: input.arbitrary()? },
+            5 => FromWorker::Report { lease: Lease(number(input)?), payload: payload(input)? },
             _ => FromWorker::Returned { segment: SegmentId::from_number(number(input)?), forked: input.arbitrary()? },
         })
     }

@@ -23,6 +23,7 @@ from kumi.errors import (
     TaskCancelled,
     TaskTimeout,
 )
+from kumi.inside import TaskInfo, report, task_info
 from kumi.launchers import Local, Sequential
 from kumi.map import Map
 from kumi.serializers import register_serializer
@@ -48,15 +49,18 @@ __all__ = [
     "Summary",
     "Task",
     "TaskCancelled",
+    "TaskInfo",
     "TaskTimeout",
     "as_completed",
     "daemons",
     "default",
     "map",
     "register_serializer",
+    "report",
     "run",
     "share",
     "submit",
+    "task_info",
     "try_submit",
     "wait",
     "with_options",

@@ -104,6 +104,12 @@ class Handle:
 
         None if done already.
         """
+    def last_report(self) -> tuple[int, bytes] | None:
+        """What the task reported last, pickled, and how often it has."""
+    def next_report(self, seen: int, /) -> tuple[int, bytes] | None:
+        """Waits until the task has reported more often than this. None when it is done and has not."""
+    def watch_report(self, seen: int, inbox: Inbox, /) -> int | None:
+        """Asks to be told when the task has reported more often than this, or is done. None if so already."""
     def facts(self) -> Facts | None:
         """Everything the core knows about a finished task. None until done."""
 
@@ -266,6 +272,8 @@ class Pool:
         """Takes in a pickled function. Raises ValueError if it names a shared value of another pool."""
     def share(self, stored: Stored, uses: list[Function], label: str, /) -> Function:
         """Takes in a shared value, and those that it names itself. Forgotten like a function."""
+    def report_job(self, id: int, payload: bytes, /) -> None:
+        """In-process pools only: what a task begun by `next_job` says of itself. Raises ValueError if it is long."""
     def next_job(self) -> tuple[int, bytes, bytes] | None:
         """In-process pools only: begins the oldest waiting task. Its id, its pickled function, its arguments."""
     def finish_job(self, id: int, success: bool, payload: bytes | Parcel, started: float, seconds: float, /) -> None:
@@ -347,6 +355,15 @@ class Executor(Protocol):
         """Calls `function`: (True, pickled value) or (False, pickled error). Never raises."""
     def is_stale(self) -> bool:
         """Whether code that was imported has been edited since. Asked when messages have come."""
+
+def running() -> tuple[int, int, str, dict[str, Any]] | None:
+    """The task that this worker runs: its id, its attempt, the worker's name, and notes that last as long as it does.
+
+    None in a process that is no worker, between tasks, and in a child that a task forked.
+    """
+
+def report(payload: bytes, /) -> None:
+    """What the task that this worker runs says of itself. Never waits. Raises ValueError if it is long."""
 
 def decide(
     *,

@@ -280,10 +280,12 @@ class Controller(Submitter, Executor):
         wait: bool,
         kept: bool = False,
     ) -> Task[Any] | None:
-        return self._hand_in(function, self._dump(function, args, kwargs), options, wait, kept)
+        return self._hand_in(function, self._dump(function, args, kwargs, options), options, wait, kept)
 
-    def _dump(self, function: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | serial.Parcel:
-        payload = serial.dumps_call(args, kwargs, function.call)
+    def _dump(
+        self, function: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
+    ) -> bytes | serial.Parcel:
+        payload = serial.dumps_call(args, kwargs, function.call, options.carried())
         if type(payload) is not bytes:
             cast("Functions", self._functions).tell(cast("serial.Parcel", payload))
         return payload
@@ -313,7 +315,7 @@ class Controller(Submitter, Executor):
         """One coroutine of a loop at a time pickles its call and waits: they stay in order, and few calls are kept."""
         pool, waiting = self._live_pool(), loops.here()
         async with waiting.turns(self):
-            payload = self._dump(function, args, kwargs)
+            payload = self._dump(function, args, kwargs, options)
             while (task := self._hand_in(function, payload, options, wait=False, kept=False)) is None:
                 await waiting.wait(partial(pool.watch_room, payload), forget=pool.forget)
             return task

@@ -3,7 +3,7 @@
 import math
 import operator
 from dataclasses import dataclass, replace
-from typing import overload
+from typing import Any, overload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,10 @@ class Options:
             controller=other.controller if self.controller is None else self.controller,
             crashes_max=other.crashes_max if self.crashes_max is None else self.crashes_max,
         )
+
+    def carried(self) -> dict[str, Any] | None:
+        """What a task submitted with them takes along besides its arguments; None: nothing."""
+        return None if self.name is None else {"name": self.name}
 
     def numbered(self, number: int) -> "Options":
         """The options of one element of a map."""

@@ -66,22 +66,28 @@ class Parcel:
         self.uses: list[Function] = []
 
 
-def dumps_call(args: "tuple[Any, ...]", kwargs: "dict[str, Any]", function: object = None) -> bytes | Parcel:
+def dumps_call(
+    args: "tuple[Any, ...]",
+    kwargs: "dict[str, Any]",
+    function: object = None,
+    carried: "dict[str, Any] | None" = None,
+) -> bytes | Parcel:
     """Pickles the arguments of one call.
 
     Args:
         args: The positional arguments.
         kwargs: The keyword arguments.
         function: What will be called, for the text of an error.
+        carried: What the task has besides them, of plain values, for `current.carry`; None: nothing.
 
     Raises:
         SerializationError: If an argument cannot be pickled; it names the part.
 
     Example:
         >>> loads_call(dumps_call((1, 2), {"scale": 3}))
-        ((1, 2), {'scale': 3})
+        ((1, 2), {'scale': 3}, None)
     """
-    call = [args, kwargs] if kwargs else args
+    call = args if not kwargs and carried is None else [args, kwargs, carried]
     if _are_plain(args) and (not kwargs or _are_plain(kwargs.values())):
         payload = _dumps(call, 5)
         return payload if len(payload) < LARGE else Parcel([payload])
@@ -93,8 +99,10 @@ def dumps_call(args: "tuple[Any, ...]", kwargs: "dict[str, Any]", function: obje
         raise _refusal(f"of {label(function)!r} cannot be sent to a worker", parts, error) from error
 
 
-def loads_call(payload: bytes, memory: "Memory | None" = None) -> "tuple[tuple[Any, ...], dict[str, Any]]":
-    """Unpickles the arguments of one call.
+def loads_call(
+    payload: bytes, memory: "Memory | None" = None
+) -> "tuple[tuple[Any, ...], dict[str, Any], dict[str, Any] | None]":
+    """Unpickles the arguments of one call, and what it carries besides.
 
     Args:
         payload: What `dumps_call` returned, or the core made of it.
@@ -105,13 +113,13 @@ def loads_call(payload: bytes, memory: "Memory | None" = None) -> "tuple[tuple[A
     """
     call = loads(payload, memory)
     if type(call) is tuple:
-        return call, {}
-    args, kwargs = call
-    return args, kwargs
+        return call, {}, None
+    args, kwargs, carried = call
+    return args, kwargs, carried
 
 
-def dumps(value: object) -> bytes | Parcel:
-    """Pickles what a task returned.
+def dumps(value: object, what: str = "result") -> bytes | Parcel:
+    """Pickles what a task returned, or says otherwise.
 
     Raises:
         SerializationError: If it cannot be pickled; it names the part.
@@ -126,7 +134,7 @@ def dumps(value: object) -> bytes | Parcel:
     try:
         return _dump(value)
     except Exception as error:
-        raise _refusal("of the task cannot be sent back", [("the result", "result", value)], error) from error
+        raise _refusal("of the task cannot be sent back", [(f"the {what}", what, value)], error) from error
 
 
 def loads(payload: bytes, memory: "Memory | None" = None) -> "Any":

@@ -13,7 +13,7 @@ from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast
 
-from kumi import loops, serial
+from kumi import loops, reports, serial
 from kumi._core import CANCEL, ERROR, LAUNCH, SUCCESS, TIMEOUT, Certificate, Facts, Handle
 from kumi.deliver import deliverer
 from kumi.errors import (
@@ -135,6 +135,25 @@ class Task(Handle, Future[T]):
         facts = self.facts()
         return None if facts is None else Record._of(self, facts)
 
+    @property
+    def report(self) -> Any:
+        """What the task reported last by `kumi.report`, or None. It stays when the task is done.
+
+        Raises:
+            SerializationError: If this process cannot unpickle it.
+        """
+        news = self.last_report()
+        return None if news is None else reports.loads(news[1])
+
+    def reports(self) -> "reports.Reports":
+        """What the task reports, as it comes, until the task is done: for `for`, which waits, and for `async for`.
+
+        Example:
+            >>> for share_done in task.reports():
+            ...     print(share_done)
+        """
+        return reports.Reports(self)
+
     def __await__(self) -> Generator[Any, None, T]:
         """Waits without blocking the event loop. Cancelling the awaiter cancels the task; see `result` for errors."""
         if not self.done():
@@ -251,6 +270,7 @@ class Record(Generic[T]):
         worker: The worker's name, `<controller>-<number>`; None if it never started.
         host: The machine the worker ran on.
         pid: The worker's process id.
+        report: What it reported last; None if it reported nothing.
         attempts: How often a worker ran it: to its end, or to the worker's death.
         controller: The controller's name.
         certificate: How the last worker that died of it died; None if none did.
@@ -270,6 +290,7 @@ class Record(Generic[T]):
     worker: str | None
     host: str | None
     pid: int | None
+    report: Any
     attempts: int
     controller: str
     certificate: Certificate | None
@@ -300,10 +321,18 @@ class Record(Generic[T]):
             worker=facts.worker,
             host=facts.host,
             pid=facts.pid,
+            report=_report(task),
             attempts=facts.attempts,
             controller=task.pool.name,
             certificate=facts.certificate,
         )
+
+
+def _report(task: Task[Any]) -> Any:
+    try:
+        return task.report
+    except SerializationError as error:  # the record tells the rest all the same
+        return error
 
 
 def _refuse_to_be_set() -> NoReturn:

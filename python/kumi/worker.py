@@ -12,7 +12,7 @@ import sys
 from functools import partial
 from types import CoroutineType
 
-from kumi import serial
+from kumi import current, serial
 from kumi.errors import SerializationError
 from kumi.modules import Edits
 
@@ -69,7 +69,9 @@ class Executor:
             True and the pickled result, or False and the pickled error.
         """
         try:
-            args, kwargs = _load_call(payload, memory)
+            args, kwargs, carried = _load_call(payload, memory)
+            if carried is not None:
+                current.carry(carried)
             value = function(*args, **kwargs)
             if type(value) is CoroutineType:
                 value = _run_coroutine(value)
@@ -130,7 +132,9 @@ def _is_import(frame: "FrameType | None") -> bool:
     return False
 
 
-def _load_call(payload: bytes, memory: "Memory | None") -> "tuple[tuple[Any, ...], dict[str, Any]]":
+def _load_call(
+    payload: bytes, memory: "Memory | None"
+) -> "tuple[tuple[Any, ...], dict[str, Any], dict[str, Any] | None]":
     try:
         return serial.loads_call(payload, memory)
     except BaseException as error:

@@ -280,11 +280,12 @@ impl Wire for ToWorker {
             ToWorker::Forget { function } => {
                 frame(out, 4, |out| out.extend_from_slice(&function.number().to_le_bytes()));
             }
-            ToWorker::Run { task, lease, slot, function, short, payload } => frames(out, 5, payload, |out| {
+            ToWorker::Run { task, lease, slot, function, attempt, short, payload } => frames(out, 5, payload, |out| {
                 out.extend_from_slice(&task.number().to_le_bytes());
                 out.extend_from_slice(&lease.0.to_le_bytes());
                 out.extend_from_slice(&slot.to_le_bytes());
                 out.extend_from_slice(&function.number().to_le_bytes());
+                out.extend_from_slice(&attempt.to_le_bytes());
                 out.push(u8::from(*short));
             }),
             ToWorker::Recall { lease } => frame(out, 6, |out| out.extend_from_slice(&lease.0.to_le_bytes())),
@@ -313,6 +314,7 @@ impl Wire for ToWorker {
                 lease: Lease(body.u64()?),
                 slot: body.u16()?,
                 function: FunctionId::from_number(body.u64()?),
+                attempt: body.u32()?,
                 short: body.bool()?,
                 payload: body.payload()?,
             },
@@ -364,6 +366,9 @@ impl Wire for FromWorker {
                 out.push(u8::from(*back));
             }),
             FromWorker::Heartbeat => frame(out, 132, |_| ()),
+            FromWorker::Report { lease, payload } => {
+                frames(out, 133, payload, |out| out.extend_from_slice(&lease.0.to_le_bytes()));
+            }
             FromWorker::Lend { segment, bytes } => frame(out, 160, |out| {
                 out.extend_from_slice(&segment.number().to_le_bytes());
                 out.extend_from_slice(&bytes.to_le_bytes());
@@ -392,6 +397,7 @@ impl Wire for FromWorker {
             },
             131 => FromWorker::Recalled { lease: Lease(body.u64()?), back: body.bool()? },
             132 => FromWorker::Heartbeat,
+            133 => FromWorker::Report { lease: Lease(body.u64()?), payload: body.payload()? },
             160 => FromWorker::Lend { segment: SegmentId::from_number(body.u64()?), bytes: body.u64()? },
             161 => FromWorker::Returned { segment: SegmentId::from_number(body.u64()?), forked: body.bool()? },
             kind => return Err(FrameError::UnknownKind(kind)),
@@ -400,7 +406,7 @@ impl Wire for FromWorker {
 
     fn payload_mut(&mut self) -> Option<&mut Payload> {
         match self {
-            FromWorker::Finished { payload, .. } => Some(payload),
+            FromWorker::Finished { payload, .. } | FromWorker::Report { payload, .. } => Some(payload),
             FromWorker::Hello { .. }
             | FromWorker::Recalled { .. }
             | FromWorker::Heartbeat

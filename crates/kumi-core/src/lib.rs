@@ -36,7 +36,7 @@ pub use ids::{FunctionId, LaunchId, Lease, LoanId, SegmentId, TaskId, Time, Work
 pub use interrupts::Interrupts;
 pub use message::{FromWorker, Leave, Payload, ToWorker};
 pub use segments::{Reserved, Store};
-pub use task::{Certificate, Large, Limit, NewTask, Outcome, TaskView};
+pub use task::{Certificate, Large, Limit, NewTask, Outcome, REPORT_MAX, Report, TaskView};
 pub use worker::{Face, HELD_MAX, Job, Link, WorkerHalf};
 
 /// Version of the wire protocol (`docs/protocol.md`). Host and worker must speak the same one.

@@ -42,6 +42,8 @@ pub enum ToWorker {
         slot: u16,
         /// What to call.
         function: FunctionId,
+        /// The how many-th time a worker is to run it, from 1 on.
+        attempt: u32,
         /// Known to take less than a millisecond: earlier results need not be written out first.
         short: bool,
         /// Pickled arguments.
@@ -105,6 +107,13 @@ pub enum FromWorker {
         /// How long it ran, in nanoseconds.
         nanoseconds: u64,
         /// Pickled value or error.
+        payload: Payload,
+    },
+    /// What the running task says of itself.
+    Report {
+        /// As dealt.
+        lease: Lease,
+        /// Pickled value.
         payload: Payload,
     },
     /// Answer to [`ToWorker::Recall`].

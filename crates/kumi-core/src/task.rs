@@ -143,8 +143,18 @@ pub(crate) struct Task {
     pub wanted: bool,
     /// Somebody waits to be told that it is done.
     pub watched: bool,
+    pub report: Option<Box<Report>>,
     pub limits: Option<Box<Limits>>,
     pub certificate: Option<Arc<Certificate>>,
+}
+
+/// What a task said of itself last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Counts the task's reports, from 1 on.
+    pub number: u64,
+    /// Pickled value.
+    pub payload: Payload,
 }
 
 /// The limits of the few tasks that have some.
@@ -195,12 +205,24 @@ impl Task {
         self.limits.as_ref().and_then(|limits| limits.deadline)
     }
 
+    /// What is kept of it when it is done, until nobody wants it any more.
+    pub fn result_bytes(&self) -> u64 {
+        let report = self.report.as_ref().map_or(0, |report| report.payload.len() as u64);
+        match &self.place {
+            Place::Done(done) => done.bytes() + report,
+            Place::Waiting | Place::Held(_) | Place::Here => 0,
+        }
+    }
+
     /// What it counts for against the queue's bound.
     pub fn bytes(&self) -> u64 {
         let large = self.large.as_ref().and_then(|large| large.segment).map_or(0, |(_, bytes)| bytes);
         self.payload.len() as u64 + large + TASK_BYTES
     }
 }
+
+/// Longest report: it is for what a person or a progress bar reads, and goes out beside results, never instead of one.
+pub const REPORT_MAX: usize = 1 << 15;
 
 /// What a task costs beside its payload: this note, its place in the queue and its handle in Python.
 pub const TASK_BYTES: u64 = 400;

@@ -168,6 +168,8 @@ pub enum Job {
         slot: u16,
         /// What to call.
         function: FunctionId,
+        /// The how many-th time a worker is to run it, from 1 on.
+        attempt: u32,
         /// Known to take less than a millisecond.
         short: bool,
         /// Pickled arguments.
@@ -188,12 +190,12 @@ impl WorkerHalf {
                 self.jobs.push_back(Job::Define { function, payload, lent });
             }
             ToWorker::Forget { function } => self.jobs.push_back(Job::Forget { function }),
-            ToWorker::Run { task, lease, slot, function, short, payload } => {
+            ToWorker::Run { task, lease, slot, function, attempt, short, payload } => {
                 let lent = self.lent.take();
                 // Leases grow: an old one is a repetition.
                 if lease > self.newest {
                     self.newest = lease;
-                    self.jobs.push_back(Job::Run { task, lease, slot, function, short, payload, lent });
+                    self.jobs.push_back(Job::Run { task, lease, slot, function, attempt, short, payload, lent });
                 }
             }
             ToWorker::Recall { lease } => self.recall(lease),

@@ -95,12 +95,14 @@ fn the_same_seed_gives_the_same_history() {
 }
 
 /// What the seeds must contain between them, or they prove nothing.
-const HAPPENINGS: [&str; 35] = [
+const HAPPENINGS: [&str; 37] = [
     "a burst hurried",
     "a closed queue",
     "a full queue",
     "a late hello",
     "a late signal",
+    "a report",
+    "a report that does not count",
     "a result of a worker that is gone",
     "a result that is not wanted any more",
     "a result under a void lease",

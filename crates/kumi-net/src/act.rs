@@ -39,6 +39,10 @@ impl Shared {
                 }
                 Action::Unmap { loan } => drop(state.loans.remove(&loan)),
                 Action::TooManyResults { bytes } => self.warn_of_results(bytes),
+                Action::Reported { task } => {
+                    state.tell_followers(task);
+                    self.poke(state, Wants::Task(task));
+                }
                 Action::Resolved { task } => {
                     state.tell_watchers(task);
                     self.poke(state, Wants::Task(task));

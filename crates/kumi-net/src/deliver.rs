@@ -12,7 +12,7 @@ const OUTPUT_MAX: usize = 1 << 20;
 /// One piece of news.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// The task that was watched with this token is done.
+    /// What was watched with this token has happened: a task is done, or has reported.
     Resolved(u64),
     /// A worker wrote something.
     Output {

@@ -3,7 +3,7 @@
 //! A loop never reads workers' sockets: it must not be held up, and it has other things to do. Whoever reads them puts what
 //! has come true into the inbox. The bell rings only for the first of many, so the loop wakes once for a whole batch.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -126,6 +126,19 @@ impl State {
         Some(token)
     }
 
+    /// Has somebody told when the task has reported more often than this, or is done: the token that will come, once.
+    /// `None`: so it is.
+    pub fn follow(&mut self, now: Time, task: TaskId, seen: u64, address: Address) -> Option<u64> {
+        self.brain.hurry(now);
+        let news = self.brain.report(task).is_some_and(|report| report.number > seen);
+        if news || !self.brain.watch(task) {
+            return None;
+        }
+        let token = NEXT_TOKEN.fetch_add(1, Ordering::Relaxed);
+        self.followers.insert((task, token), address);
+        Some(token)
+    }
+
     /// Has an event loop told when this has come true: the token that will come, once. `None`: it is true.
     pub fn wait_in_loop(&mut self, now: Time, until: Until, inbox: &Arc<Inbox>) -> Option<u64> {
         self.brain.hurry(now);
@@ -144,11 +157,13 @@ impl State {
 
     /// The task is done.
     pub(crate) fn tell_watchers(&mut self, task: TaskId) {
-        while let Some((&key, _)) = self.watchers.range((task, 0)..=(task, u64::MAX)).next() {
-            if let Some(address) = self.watchers.remove(&key) {
-                address.tell(key.1);
-            }
-        }
+        tell_all(&mut self.watchers, task);
+        tell_all(&mut self.followers, task);
+    }
+
+    /// The task has reported.
+    pub(crate) fn tell_followers(&mut self, task: TaskId) {
+        tell_all(&mut self.followers, task);
     }
 
     /// Something has changed that event loops may wait for.
@@ -163,6 +178,14 @@ impl State {
         self.vigils.retain(|vigil| vigil.inbox.strong_count() > 0);
         for vigil in come {
             Address::Loop(vigil.inbox).tell(vigil.token);
+        }
+    }
+}
+
+fn tell_all(addresses: &mut BTreeMap<(TaskId, u64), Address>, task: TaskId) {
+    while let Some((&key, _)) = addresses.range((task, 0)..=(task, u64::MAX)).next() {
+        if let Some(address) = addresses.remove(&key) {
+            address.tell(key.1);
         }
     }
 }

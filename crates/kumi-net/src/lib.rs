@@ -3,7 +3,7 @@
 //! May not know: Python. Decides nothing: every rule is in `kumi-core`.
 //! - Host: [`pool`] (the brain behind its lock), `act` (carrying out what it wants), `hear` (what workers say),
 //!   [`wait`] (threads that wait, the baton), [`inbox`] (event loops that wait), `release` (what nobody holds), `io` (the I/O thread), `link` (one worker), [`spawn`], [`process`] (death and burial), [`deliver`] (news for Python), [`fork`].
-//! - Worker: [`worker`], [`outbox`], [`watchdog`].
+//! - Worker: [`worker`], [`outbox`], [`reports`] (what tasks say while they run), [`watchdog`].
 //! - Both: [`page`] (the memory they share), [`segments`] (large buffers), `fds` (descriptors on sockets).
 
 mod act;
@@ -20,6 +20,7 @@ pub mod page;
 pub mod pool;
 pub mod process;
 mod release;
+pub mod reports;
 pub mod segments;
 pub mod spawn;
 mod sys;

@@ -73,6 +73,15 @@ impl Outbox {
         &self.returns
     }
 
+    /// Puts a frame in, if there is room for it. Never waits.
+    pub(crate) fn try_push(&mut self, frame: &[u8]) -> bool {
+        let fits = frame.len() <= OUTBOX_BYTES - self.composed;
+        if fits {
+            self.compose(frame);
+        }
+        fits
+    }
+
     fn compose(&mut self, frame: &[u8]) {
         let room = self.page.region().iter().skip(self.composed);
         for (place, byte) in room.zip(frame) {

@@ -114,6 +114,8 @@ pub struct State {
     pub(crate) seats: Seats,
     /// Whom to tell, and by which token, when a task is done.
     pub(crate) watchers: BTreeMap<(TaskId, u64), Address>,
+    /// The same, when it has reported, or is done.
+    pub(crate) followers: BTreeMap<(TaskId, u64), Address>,
     /// Event loops that wait for something else.
     pub(crate) vigils: Vec<Vigil>,
     /// When the alarm rings.
@@ -184,6 +186,7 @@ impl Pool {
                 garbage: Vec::new(),
                 seats: Seats::default(),
                 watchers: BTreeMap::new(),
+                followers: BTreeMap::new(),
                 vigils: Vec::new(),
                 armed: None,
                 dirty: Vec::new(),

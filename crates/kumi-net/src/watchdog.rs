@@ -6,7 +6,7 @@
 //! Given up: a parent-death signal, which fires when the spawning *thread* ends; end of file alone, which a forked child of the host hides.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::{Arc, Mutex, TryLockError};
@@ -17,10 +17,11 @@ use libc::POLLIN;
 
 use crate::outbox::Outbox;
 use crate::process;
+use crate::reports::Reporter;
 use crate::sys::{check, own, pidfd_open, poll, watch, with_signals_blocked};
 
 /// When to look again if the main thread has the outbox just as it ought to be flushed. Arbitrary; it happens rarely.
-const AGAIN: Duration = Duration::from_millis(1);
+pub(crate) const AGAIN: Duration = Duration::from_millis(1);
 
 /// The main thread's handle. The thread itself lives as long as the process.
 #[derive(Debug)]
@@ -40,6 +41,7 @@ impl Watchdog {
         control: OwnedFd,
         host: OwnedFd,
         outbox: Arc<Mutex<Outbox>>,
+        reporter: Arc<Reporter>,
         on_control: impl FnMut(&[u8]) + Send + 'static,
     ) -> io::Result<Watchdog> {
         let timer = Arc::new(new_timer()?);
@@ -48,7 +50,8 @@ impl Watchdog {
             outbox.returns().tell_by(Arc::clone(&timer));
             outbox.socket().try_clone_to_owned()?
         };
-        let guard = Guard { control, host, timer: Arc::clone(&timer), data, outbox, on_control, clogged: false };
+        let guard =
+            Guard { control, host, timer: Arc::clone(&timer), data, outbox, reporter, on_control, clogged: false };
         let thread = thread::Builder::new().name("kumi-watchdog".into());
         with_signals_blocked(|| thread.spawn(move || guard.run()))??;
         Ok(Watchdog { timer })
@@ -88,6 +91,7 @@ struct Guard<F> {
     timer: Arc<OwnedFd>,
     data: OwnedFd,
     outbox: Arc<Mutex<Outbox>>,
+    reporter: Arc<Reporter>,
     on_control: F,
     /// A flush is due, but the data socket was full.
     clogged: bool,
@@ -103,26 +107,33 @@ impl<F: FnMut(&[u8])> Guard<F> {
     fn watch(&mut self) -> io::Result<()> {
         let mut piece = vec![0; 64 * 1024];
         loop {
-            let [host, control, timer, data] = self.wait()?;
+            let [host, control, timer, data, reports] = self.wait()?;
             if host || (control && !self.receive(&mut piece)) {
                 return Ok(());
             }
             if timer {
-                self.silence_timer();
+                silence(self.timer.as_fd());
             }
-            if timer || data {
+            if reports {
+                silence(self.reporter.timer());
+            }
+            if timer || data || reports {
                 self.flush()?;
+            }
+            if reports || (data && !self.clogged) {
+                self.reporter.send_due(self.clogged)?;
             }
         }
     }
 
-    /// Which of host, control, timer and data socket have something to say.
-    fn wait(&self) -> io::Result<[bool; 4]> {
+    /// Which of host, control, timer, data socket and timer of reports have something to say.
+    fn wait(&self) -> io::Result<[bool; 5]> {
         let mut fds = [
             watch(Some(self.host.as_fd()), POLLIN),
             watch(Some(self.control.as_fd()), POLLIN),
             watch(Some(self.timer.as_fd()), POLLIN),
             watch(self.clogged.then_some(self.data.as_fd()), libc::POLLOUT),
+            watch(Some(self.reporter.timer()), POLLIN),
         ];
         poll(&mut fds, None)?;
         Ok(fds.map(|fd| fd.revents != 0))
@@ -144,13 +155,6 @@ impl<F: FnMut(&[u8])> Guard<F> {
         }
     }
 
-    /// Reads the timer, so that it is not ready any more. It may be armed anew already, which makes the read fail; as well.
-    fn silence_timer(&self) {
-        let mut count = 0_u64;
-        // SAFETY: room for the eight bytes that a timerfd gives; it does not block.
-        unsafe { libc::read(self.timer.as_raw_fd(), ptr::from_mut(&mut count).cast(), size_of::<u64>()) };
-    }
-
     /// An error means that the host closed the data socket. That is for the main thread to see; our signs are others.
     fn flush(&mut self) -> io::Result<()> {
         let sent = match self.outbox.try_lock() {
@@ -166,7 +170,14 @@ impl<F: FnMut(&[u8])> Guard<F> {
     }
 }
 
-fn new_timer() -> io::Result<OwnedFd> {
+/// Reads a timer, so that it is not ready any more. It may be armed anew already, which makes the read fail; as well.
+fn silence(timer: BorrowedFd<'_>) {
+    let mut count = 0_u64;
+    // SAFETY: room for the eight bytes that a timerfd gives; it does not block.
+    unsafe { libc::read(timer.as_raw_fd(), ptr::from_mut(&mut count).cast(), size_of::<u64>()) };
+}
+
+pub(crate) fn new_timer() -> io::Result<OwnedFd> {
     // SAFETY: integers only; the descriptor is new.
     unsafe { own(libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK)) }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use kumi_core::frame::Wire;
@@ -16,6 +16,7 @@ use crate::fds;
 use crate::outbox::Outbox;
 use crate::page::Page;
 use crate::process::{MARKER, become_subreaper, end_tree};
+use crate::reports::Reporter;
 use crate::segments::{Borrowed, Mapping, Segment, spare_bytes};
 use crate::spawn::{CONTROL_FD, DATA_FD, PAGE_FD};
 use crate::sys::{check, poll_once, watch};
@@ -34,6 +35,8 @@ pub struct WorkerEnd {
     outbox: Arc<Mutex<Outbox>>,
     interrupts: Arc<Mutex<Interrupts>>,
     watchdog: Watchdog,
+    reporter: Arc<Reporter>,
+    name: Arc<OnceLock<String>>,
     oldest_unsent: Instant,
     frame: Vec<u8>,
     /// The descriptor that came with the message that is being read, and segments whose job is still to be taken.
@@ -72,7 +75,9 @@ impl WorkerEnd {
         let (data, page) = (UnixStream::from(data?), Arc::new(Page::open(page?)?));
         let outbox = Arc::new(Mutex::new(Outbox::new(Arc::clone(&page), data.try_clone()?.into())));
         let interrupts = Arc::default();
-        let watchdog = Watchdog::start(control?, host, Arc::clone(&outbox), listen(Arc::clone(&interrupts)))?;
+        let reporter = Arc::new(Reporter::new(Arc::clone(&outbox))?);
+        let listen = listen(Arc::clone(&interrupts));
+        let watchdog = Watchdog::start(control?, host, Arc::clone(&outbox), Arc::clone(&reporter), listen)?;
         let mut end = Self {
             half: WorkerHalf::default(),
             decoder: Decoder::default(),
@@ -81,6 +86,8 @@ impl WorkerEnd {
             outbox,
             interrupts,
             watchdog,
+            reporter,
+            name: Arc::default(),
             oldest_unsent: Instant::now(),
             frame: Vec::new(),
             came: None,
@@ -92,6 +99,16 @@ impl WorkerEnd {
         end.say(&FromWorker::Hello { version: PROTOCOL, python, pid: std::process::id(), host: host_name })?;
         end.outbox().flush()?;
         Ok(end)
+    }
+
+    /// What sends reports of the running task.
+    pub fn reporter(&self) -> Arc<Reporter> {
+        Arc::clone(&self.reporter)
+    }
+
+    /// What the host calls this worker, as soon as it has welcomed it.
+    pub fn name(&self) -> Arc<OnceLock<String>> {
+        Arc::clone(&self.name)
     }
 
     fn outbox(&self) -> MutexGuard<'_, Outbox> {
@@ -175,6 +192,9 @@ impl WorkerEnd {
                 let returns = Arc::clone(self.outbox().returns());
                 self.arrived.push_back(Arc::new(Borrowed::new(mapping, *segment, returns)));
             }
+            if let ToWorker::Welcome { name } = &message {
+                let _ = self.name.set(name.clone());
+            }
             self.half.handle(message).map_err(io::Error::other)?;
         }
         while let Some((segment, forked)) = self.half.returned() {
@@ -243,6 +263,7 @@ impl WorkerEnd {
 
     fn answer(&mut self, slot: u16, finished: Finished) -> io::Result<()> {
         let Finished { lease, success, started, took, payload, segment } = finished;
+        self.reporter.last_words(lease)?;
         let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let message = FromWorker::Finished { lease, success, started, nanoseconds, payload };
         let first = match segment {

@@ -20,6 +20,7 @@ use common::{LIMIT, read_until, streams, wait_for};
 use kumi_net::outbox::Outbox;
 use kumi_net::page::Page;
 use kumi_net::process::{Ending, become_subreaper, bury, end_tree};
+use kumi_net::reports::Reporter;
 use kumi_net::spawn::{CONTROL_FD, Command, DATA_FD, PAGE_FD, Spawned, spawn};
 use kumi_net::watchdog::{Watchdog, open_host};
 
@@ -90,7 +91,8 @@ fn role_worker() {
             outbox.flush().unwrap();
         }
     };
-    let watchdog = Watchdog::start(owned(CONTROL_FD), host, Arc::clone(&outbox), on_control).unwrap();
+    let reporter = Arc::new(Reporter::new(Arc::clone(&outbox)).unwrap());
+    let watchdog = Watchdog::start(owned(CONTROL_FD), host, Arc::clone(&outbox), reporter, on_control).unwrap();
     match work.as_str() {
         "family" => family(),
         "spawning" => spawning(),

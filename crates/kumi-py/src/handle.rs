@@ -13,6 +13,9 @@ use crate::inside::{ControllerClosed, check, detached, wait_for, with};
 use crate::large::{Entry, Made, Shown};
 use crate::pool::{Function, Pool, QueueFull};
 
+/// A report's number and what it says.
+type News<'py> = (u64, Bound<'py, PyBytes>);
+
 /// An outcome's code, what belongs to it, and where the rest of that lies.
 type Ending<'py> = (u8, Bound<'py, PyBytes>, Option<Shown>);
 
@@ -144,6 +147,31 @@ impl Handle {
     fn watch(&self, py: Python<'_>, inbox: Option<&Bound<'_, Inbox>>) -> PyResult<Option<u64>> {
         let (id, address) = (self.id, Inbox::address(inbox));
         with(py, self.pool.get().net(), move |state, now| state.watch(now, id, address))
+    }
+
+    fn last_report<'py>(&self, py: Python<'py>) -> PyResult<Option<News<'py>>> {
+        let id = self.id;
+        let found = with(py, self.pool.get().net(), move |state, _| state.brain.report(id).cloned())?;
+        Ok(found.map(|report| (report.number, PyBytes::new(py, &report.payload))))
+    }
+
+    #[pyo3(signature = (seen, /))]
+    fn next_report<'py>(&self, py: Python<'py>, seen: u64) -> PyResult<Option<News<'py>>> {
+        let (id, net) = (self.id, self.pool.get().net());
+        let found = wait_for(py, net, Wants::Task(id), None, move |state| {
+            match state.brain.report(id).filter(|report| report.number > seen) {
+                Some(report) => Some(Some(report.clone())),
+                None => (!state.brain.watch(id)).then_some(None),
+            }
+        })?;
+        let found = found.ok_or_else(|| ControllerClosed::new_err("Python is ending before the task has"))?;
+        Ok(found.map(|report| (report.number, PyBytes::new(py, &report.payload))))
+    }
+
+    #[pyo3(signature = (seen, inbox, /))]
+    fn watch_report(&self, py: Python<'_>, seen: u64, inbox: &Bound<'_, Inbox>) -> PyResult<Option<u64>> {
+        let (id, address) = (self.id, Inbox::address(Some(inbox)));
+        with(py, self.pool.get().net(), move |state, now| state.follow(now, id, seen, address))
     }
 
     fn facts(&self, py: Python<'_>) -> PyResult<Option<Facts>> {

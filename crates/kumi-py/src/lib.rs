@@ -3,10 +3,12 @@
 //! Converts, decides nothing. Its manual is `python/kumi/_core.pyi`, checked against it by `mypy.stubtest`.
 //! - `large.rs`: payloads with large parts.
 //! - `pool.rs`: the dispatcher and what it hands out. `handle.rs`: one task. `facts.rs`: what is known of it.
-//! - `worker.rs`: the worker's loop. `inbox.rs`: event loops that wait. `inside.rs`: threads that wait in here, the end of Python, forks.
+//! - `worker.rs`: the worker's loop. `here.rs`: the task that runs in this process. `inbox.rs`: event loops that wait.
+//! - `inside.rs`: threads that wait in here, the end of Python, forks.
 
 mod facts;
 mod handle;
+mod here;
 mod inbox;
 mod inside;
 mod large;
@@ -48,6 +50,8 @@ mod _core {
     use crate::facts::{Certificate, Facts, Status};
     #[pymodule_export]
     use crate::handle::Handle;
+    #[pymodule_export]
+    use crate::here::{report, running};
     #[pymodule_export]
     use crate::inbox::Inbox;
     #[pymodule_export]

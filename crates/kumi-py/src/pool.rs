@@ -17,6 +17,7 @@ use pyo3::types::PyBytes;
 
 use crate::facts::Status;
 use crate::handle::outcome_here;
+use crate::here::check_length;
 use crate::inbox::Inbox;
 use crate::inside::{check, detached, span, wait_for, with};
 use crate::large::{Entry, Made, Stored};
@@ -220,6 +221,13 @@ impl Pool {
     ) -> PyResult<Function> {
         let uses = uses.iter().map(|function| function.get().id).collect();
         self.take_in(py, Entry::of_stored(&self.net, stored, uses), label)
+    }
+
+    #[pyo3(signature = (id, payload, /))]
+    fn report_job(&self, py: Python<'_>, id: u64, payload: &[u8]) -> PyResult<()> {
+        check_length(payload)?;
+        let payload = Arc::from(payload);
+        with(py, &self.net, move |state, _| state.brain.reported_here(TaskId::from_number(id), payload))
     }
 
     fn next_job<'py>(&self, py: Python<'py>) -> PyResult<Option<Job<'py>>> {

@@ -13,6 +13,7 @@ use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
+use crate::here::Here;
 use crate::inside::detached;
 use crate::large::{Made, Packed, Shown};
 use crate::pool::{host_name, python_version};
@@ -30,6 +31,7 @@ enum Function {
 #[pyclass(frozen, module = "kumi._core")]
 pub struct Worker {
     end: Mutex<WorkerEnd>,
+    running: Arc<Here>,
     /// What tasks name. Locked for a look only, never while Python runs.
     definitions: Mutex<BTreeMap<FunctionId, Function>>,
     interrupts: Arc<Mutex<Interrupts>>,
@@ -43,7 +45,13 @@ impl Worker {
     fn new(py: Python<'_>) -> PyResult<Self> {
         let end = WorkerEnd::inherit(python_version(py), host_name())?;
         let interrupts = Arc::clone(end.interrupts());
-        Ok(Self { end: Mutex::new(end), definitions: Mutex::default(), interrupts, unfit: AtomicBool::new(false) })
+        Ok(Self {
+            running: Here::found(&end),
+            end: Mutex::new(end),
+            definitions: Mutex::default(),
+            interrupts,
+            unfit: AtomicBool::new(false),
+        })
     }
 
     #[pyo3(signature = (number, load, /))]
@@ -87,18 +95,21 @@ impl Worker {
                     let forgotten = self.definitions().remove(&function);
                     drop(forgotten);
                 }
-                Next::Job(Job::Run { lease, slot, function, payload, .. }, memory) => {
+                Next::Job(Job::Run { task, lease, slot, function, attempt, payload, .. }, memory) => {
                     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                     let clock = Instant::now();
-                    let (success, made) = match Armed::new(&self.interrupts, lease) {
-                        None => interrupted(),
-                        Some(_armed) => {
-                            let called = self
-                                .loaded(function, &load)
-                                .and_then(|function| call(&run, &function, &payload, memory));
-                            match called {
-                                Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => interrupted(),
-                                called => called?,
+                    let (success, made) = {
+                        let _running = self.running.begin(task, lease, attempt);
+                        match Armed::new(&self.interrupts, lease) {
+                            None => interrupted(),
+                            Some(_armed) => {
+                                let called = self
+                                    .loaded(function, &load)
+                                    .and_then(|function| call(&run, &function, &payload, memory));
+                                match called {
+                                    Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => interrupted(),
+                                    called => called?,
+                                }
                             }
                         }
                     };

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from kumi import serial
+from kumi import current, serial
 from kumi._core import Pool
 
 if TYPE_CHECKING:
@@ -39,6 +39,6 @@ def run_one(pool: Pool, executor: "Executor", resolve: Callable[[int], Any]) -> 
         return
     number, function, payload = job
     started, clock = time.time(), time.perf_counter()
-    with serial.resolving(resolve):
+    with serial.resolving(resolve), current.Here(pool, number):
         success, outcome = executor.run(_loaded(executor.load, function), payload)
     pool.finish_job(number, success, outcome, started, time.perf_counter() - clock)

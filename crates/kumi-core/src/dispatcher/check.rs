@@ -44,8 +44,8 @@ impl Dispatcher {
                     held.insert(id, *worker);
                 }
                 Place::Here => here += 1,
-                Place::Done(done) => {
-                    results += done.bytes();
+                Place::Done(_) => {
+                    results += task.result_bytes();
                     continue;
                 }
             }

@@ -107,7 +107,7 @@ impl Dispatcher {
         let short = self.short_nanos(task);
         let nanos = short.unwrap_or(LONG);
         let (function, run_limit) = (task.function, task.run_limit());
-        let payload = Arc::clone(&task.payload);
+        let (payload, attempt) = (Arc::clone(&task.payload), task.attempts.saturating_add(1));
         let large = task.large.clone();
         let Some(worker) = self.workers.get_mut(id) else { return };
         // `top_up` and `deal` keep to HELD_MAX, which is the number of slots.
@@ -134,7 +134,7 @@ impl Dispatcher {
         }
         self.lend(id, large.as_deref());
         let short = short.is_some();
-        let message = ToWorker::Run { task: task_id, lease, slot, function, short, payload };
+        let message = ToWorker::Run { task: task_id, lease, slot, function, attempt, short, payload };
         self.actions.push_back(Action::Send { worker: id, message });
         if let Some(limit) = run_limit {
             self.timers.set(now.after(limit), Timer::Run(task_id, lease));

@@ -41,8 +41,8 @@ impl Dispatcher {
             Outcome::Cancel => self.counts.cancel += 1,
             Outcome::Timeout(_) => self.counts.timeout += 1,
         }
-        self.result_bytes += outcome.bytes();
         task.place = Place::Done(Box::new(Done { outcome, finished: now, run, face, loan: None }));
+        self.result_bytes += task.result_bytes();
         if task.kept {
             self.kept_open -= 1;
             self.kept_done.push_back(id);
@@ -66,8 +66,8 @@ impl Dispatcher {
 
     fn remove(&mut self, id: TaskId) {
         let Some(task) = self.tasks.remove(id) else { return };
+        self.result_bytes -= task.result_bytes();
         if let Place::Done(done) = &task.place {
-            self.result_bytes -= done.bytes();
             if let Some((loan, _)) = done.loan {
                 self.let_go_of_loan(loan, false);
             }

@@ -135,6 +135,11 @@ pub enum Action {
         /// Which.
         loan: LoanId,
     },
+    /// A task that is watched has reported something.
+    Reported {
+        /// Which.
+        task: TaskId,
+    },
     /// A task that is watched or kept is done.
     Resolved {
         /// Which.

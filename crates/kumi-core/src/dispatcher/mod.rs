@@ -7,6 +7,7 @@
 //! - `functions.rs`: the functions that tasks name.
 //! - `deal.rs`: tasks to workers: prefetch, recall.
 //! - `here.rs`: tasks that the host runs itself.
+//! - `report.rs`: what tasks say of themselves while they run.
 //! - `ends.rs`: how tasks end: resolve, cancel, time out, release.
 //! - `segments.rs`: who uses which shared memory.
 //! - `staff.rs`: workers and launches: join, leave, die; blame.
@@ -21,6 +22,7 @@ mod ends;
 mod event;
 mod functions;
 mod here;
+mod report;
 mod segments;
 mod staff;
 mod view;
@@ -205,6 +207,7 @@ impl Dispatcher {
             suspect: false,
             wanted: true,
             watched: false,
+            report: None,
             limits: limited.then(|| Box::new(Limits { run: new.seconds_run, deadline })),
             certificate: None,
         };
@@ -263,6 +266,7 @@ impl Dispatcher {
             }
             FromWorker::Recalled { lease, back } => self.recalled(now, worker, lease, back),
             FromWorker::Returned { segment, forked } => self.returned(worker, segment, forked),
+            FromWorker::Report { lease, payload } => self.reported(worker, lease, payload),
             // A second hello is a repetition; the first made the worker. The hands `borrow` what is lent.
             FromWorker::Hello { .. } | FromWorker::Heartbeat | FromWorker::Lend { .. } => {}
         }

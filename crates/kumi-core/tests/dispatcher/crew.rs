@@ -95,6 +95,7 @@ impl Crew {
                 Action::Abandon { launch } => self.abandoned.push(launch),
                 Action::Kill { worker } => self.killed.push(worker),
                 Action::Resolved { .. }
+                | Action::Reported { .. }
                 | Action::TooManyResults { .. }
                 | Action::CloseSegment { .. }
                 | Action::Unmap { .. } => {}

@@ -137,6 +137,18 @@ impl Ledger {
         }
     }
 
+    /// Is about to be told: this report. The last one of who holds the task counts.
+    pub fn reported(&mut self, worker: WorkerId, lease: Lease, payload: &Payload) {
+        let task = self.held(worker, lease).map(|held| held.task);
+        match task.filter(|task| self.open.contains(task)) {
+            Some(task) => {
+                self.tasks[task].report = Some(payload.clone());
+                self.saw("a report");
+            }
+            None => self.saw("a report that does not count"),
+        }
+    }
+
     /// Is about to be told: this answer to a recall.
     pub fn recalled(&mut self, now: Time, worker: WorkerId, lease: Lease, back: bool) {
         let Some(note) = self.workers.get_mut(&worker) else {
@@ -235,12 +247,24 @@ impl Ledger {
             }
             Action::CloseSegment { .. } | Action::Unmap { .. } => Ok(()),
             Action::Resolved { task } => self.resolved(now, *task, view(*task)),
+            Action::Reported { task } => {
+                let known = self.by_id.get(task).is_some_and(|number| self.tasks[*number].report.is_some());
+                rule!(known, "{task:?} is said to have reported");
+                Ok(())
+            }
         }
     }
 
     fn sent(&mut self, now: Time, worker: WorkerId, message: &ToWorker) -> Check {
         match message {
-            ToWorker::Run { task, lease, .. } => self.dealt(now, worker, *task, *lease),
+            ToWorker::Run { task, lease, attempt, .. } => {
+                let begun = self.by_id.get(task).map(|number| self.tasks[*number].crashes);
+                rule!(
+                    begun.is_none_or(|crashes| *attempt == crashes + 1),
+                    "{task:?} crashed {begun:?} times before attempt {attempt}"
+                );
+                self.dealt(now, worker, *task, *lease)
+            }
             ToWorker::Recall { lease } => self.asked_back(worker, *lease),
             ToWorker::Interrupt { lease } => {
                 if let Some(held) = self.held(worker, *lease) {

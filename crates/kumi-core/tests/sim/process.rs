@@ -250,6 +250,10 @@ impl World {
         if !local {
             self.break_during(id, runs);
         }
+        if self.rng.chance(100) {
+            self.post(runs / 3, Letter::Reports { process: id, lease });
+            self.post(runs / 2, Letter::Reports { process: id, lease });
+        }
         if self.rng.chance(crashes) {
             self.post(runs, Letter::Dies { process: id, of: Some(lease) });
         } else {
@@ -257,6 +261,16 @@ impl World {
         }
         self.say(|| format!("process {id} begins task {task} under {lease:?}"));
         Ok(())
+    }
+
+    /// The running task says something of itself, which goes out at once.
+    pub(super) fn reports(&mut self, id: usize, lease: Lease) {
+        let process = &mut self.processes[id];
+        if let Some(running) = process.running.filter(|running| running.lease == lease && process.alive) {
+            let payload = task::report(running.task, lease, self.now);
+            process.composed.push(FromWorker::Report { lease, payload });
+            self.flush(id);
+        }
     }
 
     /// The running task is done, if it is this one.

@@ -15,6 +15,7 @@ pub fn check(ledger: &mut Ledger, brain: &Dispatcher, now: Time) -> Check {
     ledger.nothing_lost()?;
     brain.check()?;
     counts(ledger, brain)?;
+    reports(ledger, brain)?;
     nobody_idle_beside_work(ledger, brain, now)?;
     nothing_overdue(ledger, now)
 }
@@ -37,6 +38,16 @@ fn counts(ledger: &Ledger, brain: &Dispatcher) -> Check {
     rule!(counts.queued_bytes == ledger.bytes, "{} bytes are really {}", counts.queued_bytes, ledger.bytes);
     let most = ledger.policy.queue_bytes;
     rule!(ledger.bytes <= most || open == 1, "{} bytes in {open} tasks, of {most} allowed", ledger.bytes);
+    Ok(())
+}
+
+/// The last report under a lease that counts, and no other.
+fn reports(ledger: &Ledger, brain: &Dispatcher) -> Check {
+    for number in &ledger.open {
+        let task = &ledger.tasks[*number];
+        let report = brain.report(task.id).map(|report| &report.payload);
+        rule!(report == task.report.as_ref(), "task {number} reports {report:?}, really {:?}", task.report);
+    }
     Ok(())
 }
 

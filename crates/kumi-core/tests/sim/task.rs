@@ -75,6 +75,8 @@ pub struct Note {
     pub crashes: u32,
     /// Held by such a worker, but among others.
     pub suspect: bool,
+    /// What it reported last to who counts.
+    pub report: Option<Payload>,
     /// Its result was accepted.
     pub accepted: bool,
     pub released: bool,
@@ -148,6 +150,7 @@ impl Note {
             begun: 0,
             crashes: 0,
             suspect: false,
+            report: None,
             accepted: false,
             released: false,
         }
@@ -158,6 +161,12 @@ impl Note {
 pub fn number_in(payload: &Payload) -> usize {
     let number: [u8; 8] = payload[..8].try_into().unwrap();
     u64::from_le_bytes(number) as usize
+}
+
+/// A report that says the same, and when.
+pub fn report(number: usize, lease: Lease, now: Time) -> Payload {
+    let bytes = [(number as u64).to_le_bytes(), lease.0.to_le_bytes(), now.0.to_le_bytes()];
+    Arc::from(bytes.concat())
 }
 
 /// A result that says whose it is and under which lease it was made.

@@ -45,6 +45,11 @@ pub enum Letter {
         process: usize,
         lease: Lease,
     },
+    /// The running task reports.
+    Reports {
+        process: usize,
+        lease: Lease,
+    },
     Flush {
         process: usize,
     },
@@ -221,6 +226,10 @@ impl World {
             Letter::Up { process, bytes } if !self.processes[process].lines.cut => self.host_hears(process, &bytes),
             Letter::Down { .. } | Letter::Up { .. } => Ok(()),
             Letter::Done { process, lease } => self.done(process, lease),
+            Letter::Reports { process, lease } => {
+                self.reports(process, lease);
+                Ok(())
+            }
             Letter::Flush { process } => {
                 self.flush_due(process);
                 Ok(())
@@ -290,6 +299,7 @@ impl World {
                 self.ledger.finished(self.now, worker, *lease, payload);
             }
             FromWorker::Recalled { lease, back } => self.ledger.recalled(self.now, worker, *lease, *back),
+            FromWorker::Report { lease, payload } => self.ledger.reported(worker, *lease, payload),
             FromWorker::Hello { .. }
             | FromWorker::Heartbeat
             | FromWorker::Lend { .. }
@@ -373,6 +383,7 @@ impl World {
                     self.post(delay, Letter::Killed { process });
                 }
                 Action::Resolved { .. }
+                | Action::Reported { .. }
                 | Action::TooManyResults { .. }
                 | Action::CloseSegment { .. }
                 | Action::Unmap { .. } => {}

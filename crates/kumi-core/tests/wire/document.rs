@@ -50,8 +50,8 @@ fn to_worker_form(message: &ToWorker) -> &'static str {
         ToWorker::Refuse { reason: _ } => "Refuse {reason: text}",
         ToWorker::Define { function: _, payload: _ } => "Define {function: u64, payload: payload}",
         ToWorker::Forget { function: _ } => "Forget {function: u64}",
-        ToWorker::Run { task: _, lease: _, slot: _, function: _, short: _, payload: _ } => {
-            "Run {task: u64, lease: u64, slot: u16, function: u64, short: bool, payload: payload}"
+        ToWorker::Run { task: _, lease: _, slot: _, function: _, attempt: _, short: _, payload: _ } => {
+            "Run {task: u64, lease: u64, slot: u16, function: u64, attempt: u32, short: bool, payload: payload}"
         }
         ToWorker::Recall { lease: _ } => "Recall {lease: u64}",
         ToWorker::Interrupt { lease: _ } => "Interrupt {lease: u64}",
@@ -72,6 +72,7 @@ fn from_worker_form(message: &FromWorker) -> &'static str {
         }
         FromWorker::Recalled { lease: _, back: _ } => "Recalled {lease: u64, back: bool}",
         FromWorker::Heartbeat => "Heartbeat {}",
+        FromWorker::Report { lease: _, payload: _ } => "Report {lease: u64, payload: payload}",
         FromWorker::Lend { segment: _, bytes: _ } => "Lend {segment: u64, bytes: u64}",
         FromWorker::Returned { segment: _, forked: _ } => "Returned {segment: u64, forked: bool}",
     }

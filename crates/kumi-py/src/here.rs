@@ -1,0 +1,100 @@
+//! The task that this worker process runs, for whoever asks inside of it: nothing is made before somebody does.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use kumi_core::{Lease, REPORT_MAX, TaskId};
+use kumi_net::reports::Reporter;
+use kumi_net::worker::WorkerEnd;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+/// A task's id, its attempt, the worker's name, and what Python keeps for as long as the task runs.
+type Running = (u64, u32, String, Py<PyDict>);
+
+static WORKER: OnceLock<Arc<Here>> = OnceLock::new();
+
+/// What a worker process knows of itself.
+pub struct Here {
+    /// A child that a task forked is not this worker, and shares its memory with the host.
+    process: u32,
+    name: Arc<OnceLock<String>>,
+    reporter: Arc<Reporter>,
+    /// The task that runs is the last one; a task that waits for its own descendant lies below that.
+    tasks: Mutex<Vec<Task>>,
+}
+
+struct Task {
+    id: TaskId,
+    lease: Lease,
+    attempt: u32,
+    notes: Option<Py<PyDict>>,
+}
+
+/// As long as this lives, the task runs.
+pub struct Begun<'a>(&'a Here);
+
+impl Here {
+    /// Of this process, which has one worker at most.
+    pub fn found(end: &WorkerEnd) -> Arc<Self> {
+        let here =
+            Self { process: std::process::id(), name: end.name(), reporter: end.reporter(), tasks: Mutex::default() };
+        Arc::clone(WORKER.get_or_init(|| Arc::new(here)))
+    }
+
+    pub fn begin(&self, id: TaskId, lease: Lease, attempt: u32) -> Begun<'_> {
+        self.tasks().push(Task { id, lease, attempt, notes: None });
+        Begun(self)
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, Vec<Task>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        // Outside of the lock: what Python kept may run any code when it goes.
+        let done = self.0.tasks().pop();
+        drop(done);
+    }
+}
+
+/// The worker that this process is.
+fn worker() -> Option<&'static Here> {
+    let here = WORKER.get()?;
+    (here.process == std::process::id()).then_some(here)
+}
+
+/// See the stub.
+#[pyfunction]
+pub fn running(py: Python<'_>) -> Option<Running> {
+    let here = worker()?;
+    let fresh = PyDict::new(py).unbind();
+    let mut tasks = here.tasks();
+    let task = tasks.last_mut()?;
+    let notes = task.notes.get_or_insert(fresh).clone_ref(py);
+    Some((task.id.number(), task.attempt, here.name.get().cloned().unwrap_or_default(), notes))
+}
+
+/// See the stub.
+#[pyfunction]
+#[pyo3(signature = (payload, /))]
+pub fn report(payload: &[u8]) -> PyResult<()> {
+    check_length(payload)?;
+    let Some(here) = worker() else { return Ok(()) };
+    let lease = here.tasks().last().map(|task| task.lease);
+    match lease {
+        Some(lease) => Ok(here.reporter.report(lease, Arc::from(payload))?),
+        None => Ok(()),
+    }
+}
+
+/// Refuses what is too long for a report.
+pub fn check_length(payload: &[u8]) -> PyResult<()> {
+    if payload.len() <= REPORT_MAX {
+        return Ok(());
+    }
+    let text = format!("the value takes {} bytes when it is pickled, and a report {REPORT_MAX} at most", payload.len());
+    Err(PyValueError::new_err(text))
+}
