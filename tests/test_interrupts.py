@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -192,15 +192,18 @@ def begin_natively(gate: str) -> None:
     """In C code that no signal ends, with the GIL: a lock that nobody will ever release."""
     mutex, library = ctypes.create_string_buffer(64), ctypes.PyDLL(None)
     library.pthread_mutex_lock(mutex)
-    jobs.begin(gate)
-    library.pthread_mutex_lock(mutex)
+    begin_deaf(gate, lambda: library.pthread_mutex_lock(mutex))
 
 
-def begin_deaf(gate: str) -> None:
-    jobs.begin(gate)
+def begin_deaf(gate: str, stay: Callable[[], object] = lambda: time.sleep(LONG)) -> None:
+    """Deaf from before it says that it has begun: it may be interrupted at once."""
+    begun = False
     while True:
         try:
-            time.sleep(LONG)
+            if not begun:
+                begun = True
+                jobs.begin(gate)
+            stay()
         except BaseException:
             continue
 
