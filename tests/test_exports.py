@@ -9,8 +9,8 @@ import pytest
 
 FACE = {
     *("Controller", "Local", "Map", "Record", "Sequential", "Status", "Summary", "Task"),
-    *("as_completed", "wait", "daemons", "default", "map", "register_serializer", "report", "run", "share", "submit"),
-    *("task_info", "try_submit", "with_options"),
+    *("as_completed", "wait", "daemons", "default", "map", "register_serializer", "report", "rng", "run", "share"),
+    *("submit", "task_info", "try_submit", "with_options"),
     *("ControllerClosed", "ControllerError", "CrashError", "KumiError", "LaunchError", "QueueFull", "RemoteError"),
     *("SerializationError", "TaskCancelled", "TaskInfo", "TaskTimeout"),
 }

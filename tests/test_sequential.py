@@ -3,6 +3,8 @@
 import asyncio
 import concurrent.futures
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -131,3 +133,21 @@ def test_after_the_end() -> None:
     assert task.result() == 2
     with pytest.raises(kumi.ControllerClosed):
         crew.submit(jobs.add, 1)
+
+
+@pytest.mark.parametrize(("value", "here"), [("1", True), ("0", False), ("", False)])
+def test_an_environment_variable_has_any_program_run_its_tasks_itself(value: str, here: bool) -> None:
+    program = """
+import os, kumi
+with kumi.daemons(2), kumi.Controller(kumi.Local(), workers=1) as crew:
+    print({kumi.submit(os.getpid).result(), crew.submit(os.getpid).result()} == {os.getpid()})
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"KUMI_SYNC": value},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=jobs.SECONDS_MAX,
+    )
+    assert ran.stdout == f"{here}\n"

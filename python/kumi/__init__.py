@@ -23,7 +23,7 @@ from kumi.errors import (
     TaskCancelled,
     TaskTimeout,
 )
-from kumi.inside import TaskInfo, report, task_info
+from kumi.inside import TaskInfo, report, rng, task_info
 from kumi.launchers import Local, Sequential
 from kumi.map import Map
 from kumi.serializers import register_serializer
@@ -57,6 +57,7 @@ __all__ = [
     "map",
     "register_serializer",
     "report",
+    "rng",
     "run",
     "share",
     "submit",

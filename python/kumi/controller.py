@@ -15,15 +15,16 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, cast
 
-from kumi import loops, serial
+from kumi import current, loops, serial
 from kumi._core import Pool
 from kumi.deliver import deliverer
 from kumi.errors import ControllerClosed, QueueFull
 from kumi.functions import Functions, Prepared
 from kumi.kept import Kept, Records
 from kumi.launchers import Launcher, Local, Sequential, carry_out_orders, run_one, usable_cpus
-from kumi.options import Options, positive, text, whole
+from kumi.options import Options, numbering, positive, text, whole
 from kumi.registry import registry
+from kumi.seeds import Stream
 from kumi.status import Status, Summary
 from kumi.submitter import Submitter
 from kumi.task import Record, Task
@@ -32,6 +33,7 @@ from kumi.worker import Executor as TaskExecutor
 SECONDS_UNTIL_GONE = 5.0  # a bound for the case that a worker that was killed hangs in the kernel
 SECONDS_UNTIL_NOTICE = 10.0  # a program that waits longer than this at its end says for what
 BYTES_UNBOUNDED = 2**63 - 1
+SYNC = "KUMI_SYNC"  # the environment variable that has all controllers run their tasks in this process
 
 _LOCAL = Local()
 
@@ -54,6 +56,7 @@ class Controller(Submitter, Executor):
         seconds_kill: A worker that has not stopped a cancelled task, or left, after so long is killed with its tree.
         tasks_max: After so many tasks a worker leaves; None: never.
         crashes_max: How often a task may crash its worker and be run again.
+        seed: As `with_options` takes it, for all tasks; None: each run draws other numbers.
         queue_gigabytes_max: Bound of the arguments in the queue, in 10^9 bytes; None: a quarter of the memory.
 
     Raises:
@@ -78,10 +81,11 @@ class Controller(Submitter, Executor):
         seconds_kill: float = 5,
         tasks_max: int | None = None,
         crashes_max: int = 5,
+        seed: int | None = None,
         queue_gigabytes_max: float | None = None,
     ) -> None:
         self._arguments = {key: value for key, value in locals().items() if key not in {"self", "__class__"}}
-        self.launcher = _launcher(launcher)
+        self.launcher = _launcher(launcher) if os.environ.get(SYNC, "0") in {"", "0"} else Sequential()
         self.workers = whole("workers", workers, least=1, none=True) or usable_cpus()
         self.name = text("name", name, none=True) or registry.make_up_name()
         self._make_pool = partial(
@@ -95,8 +99,8 @@ class Controller(Submitter, Executor):
             seconds_kill=positive("seconds_kill", seconds_kill),
             tasks_max=whole("tasks_max", tasks_max, least=1, none=True),
             crashes_max=whole("crashes_max", crashes_max, least=0),
-            queue_bytes=_queue_bytes(positive("queue_gigabytes_max", queue_gigabytes_max, none=True), launcher),
-            in_process=isinstance(launcher, Sequential),
+            queue_bytes=_queue_bytes(positive("queue_gigabytes_max", queue_gigabytes_max, none=True), self.launcher),
+            in_process=isinstance(self.launcher, Sequential),
         )
         self._seconds_until_gone = seconds_kill + SECONDS_UNTIL_GONE
         self._life = threading.RLock()  # guards the next three; a signal's handler may come in between
@@ -108,6 +112,7 @@ class Controller(Submitter, Executor):
         self._in_block = False
         self._hides: Controller | None = None  # see Registry.add
         self._kept = Kept()
+        self._seeds = numbering(seed)
 
     def start(self) -> None:
         """Opens the controller, which the first task does otherwise. `workers_min` workers are launched.
@@ -276,22 +281,30 @@ class Controller(Submitter, Executor):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         options: Options,
+        stream: Stream | None,
         *,
         wait: bool,
         kept: bool = False,
     ) -> Task[Any] | None:
-        return self._hand_in(function, self._dump(function, args, kwargs, options), options, wait, kept)
+        payload = self._dump(function, args, kwargs, options.carried(stream))
+        return self._hand_in(function, payload, options, stream, wait, kept)
 
     def _dump(
-        self, function: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
+        self, function: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any], carried: dict[str, Any] | None
     ) -> bytes | serial.Parcel:
-        payload = serial.dumps_call(args, kwargs, function.call, options.carried())
+        payload = serial.dumps_call(args, kwargs, function.call, carried)
         if type(payload) is not bytes:
             cast("Functions", self._functions).tell(cast("serial.Parcel", payload))
         return payload
 
     def _hand_in(
-        self, function: Prepared, payload: bytes | serial.Parcel, options: Options, wait: bool, kept: bool
+        self,
+        function: Prepared,
+        payload: bytes | serial.Parcel,
+        options: Options,
+        stream: Stream | None,
+        wait: bool,
+        kept: bool,
     ) -> Task[Any] | None:
         pool, handle, name, crashes_max = self._pool, function.handle, options.name, options.crashes_max
         assert pool is not None, "a function is prepared by a controller that was started"
@@ -305,23 +318,37 @@ class Controller(Submitter, Executor):
                 task = Task.__new__(Task, pool, handle, payload, name, crashes_max, kept, True)
         except ControllerClosed as error:
             raise self._closed_error(error) from None
+        if stream is not None:
+            task._stream = stream
         if self._executor is not None:
             run_one(pool, self._executor, cast("Functions", self._functions).resolve)
         return task
 
     async def _enter_when_room(
-        self, function: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
+        self,
+        function: Prepared,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        stream: Stream | None,
     ) -> Task[Any]:
         """One coroutine of a loop at a time pickles its call and waits: they stay in order, and few calls are kept."""
         pool, waiting = self._live_pool(), loops.here()
         async with waiting.turns(self):
-            payload = self._dump(function, args, kwargs, options)
-            while (task := self._hand_in(function, payload, options, wait=False, kept=False)) is None:
+            payload = self._dump(function, args, kwargs, options.carried(stream))
+            while (task := self._hand_in(function, payload, options, stream, wait=False, kept=False)) is None:
                 await waiting.wait(partial(pool.watch_room, payload), forget=pool.forget)
             return task
 
-    def _push(self, function: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Task[Any]:
-        enter = partial(self._enter, function, args, kwargs, options, wait=True, kept=True)
+    def _push(
+        self,
+        function: Prepared,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        stream: Stream | None,
+    ) -> Task[Any]:
+        enter = partial(self._enter, function, args, kwargs, options, stream, wait=True, kept=True)
         return self._kept.add(options.name, cast("Callable[[], Task[Any]]", enter))
 
     def _open(self) -> Functions:
@@ -342,7 +369,8 @@ class Controller(Submitter, Executor):
         pool.start()
         self._pid = os.getpid()
         if isinstance(self.launcher, Sequential):
-            self._executor = TaskExecutor()
+            self._executor = TaskExecutor(own_process=False)
+            current.may_run = True
         else:
             deliverer.start()
             # The thread must not hold the controller, or nobody could ever let go of that.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from kumi._core import Pool
+    from kumi.seeds import Seeds
 
 
 class Here:
@@ -40,6 +41,8 @@ class Here:
         _here.reset(self._token)
 
 
+may_run = False  # whether tasks run in this process at all; set where they begin to
+
 _here: "ContextVar[Here | None]" = ContextVar("kumi_here", default=None)
 
 
@@ -60,3 +63,16 @@ def carry(carried: "dict[str, Any]") -> None:
     found = running()
     if found is not None:
         found[3].update(carried)
+
+
+def seeds() -> "Seeds | None":
+    """What numbers the streams of the tasks that the task that runs here submits; None: it has no stream itself."""
+    found = running()
+    if found is None:
+        return None
+    notes = found[3]
+    if "seeds" not in notes and "stream" in notes:
+        from kumi.seeds import Seeds
+
+        notes["seeds"] = Seeds(notes["stream"])
+    return notes.get("seeds")

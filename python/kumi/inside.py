@@ -1,8 +1,12 @@
 """What a task may ask and say where it runs."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from kumi import current, serial
+from kumi import current, seeds, serial
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +71,26 @@ def report(value: object) -> None:
     if type(payload) is not bytes:
         raise ValueError("a report is a small value: large arrays and shared values cannot be reported")
     current.reporter()(payload)
+
+
+def rng() -> "Generator":
+    """The numpy generator of the task that runs here, the same at each call. Outside of a task: a new one at each call.
+
+    It depends on the seed that `with_options(seed=...)` or the controller was given, and on the place of the task among
+    those that were submitted with it, but not on the worker. Without a seed it is as random as the system can make it.
+
+    Raises:
+        ModuleNotFoundError: If numpy is not installed.
+
+    Example:
+        >>> def throw():
+        ...     return int(kumi.rng().integers(1, 7))
+        >>> with kumi.daemons(2):
+        ...     first = kumi.with_options(seed=1).map(throw, [] * 3).results()
+    """
+    running = current.running()
+    notes: dict[str, Any] = {} if running is None else running[3]
+    if "rng" not in notes:
+        notes["rng"] = seeds.generator(notes.get("stream"))
+    made: Generator = notes["rng"]
+    return made

@@ -2,8 +2,11 @@
 
 import math
 import operator
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass, field, fields
 from typing import Any, overload
+
+from kumi.seeds import Seeds, Stream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,34 +16,65 @@ class Options:
     Attributes:
         name: A label, for records and messages; the elements of a map are called `<name>_<number>`.
         controller: The name of the open controller that the tasks go to.
+        seed: Where the streams of random numbers begin.
         crashes_max: How often a task may crash its worker and be run again.
+        seeds: What numbers the streams of the seed.
     """
 
     name: str | None = None
     controller: str | None = None
+    seed: int | None = None
     crashes_max: int | None = None
+    seeds: Seeds | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         text("name", self.name, none=True)
         text("controller", self.controller, none=True)
         whole("crashes_max", self.crashes_max, least=0, none=True)
+        object.__setattr__(self, "seeds", numbering(self.seed))
 
     def over(self, other: "Options") -> "Options":
         """These options, completed by the other ones."""
-        return replace(
-            self,
-            name=other.name if self.name is None else self.name,
-            controller=other.controller if self.controller is None else self.controller,
-            crashes_max=other.crashes_max if self.crashes_max is None else self.crashes_max,
-        )
+        made = copy(self)
+        for setting in fields(self):
+            if getattr(self, setting.name) is None:
+                object.__setattr__(made, setting.name, getattr(other, setting.name))
+        return made
 
-    def carried(self) -> dict[str, Any] | None:
+    def carried(self, stream: Stream | None) -> dict[str, Any] | None:
         """What a task submitted with them takes along besides its arguments; None: nothing."""
-        return None if self.name is None else {"name": self.name}
+        if self.name is None and stream is None:
+            return None
+        carried: dict[str, Any] = {}
+        if self.name is not None:
+            carried["name"] = self.name
+        if stream is not None:
+            carried["stream"] = stream
+        return carried
 
     def numbered(self, number: int) -> "Options":
         """The options of one element of a map."""
-        return self if self.name is None else replace(self, name=f"{self.name}_{number}")
+        if self.name is None:
+            return self
+        made = copy(self)
+        object.__setattr__(made, "name", f"{self.name}_{number}")
+        return made
+
+
+def numbering(seed: object) -> Seeds | None:
+    """Checks a seed: a whole number of at least 0, however large, or None."""
+    if seed is None:
+        return None
+    accepted = "seed must be a whole number of at least 0, or None"
+    try:
+        number = operator.index(seed)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or isinstance(seed, bool):
+        raise TypeError(f"{accepted}, not {seed!r}")
+    if number < 0:
+        raise ValueError(f"{accepted}, not {seed!r}")
+    return Seeds((number,))
 
 
 @overload

@@ -4,9 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Callable, Iterable
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
+from kumi import current
 from kumi.functions import Prepared
 from kumi.map import Map, OnError, elements_ahead
 from kumi.options import Options
+from kumi.seeds import Seeds, Stream
 from kumi.task import Task
 
 P = ParamSpec("P")
@@ -17,6 +19,7 @@ class Queue(Protocol):
     """What a controller does for the ways in."""
 
     workers: int
+    _seeds: Seeds | None
 
     def _find(self, name: str) -> "Queue":
         """The open controller of that name."""
@@ -25,16 +28,35 @@ class Queue(Protocol):
         """Opens the controller and gives it the function."""
 
     def _enter(
-        self, function: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, *, wait: bool
+        self,
+        function: Prepared,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        stream: Stream | None,
+        *,
+        wait: bool,
     ) -> Task[Any] | None:
         """Submits one call. None if there was no room and it may not wait."""
 
     async def _enter_when_room(
-        self, function: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
+        self,
+        function: Prepared,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        stream: Stream | None,
     ) -> Task[Any]:
         """Submits one call; waits for room without blocking the event loop."""
 
-    def _push(self, function: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Task[Any]:
+    def _push(
+        self,
+        function: Prepared,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        stream: Stream | None,
+    ) -> Task[Any]:
         """Submits one call whose record the controller keeps."""
 
 
@@ -60,7 +82,8 @@ class Submitter(ABC):
             1024
         """
         crew = self._target()
-        return cast("Task[T]", crew._enter(crew._prepare(fn), args, kwargs, self._options, wait=True))
+        function = crew._prepare(fn)
+        return cast("Task[T]", crew._enter(function, args, kwargs, self._options, self._stream(crew), wait=True))
 
     def try_submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Task[T] | None:
         """Like `submit`, but returns None at once when the queue is full.
@@ -69,7 +92,13 @@ class Submitter(ABC):
             >>> task = crew.try_submit(pow, 2, 10)
         """
         crew = self._target()
-        return crew._enter(crew._prepare(fn), args, kwargs, self._options, wait=False)
+        function = crew._prepare(fn)
+        seeds = self._numbering(crew)
+        stream = None if seeds is None else seeds.next()
+        task = crew._enter(function, args, kwargs, self._options, stream, wait=False)
+        if task is None and seeds is not None:
+            seeds.give_back(stream)
+        return task
 
     async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Waits for room, submits, waits for the task and returns its result, without blocking the event loop.
@@ -80,10 +109,10 @@ class Submitter(ABC):
             >>> value = await crew.run(pow, 2, 10)
         """
         crew = self._target()
-        function = crew._prepare(fn)
-        task: Task[T] | None = crew._enter(function, args, kwargs, self._options, wait=False)
+        function, stream = crew._prepare(fn), self._stream(crew)
+        task: Task[T] | None = crew._enter(function, args, kwargs, self._options, stream, wait=False)
         if task is None:
-            task = await crew._enter_when_room(function, args, kwargs, self._options)
+            task = await crew._enter_when_room(function, args, kwargs, self._options, stream)
         return await task
 
     def push(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]:
@@ -100,7 +129,7 @@ class Submitter(ABC):
             1024
         """
         crew = self._target()
-        return crew._push(crew._prepare(fn), args, kwargs, self._options)
+        return crew._push(crew._prepare(fn), args, kwargs, self._options, self._stream(crew))
 
     def map(
         self,
@@ -138,29 +167,46 @@ class Submitter(ABC):
         """
         crew, options = self._target(), self._options
         ahead = elements_ahead(iterables, buffersize, crew.workers)
-        function = crew._prepare(fn)
+        function, root = crew._prepare(fn), self._stream(crew)
 
         def submit(element: tuple[Any, ...], number: int, wait: bool) -> Task[T] | None:
-            return crew._enter(function, element, {}, options.numbered(number), wait=wait)
+            stream = None if root is None else (*root, number)
+            return crew._enter(function, element, {}, options.numbered(number), stream, wait=wait)
 
         return Map(submit, iterables, ahead, timeout=timeout, on_error=on_error, progress=progress)
 
     def with_options(
-        self, *, name: str | None = None, controller: str | None = None, crashes_max: int | None = None
+        self,
+        *,
+        name: str | None = None,
+        controller: str | None = None,
+        seed: int | None = None,
+        crashes_max: int | None = None,
     ) -> "View":
         """The same controller, with settings for the tasks that are submitted through what is returned.
 
         Args:
             name: A label for the tasks; None: as before.
             controller: The name of another open controller that the tasks go to; None: as before.
+            seed: Each task submitted through what is returned finds `random`, `numpy.random` and `kumi.rng()` set for a
+                stream of its own, which the seed and the order of the submits and maps decide, and nothing else: not
+                the number of workers, nor which is faster. None: as before.
             crashes_max: How often a task may crash its worker and be run again; None: as before.
 
         Example:
             >>> crew.with_options(name="fit", crashes_max=0).submit(pow, 2, 10).name
             'fit'
         """
-        options = Options(name=name, controller=controller, crashes_max=crashes_max)
+        options = Options(name=name, controller=controller, seed=seed, crashes_max=crashes_max)
         return View(self._target, options.over(self._options))
+
+    def _numbering(self, crew: Queue) -> Seeds | None:
+        """Where the next task's stream comes from: what was said here, else the task that runs here, else the queue."""
+        return self._options.seeds or (current.seeds() if current.may_run else None) or crew._seeds
+
+    def _stream(self, crew: Queue) -> Stream | None:
+        seeds = self._numbering(crew)
+        return None if seeds is None else seeds.next()
 
 
 class View(Submitter):

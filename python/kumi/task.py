@@ -26,6 +26,9 @@ from kumi.errors import (
     TaskTimeout,
 )
 
+if TYPE_CHECKING:
+    from kumi.seeds import Stream
+
 T = TypeVar("T")
 Ending = Literal["success", "error", "crash", "cancel", "timeout"]
 
@@ -59,6 +62,7 @@ class Task(Handle, Future[T]):
     __slots__ = ("_kept",)
     _kept: T | _Failure
     index: int  # the element's number, of tasks that `Map.as_completed` gives
+    _stream: "Stream | None" = None
 
     if not TYPE_CHECKING:
 
@@ -272,6 +276,8 @@ class Record(Generic[T]):
         pid: The worker's process id.
         report: What it reported last; None if it reported nothing.
         attempts: How often a worker ran it: to its end, or to the worker's death.
+        seed: The stream of its random numbers, as `with_options(seed=...)` began it: the seed, and the numbers that
+            lead from there to the task; None: it had none.
         controller: The controller's name.
         certificate: How the last worker that died of it died; None if none did.
     """
@@ -292,6 +298,7 @@ class Record(Generic[T]):
     pid: int | None
     report: Any
     attempts: int
+    seed: tuple[int, ...] | None
     controller: str
     certificate: Certificate | None
 
@@ -323,6 +330,7 @@ class Record(Generic[T]):
             pid=facts.pid,
             report=_report(task),
             attempts=facts.attempts,
+            seed=task._stream,
             controller=task.pool.name,
             certificate=facts.certificate,
         )

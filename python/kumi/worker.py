@@ -15,6 +15,7 @@ from types import CoroutineType
 from kumi import current, serial
 from kumi.errors import SerializationError
 from kumi.modules import Edits
+from kumi.seeds import Generators
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 class Executor:
     """Runs tasks in this process. What `_core.Worker.serve` calls; `Sequential` uses it as well.
 
+    Args:
+        own_process: Whether the process is there for nothing else.
+
     Example:
         >>> executor = Executor()
         >>> function = executor.load(serial.dumps_function(pow))
@@ -37,9 +41,10 @@ class Executor:
         (True, 1024)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, own_process: bool = True) -> None:
         self._pid = os.getpid()
         self._edits = Edits()
+        self._generators = Generators(kept=not own_process)
 
     def is_stale(self) -> bool:
         """Whether this process has imported code that was edited since, and has to make room for another one."""
@@ -68,10 +73,15 @@ class Executor:
         Returns:
             True and the pickled result, or False and the pickled error.
         """
+        states = None
         try:
             args, kwargs, carried = _load_call(payload, memory)
+            stream = None
             if carried is not None:
                 current.carry(carried)
+                stream = carried.get("stream")
+            if stream is not self._generators.stream:
+                states = self._generators.set(stream)
             value = function(*args, **kwargs)
             if type(value) is CoroutineType:
                 value = _run_coroutine(value)
@@ -82,6 +92,9 @@ class Executor:
             if os.getpid() != self._pid:
                 _leave_at_once(error)
             return False, serial.dumps_error(error)
+        finally:
+            if states is not None:
+                states.put_back()
 
 
 def main() -> None:
@@ -96,6 +109,7 @@ def main() -> None:
         sys.stdout.reconfigure(line_buffering=True)  # what a task prints appears at once, and lines stay whole
     serial.follow_host()
     serial.resolve_by(partial(_shared, worker))
+    current.may_run = True
     _signal.signal(_signal.SIGINT, partial(_interrupted, worker, os.getpid()))
     try:
         worker.serve(Executor())
