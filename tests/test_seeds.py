@@ -16,6 +16,16 @@ def draw(*_: object) -> tuple[float, float, float]:
     return random.random(), float(np.random.random()), float(kumi.rng().random())
 
 
+def draw_around_children() -> list[Any]:
+    first, tasks, second = draw(), [kumi.submit(draw) for _ in range(2)], draw()
+    return [first, second, *(task.result() for task in tasks), draw(), *kumi.map(draw, range(2)), draw()]
+
+
+def draw_around_one_with_a_seed() -> tuple[float, float, float]:
+    kumi.with_options(seed=1).submit(draw).result()
+    return draw()
+
+
 def draw_after_dying(file: str) -> tuple[float, float, float]:
     jobs.die_times(file, 1)
     return draw()
@@ -58,6 +68,26 @@ def test_tasks_are_numbered_as_they_are_submitted(anyhow: kumi.Controller) -> No
     assert len(set(first)) == 7, "a second map does not repeat the first"
     assert drawn(1) == first
     assert not set(drawn(2)) & set(first)
+
+
+@pytest.fixture(scope="module")
+def expected_of_families() -> list[list[Any]]:
+    with kumi.Controller(kumi.Sequential()) as crew:
+        return [crew.with_options(seed=1).submit(draw_around_children).result()]
+
+
+def test_nested_tasks_draw_the_same_wherever_they_run(
+    anyhow: kumi.Controller, expected_of_families: list[list[Any]]
+) -> None:
+    view = anyhow.with_options(seed=1)
+    families = [task.result(jobs.SECONDS_MAX) for task in [view.submit(draw_around_children) for _ in range(3)]]
+    assert families[:1] == expected_of_families
+    assert len({drawn for family in families for drawn in family}) == 24, "no stream is used twice"
+
+
+def test_a_nested_task_with_a_seed_leaves_its_parent_as_random_as_before(anyhow: kumi.Controller) -> None:
+    drawn = [anyhow.submit(draw_around_one_with_a_seed).result(jobs.SECONDS_MAX) for _ in range(3)]
+    assert len({value for values in drawn for value in values}) == 9
 
 
 def test_a_controllers_seed_is_for_all_its_tasks() -> None:

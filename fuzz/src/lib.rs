@@ -2,8 +2,13 @@
 //!
 //! Of random bytes alone hardly any is a frame, and none has a mebibyte; so a part of the input says what to build.
 
+use std::time::Duration;
+
 use kumi_core::frame::{CHUNK, PART, Wire};
-use kumi_core::{FromWorker, FunctionId, Lease, Leave, Payload, SegmentId, TaskId, ToWorker};
+use kumi_core::{
+    Certificate, Ending, Face, FromWorker, FunctionId, Lease, Leave, Payload, SegmentId, TaskId, Terms, Time, ToWorker,
+    Word,
+};
 use libfuzzer_sys::arbitrary::{Arbitrary, Result, Unstructured};
 
 /// Longest stream to build, so that one input takes milliseconds.
@@ -18,7 +23,7 @@ pub trait Make: Wire {
 impl Make for ToWorker {
     fn make(input: &mut Unstructured) -> Result<Self> {
         let function = FunctionId::from_number(number(input)?);
-        Ok(match input.int_in_range(0..=10)? {
+        Ok(match input.int_in_range(0..=11)? {
             0 => ToWorker::Welcome { name: input.arbitrary()? },
             1 => ToWorker::Refuse { reason: input.arbitrary()? },
             2 => ToWorker::Define { function, payload: payload(input)? },
@@ -30,6 +35,8 @@ impl Make for ToWorker {
                 function,
                 attempt: input.arbitrary()?,
                 short: input.arbitrary()?,
+                within: Some(Lease(number(input)?)).filter(|lease| lease.0 > 0),
+                inline: input.arbitrary()?,
                 payload: payload(input)?,
             },
             5 => ToWorker::Recall { lease: Lease(number(input)?) },
@@ -39,6 +46,11 @@ impl Make for ToWorker {
             9 => {
                 ToWorker::Returned { segment: SegmentId::from_number(number(input)?), forked: input.arbitrary()? }
             }
+            10 => ToWorker::Resolved {
+                child: number(input)?,
+                ending: Box::new(ending(input)?),
+                payload: payload(input)?,
+            },
             _ => ToWorker::Stop { leave: *input.choose(&[Leave::Idle, Leave::Wall, Leave::Tasks, Leave::Closing])? },
         })
     }
@@ -46,7 +58,7 @@ impl Make for ToWorker {
 
 impl Make for FromWorker {
     fn make(input: &mut Unstructured) -> Result<Self> {
-        Ok(match input.int_in_range(0..=6)? {
+        Ok(match input.int_in_range(0..=13)? {
             0 => FromWorker::Hello {
                 version: input.arbitrary()?,
                 python: input.arbitrary()?,
@@ -63,10 +75,63 @@ impl Make for FromWorker {
             2 => FromWorker::Recalled { lease: Lease(number(input)?), back: input.arbitrary()? },
             3 => FromWorker::Heartbeat,
             4 => FromWorker::Lend { segment: SegmentId::from_number(number(input)?), bytes: input.arbitrary()? },
-            5 => FromWorker::Report { lease: Lease(number(input)?), payload: payload(input)? },
+            5 => FromWorker::Declare {
+                function: number(input)?,
+                label: input.arbitrary()?,
+                payload: payload(input)?,
+            },
+            6 => FromWorker::Withdraw { function: number(input)? },
+            7 => FromWorker::Submit {
+                child: number(input)?,
+                parent: Lease(number(input)?),
+                function: number(input)?,
+                terms: terms(input)?,
+                payload: payload(input)?,
+            },
+            8 => FromWorker::Cancel { child: number(input)? },
+            9 => FromWorker::Release { child: number(input)? },
+            10 => FromWorker::Wait {
+                lease: Lease(number(input)?),
+                child: Some(number(input)?).filter(|child| *child > 0),
+            },
+            11 => FromWorker::Resume { lease: Lease(number(input)?), elsewhere: input.arbitrary()? },
+            12 => FromWorker::Report { lease: Lease(number(input)?), payload: payload(input)? },
             _ => FromWorker::Returned { segment: SegmentId::from_number(number(input)?), forked: input.arbitrary()? },
         })
     }
+}
+
+fn terms(input: &mut Unstructured) -> Result<Terms> {
+    let span = |nanoseconds: Option<u64>| nanoseconds.map(Duration::from_nanos);
+    Ok(Terms {
+        crashes_max: input.arbitrary()?,
+        once: input.arbitrary()?,
+        seconds_run: span(input.arbitrary()?),
+        seconds_total: span(input.arbitrary()?),
+    })
+}
+
+fn ending(input: &mut Unstructured) -> Result<Ending> {
+    let words = [Word::Success, Word::Error, Word::Crash, Word::Cancel, Word::TimeoutRun, Word::TimeoutTotal];
+    let name = |input: &mut Unstructured| input.int_in_range(0..=20).map(|length| "n".repeat(length));
+    let face = Face { name: name(input)?, pid: input.arbitrary()?, host: name(input)? };
+    let certificate = Certificate {
+        cause: name(input)?,
+        pid: input.arbitrary()?,
+        host: Some(name(input)?).filter(|host| host.len() > 3),
+        exit_code: input.arbitrary()?,
+        signal: input.arbitrary()?,
+        stderr: name(input)?,
+    };
+    Ok(Ending {
+        word: *input.choose(&words)?,
+        submitted: Time(input.arbitrary()?),
+        finished: Time(input.arbitrary()?),
+        attempts: input.arbitrary()?,
+        run: input.arbitrary()?,
+        face: Some(face).filter(|face| face.pid % 2 == 0),
+        certificate: Some(certificate).filter(|certificate| certificate.cause.len() > 5),
+    })
 }
 
 /// A number that often meets others: mostly small.

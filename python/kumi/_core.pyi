@@ -68,7 +68,7 @@ class Handle:
 
     def __new__(
         cls,
-        pool: Pool,
+        pool: Pool | Inner,
         function: Function,
         payload: bytes | Parcel,
         name: str | None,
@@ -81,7 +81,7 @@ class Handle:
     def id(self) -> int:
         """Unique within its pool."""
     @property
-    def pool(self) -> Pool: ...
+    def pool(self) -> Pool | Inner: ...
     @property
     def name(self) -> str | None: ...
     @property
@@ -183,6 +183,9 @@ class Status:
     @property
     def idle(self) -> int:
         """Of those, how many hold no task."""
+    @property
+    def extra(self) -> int:
+        """Of the workers, how many are there only because a task waits in async code or in a thread of its own."""
     @property
     def launching(self) -> int:
         """Workers asked for that have not joined yet."""
@@ -309,6 +312,19 @@ class Pool:
     def terminate(self) -> None:
         """Cancels what is unresolved, kills workers with their children, ends the I/O thread. Returns when done."""
 
+@final
+class Inner:
+    """The host's dispatcher, as tasks reach it that run in this worker. What `Handle` takes in place of a pool there.
+
+    Nothing is ever too much for its queue. A wait in the main thread runs what the waiting task has submitted. Whatever
+    is asked of it raises `kumi.ControllerClosed` in a process that a task forked, and where no task is running.
+    """
+
+    @property
+    def name(self) -> str:
+        """The controller's name."""
+    def define(self, payload: bytes | Parcel, label: str, /) -> Function: ...
+
 def next_deliveries() -> list[int | tuple[str, bool, bytes]] | None:
     """For the one thread that brings news to Python: waits, then returns what has happened. None when Python is ending.
 
@@ -342,6 +358,8 @@ class Worker:
         """For SIGINT's handler: whether to interrupt the running task. A signal from elsewhere has the worker leave."""
     def leave_soon(self) -> None:
         """Has `serve` return when the running task is answered: the process is not fit for another one."""
+    def inner(self) -> Inner:
+        """The controller of the tasks that run here."""
     def serve(self, execute: Executor, /) -> str:
         """Runs tasks until the host says stop, or this process is not fit for the next one; returns the reason."""
 
@@ -361,6 +379,9 @@ def running() -> tuple[int, int, str, dict[str, Any]] | None:
 
     None in a process that is no worker, between tasks, and in a child that a task forked.
     """
+
+def nested() -> bool:
+    """Whether the task that runs in this worker runs within the wait of another."""
 
 def report(payload: bytes, /) -> None:
     """What the task that this worker runs says of itself. Never waits. Raises ValueError if it is long."""

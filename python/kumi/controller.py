@@ -20,6 +20,7 @@ from kumi._core import Pool
 from kumi.deliver import deliverer
 from kumi.errors import ControllerClosed, QueueFull
 from kumi.functions import Functions, Prepared
+from kumi.inner import running_here
 from kumi.kept import Kept, Records
 from kumi.launchers import Launcher, Local, Sequential, carry_out_orders, run_one, usable_cpus
 from kumi.options import Options, numbering, positive, text, whole
@@ -321,7 +322,11 @@ class Controller(Submitter, Executor):
         if stream is not None:
             task._stream = stream
         if self._executor is not None:
-            run_one(pool, self._executor, cast("Functions", self._functions).resolve)
+            before = running_here.set(self)
+            try:
+                run_one(pool, self._executor, cast("Functions", self._functions).resolve)
+            finally:
+                running_here.reset(before)
         return task
 
     async def _enter_when_room(
@@ -369,7 +374,7 @@ class Controller(Submitter, Executor):
         pool.start()
         self._pid = os.getpid()
         if isinstance(self.launcher, Sequential):
-            self._executor = TaskExecutor(own_process=False)
+            self._executor = TaskExecutor()
             current.may_run = True
         else:
             deliverer.start()

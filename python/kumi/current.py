@@ -6,6 +6,7 @@ what asyncio starts in it.
 
 from _contextvars import ContextVar
 
+from kumi._core import nested as _nested
 from kumi._core import report as _report
 from kumi._core import running as _running
 
@@ -76,3 +77,8 @@ def seeds() -> "Seeds | None":
 
         notes["seeds"] = Seeds(notes["stream"])
     return notes.get("seeds")
+
+
+def is_interlude() -> bool:
+    """Whether something else in this process waits for the task that runs here, to go on afterwards."""
+    return _here.get() is not None or _nested()

@@ -2,10 +2,11 @@
 
 import os
 import threading
-from dataclasses import dataclass
-from typing import Any, Literal, overload
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast, overload
 
 from kumi.controller import Controller
+from kumi.inner import current, running_here
 from kumi.launchers import Launcher, Local, Sequential
 from kumi.options import text
 from kumi.registry import registry
@@ -21,6 +22,7 @@ _LOCAL = Local()
 class _Entry:
     crew: Controller
     call: tuple[object, ...] | None  # of `daemons`
+    inside: Queue | None = field(default_factory=running_here.get)  # whose task made it, in this process
 
 
 class _Defaults:
@@ -31,9 +33,14 @@ class _Defaults:
         self._entries: list[_Entry] = []
 
     def get(self) -> Controller:
-        """The present default; one opens if there is none."""
+        """The present default: in a task its own controller, or what it has opened itself. Else one opens."""
         with self._lock:
             self._settle()
+            if not self._entries or self._entries[-1].inside is not running_here.get():
+                # To whoever submits the two are the same.
+                own = cast("Controller | None", current())
+                if own is not None:
+                    return own
             if not self._entries:
                 name = None if NAME in registry.names() else NAME
                 self._entries.append(_Entry(Controller(_LOCAL, name=name, seconds_idle=SECONDS_IDLE), None))
@@ -98,6 +105,9 @@ with_options = _front.with_options
 
 def default() -> Controller:
     """The controller that `kumi.submit` and its kin go to. With nothing set up it is `Controller(seconds_idle=30)`.
+
+    Inside a task it is the controller that runs the task. There it takes tasks (`submit`, `map`, `run`,
+    `with_options`), and leaves all else to the program that opened it.
 
     Example:
         >>> kumi.default().status().running

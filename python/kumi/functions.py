@@ -5,11 +5,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 from kumi import serial, serializers
-from kumi._core import Function, Pool
+from kumi._core import Function, Inner, Pool
 from kumi.share import Shared
 
 BY_NAME_MAX = 1024  # these are small
@@ -31,7 +31,7 @@ class Functions:
     parts it is not known again.
     """
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool | Inner) -> None:
         self._pool = pool
         self._lock = threading.RLock()  # a signal's handler may come in between, and submit itself
         # By id, which stays its own as long as the function is held here.
@@ -71,7 +71,8 @@ class Functions:
         with self._lock:
             known = self._shared.get(handle)
             if known is None:
-                known = self._shared[handle] = self._pool.share(handle.stored, inner, f"share({handle.type_name})")
+                pool = cast("Pool", self._pool)  # what a task shares travels by value
+                known = self._shared[handle] = pool.share(handle.stored, inner, f"share({handle.type_name})")
             return known
 
     def _define(self, function: Callable[..., Any]) -> Prepared:

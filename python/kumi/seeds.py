@@ -69,27 +69,27 @@ def generator(stream: Stream | None) -> "Generator":
 class Generators:
     """The global generators of this process, of the module `random` and of `numpy.random`.
 
-    Args:
-        kept: Whether the process has other uses for them than tasks, and finds them afterwards as they were.
-
     Attributes:
         stream: What they were set for last; None: for nothing.
     """
 
-    def __init__(self, *, kept: bool) -> None:
+    def __init__(self) -> None:
         self.stream: Stream | None = None
-        self._kept = kept
         self._watch = _Watch(self)
 
-    def set(self, stream: Stream | None) -> "_States | None":
+    def set(self, stream: Stream | None, *, keep: bool) -> "_States | None":
         """Sets them for a task that begins; None: it has no stream, and must not find one that others have found.
+
+        Args:
+            stream: The task's.
+            keep: Whether somebody waits for the task who uses them too, and is to find them as they were.
 
         Returns:
             What to call `put_back` of when the task is done; None: nothing is kept.
         """
         import random
 
-        states = _States(self) if self._kept else None
+        states = _States(self) if keep else None
         self.stream = stream
         random.seed(None if stream is None else int.from_bytes(_digest(stream, b"random"), "little"))
         if not self.set_numpy():

@@ -326,7 +326,10 @@ def describe(error: BaseException) -> str:
 
 
 def follow_host() -> None:
-    """For worker processes: from now on `sys.path` becomes the host's whenever a payload brings it."""
+    """For worker processes: from now on `sys.path` becomes the host's whenever a payload brings it.
+
+    Handles of shared values that a task makes travel as the values: they belong to the process that made them.
+    """
     global _follows_host  # noqa: PLW0603 - one fact about the process
     _follows_host = True
 
@@ -361,7 +364,7 @@ def _dump_parcel(value: object, least: int, for_worker: bool, table: bytes | Non
     from kumi import pickler
 
     # Whoever is in the middle of another pickle (an object's `__reduce__` may submit a task) goes on with its own.
-    handles: list[object] | None = [] if for_worker else None
+    handles: list[object] | None = [] if for_worker and not _follows_host else None
     before, _here.handles = getattr(_here, "handles", None), handles
     try:
         pieces, buffers, needs_path = pickler.dump(value, least)

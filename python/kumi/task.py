@@ -370,6 +370,8 @@ def _decode(task: Task[T]) -> T | _Failure:
 def _failure(task: Task[Any], code: int, text: str) -> KumiError:
     """The error of a task that neither returned nor raised."""
     what = f"task {task.label}" if task.name is None else f"task {task.name!r} ({task.label})"
+    if code == CANCEL and text:
+        return TaskCancelled(f"{what} is out of reach: {text}")
     if code == CANCEL:
         return TaskCancelled(
             f"{what} was cancelled: by cancel(), or because its controller, {task.pool.name!r}, was terminated, "

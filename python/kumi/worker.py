@@ -27,11 +27,16 @@ if TYPE_CHECKING:
     from kumi.serial import Parcel
 
 
+_serving: "list[Worker]" = []  # if this process is a worker
+
+
+def serving() -> "Worker | None":
+    """This process's end of the connection to its host; None if it is no worker."""
+    return _serving[0] if _serving else None
+
+
 class Executor:
     """Runs tasks in this process. What `_core.Worker.serve` calls; `Sequential` uses it as well.
-
-    Args:
-        own_process: Whether the process is there for nothing else.
 
     Example:
         >>> executor = Executor()
@@ -41,10 +46,10 @@ class Executor:
         (True, 1024)
     """
 
-    def __init__(self, *, own_process: bool = True) -> None:
+    def __init__(self) -> None:
         self._pid = os.getpid()
         self._edits = Edits()
-        self._generators = Generators(kept=not own_process)
+        self._generators = Generators()
 
     def is_stale(self) -> bool:
         """Whether this process has imported code that was edited since, and has to make room for another one."""
@@ -81,7 +86,7 @@ class Executor:
                 current.carry(carried)
                 stream = carried.get("stream")
             if stream is not self._generators.stream:
-                states = self._generators.set(stream)
+                states = self._generators.set(stream, keep=current.is_interlude())
             value = function(*args, **kwargs)
             if type(value) is CoroutineType:
                 value = _run_coroutine(value)
@@ -111,6 +116,7 @@ def main() -> None:
     serial.resolve_by(partial(_shared, worker))
     current.may_run = True
     _signal.signal(_signal.SIGINT, partial(_interrupted, worker, os.getpid()))
+    _serving.append(worker)
     try:
         worker.serve(Executor())
     except BaseException as error:

@@ -7,10 +7,13 @@
 //! The decoder's input is untrusted: it never panics, and it takes memory only for bytes that have really come.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::FrameError;
-use crate::ids::{FunctionId, Lease, SegmentId, TaskId};
-use crate::message::{FromWorker, Leave, Payload, ToWorker};
+use crate::ids::{FunctionId, Lease, SegmentId, TaskId, Time};
+use crate::message::{Ending, FromWorker, Leave, Payload, Terms, ToWorker, Word};
+use crate::task::Certificate;
+use crate::worker::Face;
 
 /// Payload bytes in one frame at most: 1 MiB takes about a millisecond on a 10 Gbit/s line.
 pub const CHUNK: usize = 1 << 20;
@@ -198,6 +201,50 @@ impl Reader<'_> {
         String::from_utf8(text.to_vec()).map_err(|_| FrameError::Malformed)
     }
 
+    fn maybe<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, FrameError>) -> Result<Option<T>, FrameError> {
+        Ok(if self.bool()? { Some(read(self)?) } else { None })
+    }
+
+    fn lease(&mut self) -> Result<Lease, FrameError> {
+        self.u64().map(Lease)
+    }
+
+    fn span(&mut self) -> Result<Duration, FrameError> {
+        self.u64().map(Duration::from_nanos)
+    }
+
+    fn terms(&mut self) -> Result<Terms, FrameError> {
+        Ok(Terms {
+            crashes_max: self.maybe(Self::u32)?,
+            once: self.bool()?,
+            seconds_run: self.maybe(Self::span)?,
+            seconds_total: self.maybe(Self::span)?,
+        })
+    }
+
+    fn ending(&mut self) -> Result<Ending, FrameError> {
+        Ok(Ending {
+            word: Word::from_code(self.u8()?)?,
+            submitted: Time(self.u64()?),
+            finished: Time(self.u64()?),
+            attempts: self.u32()?,
+            run: self.maybe(|reader| Ok((reader.u64()?, reader.u64()?)))?,
+            face: self.maybe(|reader| Ok(Face { name: reader.text()?, pid: reader.u32()?, host: reader.text()? }))?,
+            certificate: self.maybe(Self::certificate)?,
+        })
+    }
+
+    fn certificate(&mut self) -> Result<Certificate, FrameError> {
+        Ok(Certificate {
+            cause: self.text()?,
+            pid: self.maybe(Self::u32)?,
+            host: self.maybe(Self::text)?,
+            exit_code: self.maybe(Self::u32)?.map(|bits| bits as i32),
+            signal: self.maybe(Self::u32)?.map(|bits| bits as i32),
+            stderr: self.text()?,
+        })
+    }
+
     fn payload(&mut self) -> Result<Payload, FrameError> {
         let total = self.u64()?;
         let here = std::mem::take(&mut self.bytes);
@@ -239,13 +286,99 @@ fn frames(out: &mut Vec<u8>, kind: u8, payload: &[u8], fields: impl FnOnce(&mut 
 }
 
 fn text(out: &mut Vec<u8>, text: &str) {
+    text_up_to(out, text, u16::MAX);
+}
+
+/// For a message of several texts, which together must fit into a frame.
+fn short_text(out: &mut Vec<u8>, text: &str) {
+    text_up_to(out, text, 1 << 13);
+}
+
+fn text_up_to(out: &mut Vec<u8>, text: &str, most: u16) {
     // A text is for people; what does not fit is cut at a character.
-    let mut end = text.len().min(usize::from(u16::MAX));
+    let mut end = text.len().min(usize::from(most));
     while !text.is_char_boundary(end) {
         end -= 1;
     }
     out.extend_from_slice(&(end as u16).to_le_bytes());
     out.extend_from_slice(text.as_bytes().get(..end).unwrap_or_default());
+}
+
+fn number(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+fn maybe<T>(out: &mut Vec<u8>, value: Option<T>, write: impl FnOnce(&mut Vec<u8>, T)) {
+    out.push(u8::from(value.is_some()));
+    if let Some(value) = value {
+        write(out, value);
+    }
+}
+
+fn small(out: &mut Vec<u8>, number: u32) {
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+fn span(out: &mut Vec<u8>, span: Duration) {
+    number(out, u64::try_from(span.as_nanos()).unwrap_or(u64::MAX));
+}
+
+fn terms(out: &mut Vec<u8>, terms: &Terms) {
+    maybe(out, terms.crashes_max, small);
+    out.push(u8::from(terms.once));
+    maybe(out, terms.seconds_run, span);
+    maybe(out, terms.seconds_total, span);
+}
+
+fn ending(out: &mut Vec<u8>, ending: &Ending) {
+    out.push(ending.word.code());
+    number(out, ending.submitted.0);
+    number(out, ending.finished.0);
+    small(out, ending.attempts);
+    maybe(out, ending.run, |out, (started, nanoseconds)| {
+        number(out, started);
+        number(out, nanoseconds);
+    });
+    maybe(out, ending.face.as_ref(), |out, face| {
+        short_text(out, &face.name);
+        small(out, face.pid);
+        short_text(out, &face.host);
+    });
+    maybe(out, ending.certificate.as_ref(), |out, certificate| {
+        short_text(out, &certificate.cause);
+        maybe(out, certificate.pid, small);
+        maybe(out, certificate.host.as_ref(), |out, host| short_text(out, host));
+        maybe(out, certificate.exit_code.map(|code| code as u32), small);
+        maybe(out, certificate.signal.map(|code| code as u32), small);
+        short_text(out, &certificate.stderr);
+    });
+}
+
+impl Word {
+    fn code(self) -> u8 {
+        match self {
+            Word::Success => 0,
+            Word::Error => 1,
+            Word::Crash => 2,
+            Word::Cancel => 3,
+            Word::TimeoutRun => 4,
+            Word::TimeoutTotal => 5,
+            Word::Unlaunchable => 6,
+        }
+    }
+
+    fn from_code(code: u8) -> Result<Word, FrameError> {
+        match code {
+            0 => Ok(Word::Success),
+            1 => Ok(Word::Error),
+            2 => Ok(Word::Crash),
+            3 => Ok(Word::Cancel),
+            4 => Ok(Word::TimeoutRun),
+            5 => Ok(Word::TimeoutTotal),
+            6 => Ok(Word::Unlaunchable),
+            _ => Err(FrameError::Malformed),
+        }
+    }
 }
 
 impl Leave {
@@ -280,18 +413,27 @@ impl Wire for ToWorker {
             ToWorker::Forget { function } => {
                 frame(out, 4, |out| out.extend_from_slice(&function.number().to_le_bytes()));
             }
-            ToWorker::Run { task, lease, slot, function, attempt, short, payload } => frames(out, 5, payload, |out| {
-                out.extend_from_slice(&task.number().to_le_bytes());
-                out.extend_from_slice(&lease.0.to_le_bytes());
-                out.extend_from_slice(&slot.to_le_bytes());
-                out.extend_from_slice(&function.number().to_le_bytes());
-                out.extend_from_slice(&attempt.to_le_bytes());
-                out.push(u8::from(*short));
-            }),
+            ToWorker::Run { task, lease, slot, function, attempt, short, within, inline, payload } => {
+                frames(out, 5, payload, |out| {
+                    out.extend_from_slice(&task.number().to_le_bytes());
+                    out.extend_from_slice(&lease.0.to_le_bytes());
+                    out.extend_from_slice(&slot.to_le_bytes());
+                    out.extend_from_slice(&function.number().to_le_bytes());
+                    out.extend_from_slice(&attempt.to_le_bytes());
+                    out.push(u8::from(*short));
+                    // Leases begin with 1.
+                    number(out, within.unwrap_or_default().0);
+                    out.push(u8::from(*inline));
+                })
+            }
             ToWorker::Recall { lease } => frame(out, 6, |out| out.extend_from_slice(&lease.0.to_le_bytes())),
             ToWorker::Interrupt { lease } => frame(out, 7, |out| out.extend_from_slice(&lease.0.to_le_bytes())),
             ToWorker::Ping => frame(out, 8, |_| ()),
             ToWorker::Stop { leave } => frame(out, 9, |out| out.push(leave.code())),
+            ToWorker::Resolved { child, ending: how, payload } => frames(out, 13, payload, |out| {
+                number(out, *child);
+                ending(out, how);
+            }),
             ToWorker::Lend { segment, bytes } => frame(out, 30, |out| {
                 out.extend_from_slice(&segment.number().to_le_bytes());
                 out.extend_from_slice(&bytes.to_le_bytes());
@@ -316,6 +458,8 @@ impl Wire for ToWorker {
                 function: FunctionId::from_number(body.u64()?),
                 attempt: body.u32()?,
                 short: body.bool()?,
+                within: Some(body.lease()?).filter(|lease| lease.0 > 0),
+                inline: body.bool()?,
                 payload: body.payload()?,
             },
             6 => ToWorker::Recall { lease: Lease(body.u64()?) },
@@ -324,13 +468,16 @@ impl Wire for ToWorker {
             9 => ToWorker::Stop { leave: Leave::from_code(body.u8()?)? },
             30 => ToWorker::Lend { segment: SegmentId::from_number(body.u64()?), bytes: body.u64()? },
             31 => ToWorker::Returned { segment: SegmentId::from_number(body.u64()?), forked: body.bool()? },
+            13 => ToWorker::Resolved { child: body.u64()?, ending: Box::new(body.ending()?), payload: body.payload()? },
             kind => return Err(FrameError::UnknownKind(kind)),
         })
     }
 
     fn payload_mut(&mut self) -> Option<&mut Payload> {
         match self {
-            ToWorker::Define { payload, .. } | ToWorker::Run { payload, .. } => Some(payload),
+            ToWorker::Define { payload, .. } | ToWorker::Run { payload, .. } | ToWorker::Resolved { payload, .. } => {
+                Some(payload)
+            }
             ToWorker::Welcome { .. }
             | ToWorker::Refuse { .. }
             | ToWorker::Forget { .. }
@@ -369,6 +516,30 @@ impl Wire for FromWorker {
             FromWorker::Report { lease, payload } => {
                 frames(out, 133, payload, |out| out.extend_from_slice(&lease.0.to_le_bytes()));
             }
+            FromWorker::Declare { function, label, payload } => frames(out, 140, payload, |out| {
+                number(out, *function);
+                text(out, label);
+            }),
+            FromWorker::Withdraw { function } => frame(out, 141, |out| number(out, *function)),
+            FromWorker::Submit { child, parent, function, terms: asked, payload } => {
+                frames(out, 142, payload, |out| {
+                    number(out, *child);
+                    number(out, parent.0);
+                    number(out, *function);
+                    terms(out, asked);
+                });
+            }
+            FromWorker::Cancel { child } => frame(out, 143, |out| number(out, *child)),
+            FromWorker::Release { child } => frame(out, 144, |out| number(out, *child)),
+            FromWorker::Wait { lease, child } => frame(out, 145, |out| {
+                number(out, lease.0);
+                // Numbers of children begin with 1.
+                number(out, child.unwrap_or_default());
+            }),
+            FromWorker::Resume { lease, elsewhere } => frame(out, 146, |out| {
+                number(out, lease.0);
+                out.push(u8::from(*elsewhere));
+            }),
             FromWorker::Lend { segment, bytes } => frame(out, 160, |out| {
                 out.extend_from_slice(&segment.number().to_le_bytes());
                 out.extend_from_slice(&bytes.to_le_bytes());
@@ -400,16 +571,37 @@ impl Wire for FromWorker {
             133 => FromWorker::Report { lease: Lease(body.u64()?), payload: body.payload()? },
             160 => FromWorker::Lend { segment: SegmentId::from_number(body.u64()?), bytes: body.u64()? },
             161 => FromWorker::Returned { segment: SegmentId::from_number(body.u64()?), forked: body.bool()? },
+            140 => FromWorker::Declare { function: body.u64()?, label: body.text()?, payload: body.payload()? },
+            141 => FromWorker::Withdraw { function: body.u64()? },
+            142 => FromWorker::Submit {
+                child: body.u64()?,
+                parent: body.lease()?,
+                function: body.u64()?,
+                terms: body.terms()?,
+                payload: body.payload()?,
+            },
+            143 => FromWorker::Cancel { child: body.u64()? },
+            144 => FromWorker::Release { child: body.u64()? },
+            145 => FromWorker::Wait { lease: body.lease()?, child: Some(body.u64()?).filter(|child| *child > 0) },
+            146 => FromWorker::Resume { lease: body.lease()?, elsewhere: body.bool()? },
             kind => return Err(FrameError::UnknownKind(kind)),
         })
     }
 
     fn payload_mut(&mut self) -> Option<&mut Payload> {
         match self {
-            FromWorker::Finished { payload, .. } | FromWorker::Report { payload, .. } => Some(payload),
+            FromWorker::Finished { payload, .. }
+            | FromWorker::Report { payload, .. }
+            | FromWorker::Declare { payload, .. }
+            | FromWorker::Submit { payload, .. } => Some(payload),
             FromWorker::Hello { .. }
             | FromWorker::Recalled { .. }
             | FromWorker::Heartbeat
+            | FromWorker::Withdraw { .. }
+            | FromWorker::Cancel { .. }
+            | FromWorker::Release { .. }
+            | FromWorker::Wait { .. }
+            | FromWorker::Resume { .. }
             | FromWorker::Lend { .. }
             | FromWorker::Returned { .. } => None,
         }

@@ -10,7 +10,8 @@ use crate::ids::Lease;
 /// See the head of this file.
 #[derive(Debug, Default)]
 pub struct Interrupts {
-    running: Option<Lease>,
+    /// Each runs within the wait of the one before; only the last one is at work.
+    running: Vec<Lease>,
     wanted: BTreeSet<Lease>,
     signalled: bool,
 }
@@ -27,37 +28,43 @@ pub enum Signal {
 }
 
 impl Interrupts {
-    /// The host wants this task interrupted. True: it runs, so signal the main thread.
+    /// The host wants this task interrupted. True: it is at work, so signal the main thread.
     pub fn want(&mut self, lease: Lease) -> bool {
+        let at_work = self.running.last().copied();
         // One that ended does not come back: leases grow.
-        if self.running.is_some_and(|running| lease < running) {
+        if at_work.is_some_and(|at_work| lease < at_work) && !self.running.contains(&lease) {
             return false;
         }
         self.wanted.insert(lease);
-        self.signalled |= self.running == Some(lease);
-        self.running == Some(lease)
+        self.signalled |= at_work == Some(lease);
+        at_work == Some(lease)
     }
 
-    /// The main thread begins a task. False: it is to be interrupted already, so do not begin.
+    /// The main thread begins a task, perhaps within the wait of another. False: it is to be interrupted already, so do not begin.
     #[must_use]
     pub fn begin(&mut self, lease: Lease) -> bool {
-        self.wanted.retain(|wanted| *wanted >= lease);
-        self.running = Some(lease);
+        let running = &self.running;
+        self.wanted.retain(|wanted| *wanted >= lease || running.contains(wanted));
+        self.running.push(lease);
         !self.wanted.contains(&lease)
     }
 
-    /// The task begun last has ended.
-    pub fn end(&mut self) {
-        if let Some(lease) = self.running.take() {
+    /// The task begun last has ended. True: the one that goes on now is to be interrupted, so signal the main thread.
+    #[must_use]
+    pub fn end(&mut self) -> bool {
+        if let Some(lease) = self.running.pop() {
             self.wanted.remove(&lease);
         }
+        let goes_on = self.running.last().is_some_and(|lease| self.wanted.contains(lease));
+        self.signalled |= goes_on;
+        goes_on
     }
 
     /// A signal has reached the main thread. Each interrupt is given once.
     pub fn take(&mut self) -> Signal {
         let ours = std::mem::take(&mut self.signalled);
-        match self.running {
-            Some(lease) if self.wanted.remove(&lease) => Signal::Interrupt,
+        match self.running.last() {
+            Some(lease) if self.wanted.remove(lease) => Signal::Interrupt,
             Some(_) | None if ours => Signal::Late,
             Some(_) | None => Signal::Foreign,
         }

@@ -16,6 +16,7 @@
 // Ids and lengths may come from a peer: nothing here may panic on one.
 #![deny(clippy::indexing_slicing)]
 
+pub mod children;
 pub mod dispatcher;
 pub mod error;
 pub mod frame;
@@ -34,7 +35,7 @@ pub use error::{FrameError, SubmitError};
 pub use frame::Decoder;
 pub use ids::{FunctionId, LaunchId, Lease, LoanId, SegmentId, TaskId, Time, WorkerId};
 pub use interrupts::Interrupts;
-pub use message::{FromWorker, Leave, Payload, ToWorker};
+pub use message::{Ending, FromWorker, Leave, Payload, Terms, ToWorker, Word};
 pub use segments::{Reserved, Store};
 pub use task::{Certificate, Large, Limit, NewTask, Outcome, REPORT_MAX, Report, TaskView};
 pub use worker::{Face, HELD_MAX, Job, Link, WorkerHalf};

@@ -1,8 +1,11 @@
 //! Every message, by direction. Nothing else crosses a socket. `docs/protocol.md` is the table of them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::ids::{FunctionId, Lease, SegmentId, TaskId};
+use crate::ids::{FunctionId, Lease, SegmentId, TaskId, Time};
+use crate::task::Certificate;
+use crate::worker::Face;
 
 /// Bytes the brain never looks into.
 pub type Payload = Arc<[u8]>;
@@ -46,6 +49,10 @@ pub enum ToWorker {
         attempt: u32,
         /// Known to take less than a millisecond: earlier results need not be written out first.
         short: bool,
+        /// The task in whose wait it is to run, as its descendant; `None`: when the worker is free.
+        within: Option<Lease>,
+        /// Another worker will read its result: nothing of it goes into a segment.
+        inline: bool,
         /// Pickled arguments.
         payload: Payload,
     },
@@ -80,6 +87,47 @@ pub enum ToWorker {
         /// A fork may still see it: it must not be written to again.
         forked: bool,
     },
+    /// A task that a task of this worker has submitted is done.
+    Resolved {
+        /// As submitted.
+        child: u64,
+        /// How it ended.
+        ending: Box<Ending>,
+        /// Pickled value or error, or why no worker could be started, in words.
+        payload: Payload,
+    },
+}
+
+/// How a task ended, for the worker whose task has submitted it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// In one word.
+    pub word: Word,
+    /// When it was submitted and when it was done, by the host's monotonic clock.
+    pub submitted: Time,
+    /// See above.
+    pub finished: Time,
+    /// How often a worker began it, or may have.
+    pub attempts: u32,
+    /// Unix nanoseconds when it began, and nanoseconds it ran, by the clock of the worker that ran it.
+    pub run: Option<(u64, u64)>,
+    /// Who ran it.
+    pub face: Option<Face>,
+    /// Of the last worker that died of it.
+    pub certificate: Option<Certificate>,
+}
+
+/// An outcome without what belongs to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // Those of `Outcome`.
+pub enum Word {
+    Success,
+    Error,
+    Crash,
+    Cancel,
+    TimeoutRun,
+    TimeoutTotal,
+    Unlaunchable,
 }
 
 /// From a worker to the host.
@@ -139,6 +187,71 @@ pub enum FromWorker {
         /// A fork may still see it: it must not be written to again.
         forked: bool,
     },
+    /// A function that tasks submitted by this worker's tasks will name.
+    Declare {
+        /// The worker's own number for it, higher than all before.
+        function: u64,
+        /// Its name in records.
+        label: String,
+        /// Pickled.
+        payload: Payload,
+    },
+    /// No task that this worker's tasks will submit names this function.
+    Withdraw {
+        /// As declared.
+        function: u64,
+    },
+    /// A task submits a task. Answered by [`ToWorker::Resolved`].
+    Submit {
+        /// The worker's own number for it, higher than all before.
+        child: u64,
+        /// The task that submits it, as dealt to this worker.
+        parent: Lease,
+        /// As declared.
+        function: u64,
+        /// What is asked of it.
+        terms: Terms,
+        /// Pickled arguments.
+        payload: Payload,
+    },
+    /// Cancel this child, wherever it is. Answered by [`ToWorker::Resolved`], if that is not under way already.
+    Cancel {
+        /// As submitted.
+        child: u64,
+    },
+    /// Nobody wants this child's result any more.
+    Release {
+        /// As submitted.
+        child: u64,
+    },
+    /// A task waits for a task that it has submitted.
+    Wait {
+        /// Who waits.
+        lease: Lease,
+        /// For what, if the main thread waits: descendants can run there until this one is done. `None`: async code or
+        /// another thread waits, for one or more, until [`FromWorker::Resume`].
+        child: Option<u64>,
+    },
+    /// A task waits no longer, or, in the main thread, no longer for what is still not done.
+    Resume {
+        /// The task.
+        lease: Lease,
+        /// It waited outside the main thread.
+        elsewhere: bool,
+    },
+}
+
+/// What is asked of a task besides its call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// How many crashes it may cause and still be run again; `None`: the policy's number.
+    pub crashes_max: Option<u32>,
+    /// Never run it again once it may have begun.
+    pub once: bool,
+    /// How long it may run.
+    pub seconds_run: Option<Duration>,
+    /// How long it may take, waiting included.
+    pub seconds_total: Option<Duration>,
 }
 
 /// Why a worker leaves without anybody's fault.

@@ -1,10 +1,12 @@
 //! A task: what was asked, where it is, how it ended.
 
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ids::{FunctionId, LoanId, SegmentId, Time, WorkerId};
-use crate::message::Payload;
+use crate::ids::{FunctionId, LoanId, SegmentId, TaskId, Time, WorkerId};
+use crate::message::{Ending, Payload, Word};
 use crate::worker::Face;
 
 /// What is asked when a task is submitted.
@@ -37,6 +39,24 @@ pub struct Large {
     pub uses: Vec<FunctionId>,
 }
 
+impl Family {
+    /// Waits where its worker cannot run what it waits for.
+    pub fn is_needy(&self) -> bool {
+        self.waits_elsewhere || (self.waits.is_some() && self.apart)
+    }
+}
+
+impl NewTask {
+    /// Its payload, wherever that lies.
+    pub(crate) fn bytes(&self) -> u64 {
+        bytes(&self.payload, self.large.as_deref())
+    }
+}
+
+fn bytes(payload: &Payload, large: Option<&Large>) -> u64 {
+    payload.len() as u64 + large.and_then(|large| large.segment).map_or(0, |(_, bytes)| bytes)
+}
+
 /// How a task ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -55,6 +75,23 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// In one word, with what belongs to it as bytes. A crash's certificate goes beside it.
+    pub(crate) fn word(&self, nothing: &Payload) -> (Word, Payload) {
+        match self {
+            Outcome::Success(payload) => (Word::Success, Arc::clone(payload)),
+            Outcome::Error(payload) => (Word::Error, Arc::clone(payload)),
+            Outcome::Crash(_) => (Word::Crash, Arc::clone(nothing)),
+            Outcome::Cancel => (Word::Cancel, Arc::clone(nothing)),
+            Outcome::Timeout(Limit::Run) => (Word::TimeoutRun, Arc::clone(nothing)),
+            Outcome::Timeout(Limit::Total) => (Word::TimeoutTotal, Arc::clone(nothing)),
+            Outcome::Unlaunchable(reason) => (Word::Unlaunchable, Arc::from(reason.as_bytes())),
+        }
+    }
+
+    pub(crate) fn is_success(&self) -> bool {
+        matches!(self, Outcome::Success(_))
+    }
+
     /// How much is kept until nobody wants it any more.
     pub(crate) fn bytes(&self) -> u64 {
         match self {
@@ -146,6 +183,29 @@ pub(crate) struct Task {
     pub report: Option<Box<Report>>,
     pub limits: Option<Box<Limits>>,
     pub certificate: Option<Arc<Certificate>>,
+    /// Of the few tasks that were submitted by tasks, or submit some.
+    pub family: Option<Box<Family>>,
+}
+
+/// Where a nested task stands among those that wait: youngest generation first, then in the order of submission.
+pub(crate) type Rank = (Reverse<u32>, u64, TaskId);
+
+/// A task's relatives.
+#[derive(Debug, Default)]
+pub(crate) struct Family {
+    /// The task that submitted it, and its number among the children of that one's worker.
+    pub parent: Option<(TaskId, WorkerId, u64)>,
+    /// How many tasks are above it.
+    pub generation: u32,
+    /// What it has submitted and is not done.
+    pub children: BTreeSet<TaskId>,
+    /// Its descendants that wait in the queue.
+    pub queued: BTreeSet<Rank>,
+    /// The child that its worker's main thread waits for; and whether it waits elsewhere for some.
+    pub waits: Option<TaskId>,
+    pub waits_elsewhere: bool,
+    /// A worker died while a descendant ran within this task's wait: from now on they run on other workers.
+    pub apart: bool,
 }
 
 /// What a task said of itself last.
@@ -185,7 +245,41 @@ pub struct TaskView {
     pub outcome: Outcome,
 }
 
+impl TaskView {
+    /// What a worker was told of a task that one of its own has submitted.
+    pub fn of_child(function: Arc<str>, ending: &Ending, payload: &Payload) -> Self {
+        let certificate = ending.certificate.clone().map(Arc::new);
+        let outcome = match ending.word {
+            Word::Success => Outcome::Success(Arc::clone(payload)),
+            Word::Error => Outcome::Error(Arc::clone(payload)),
+            Word::Crash => Outcome::Crash(certificate.clone().unwrap_or_default()),
+            Word::Cancel => Outcome::Cancel,
+            Word::TimeoutRun => Outcome::Timeout(Limit::Run),
+            Word::TimeoutTotal => Outcome::Timeout(Limit::Total),
+            Word::Unlaunchable => Outcome::Unlaunchable(Arc::from(String::from_utf8_lossy(payload).as_ref())),
+        };
+        Self {
+            function,
+            submitted: ending.submitted,
+            finished: ending.finished,
+            run: ending.run,
+            face: ending.face.clone().map(Arc::new),
+            attempts: ending.attempts,
+            certificate,
+            outcome,
+        }
+    }
+}
+
 impl Task {
+    pub fn parent(&self) -> Option<TaskId> {
+        self.family.as_ref().and_then(|family| family.parent).map(|(parent, _, _)| parent)
+    }
+
+    pub fn generation(&self) -> u32 {
+        self.family.as_ref().map_or(0, |family| family.generation)
+    }
+
     pub fn is_done(&self) -> bool {
         match self.place {
             Place::Done(_) => true,
@@ -216,8 +310,7 @@ impl Task {
 
     /// What it counts for against the queue's bound.
     pub fn bytes(&self) -> u64 {
-        let large = self.large.as_ref().and_then(|large| large.segment).map_or(0, |(_, bytes)| bytes);
-        self.payload.len() as u64 + large + TASK_BYTES
+        bytes(&self.payload, self.large.as_deref()) + TASK_BYTES
     }
 }
 

@@ -1,8 +1,9 @@
 //! A worker, from both ends: the dispatcher's note of it, and the half that lives in the worker's process.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use crate::children::Children;
 use crate::ids::{FunctionId, LaunchId, Lease, LoanId, SegmentId, TaskId, Time};
 use crate::message::{FromWorker, Leave, Payload, ToWorker};
 
@@ -46,11 +47,19 @@ pub(crate) enum Stage {
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub launch: LaunchId,
+    /// Above the policy's number, for tasks that wait where their workers cannot run what they wait for.
+    pub extra: bool,
     pub face: Arc<Face>,
     pub link: Link,
     pub stage: Stage,
     /// What it was dealt and has not answered, oldest first. It works on the first.
     pub held: VecDeque<Held>,
+    /// What it was dealt while the first waits: each runs within the wait of the one before.
+    pub inner: Vec<Held>,
+    /// Functions that its tasks have declared, and the tasks that they have submitted, by its own numbers for them.
+    pub declared: BTreeMap<u64, FunctionId>,
+    pub children: BTreeMap<u64, TaskId>,
+    pub newest_child: u64,
     /// How long it will be busy with that, as far as is known.
     pub held_nanos: u64,
     pub slots: Vec<u16>,
@@ -93,13 +102,18 @@ pub(crate) enum Recall {
 }
 
 impl Worker {
-    pub fn new(launch: LaunchId, face: Face, link: Link, now: Time) -> Self {
+    pub fn new(launch: LaunchId, extra: bool, face: Face, link: Link, now: Time) -> Self {
         Self {
             launch,
+            extra,
             face: Arc::new(face),
             link,
             stage: Stage::Active,
             held: VecDeque::new(),
+            inner: Vec::new(),
+            declared: BTreeMap::new(),
+            children: BTreeMap::new(),
+            newest_child: 0,
             held_nanos: 0,
             slots: (0..HELD_MAX).rev().collect(),
             defined: BTreeSet::new(),
@@ -114,11 +128,36 @@ impl Worker {
     }
 
     pub fn held(&mut self, lease: Lease) -> Option<&mut Held> {
-        self.held.iter_mut().find(|held| held.lease == lease)
+        self.held.iter_mut().chain(&mut self.inner).find(|held| held.lease == lease)
+    }
+
+    /// As which it holds this task.
+    pub fn holds(&self, task: TaskId) -> Option<&Held> {
+        self.held.iter().chain(&self.inner).find(|held| held.task == task)
+    }
+
+    /// What it is at, or will be in a moment.
+    pub fn top(&self) -> Option<&Held> {
+        self.inner.last().or(self.held.front())
+    }
+
+    /// Whether this task waits for what runs within its wait, or runs so itself.
+    pub fn begun(&self, lease: Lease) -> bool {
+        self.held.front().into_iter().chain(&self.inner).any(|held| held.lease == lease)
+    }
+
+    /// It has nothing in its hands.
+    pub fn is_free(&self) -> bool {
+        self.held.is_empty() && self.inner.is_empty()
     }
 
     /// Takes one task out of its hands.
     pub fn let_go(&mut self, lease: Lease) -> Option<Held> {
+        if let Some(at) = self.inner.iter().position(|held| held.lease == lease) {
+            let held = self.inner.remove(at);
+            self.slots.push(held.slot);
+            return Some(held);
+        }
         let at = self.held.iter().position(|held| held.lease == lease)?;
         let held = self.held.remove(at)?;
         self.held_nanos = if self.held.is_empty() { 0 } else { self.held_nanos.saturating_sub(held.nanos) };
@@ -133,12 +172,17 @@ impl Worker {
 pub struct WorkerHalf {
     jobs: VecDeque<Job>,
     newest: Lease,
-    running: Option<Lease>,
+    /// The tasks that were begun and are not answered: each after the first runs within the wait of the one before.
+    running: Vec<Lease>,
+    /// The last of them waits, so that its descendants may run.
+    waits: bool,
     leave: Option<Leave>,
     /// The segment that the next payload lies in; those of our own that came back.
     lent: Option<SegmentId>,
     returned: VecDeque<(SegmentId, bool)>,
     answers: VecDeque<FromWorker>,
+    name: String,
+    children: Children,
 }
 
 /// Something for the worker's main thread.
@@ -172,6 +216,10 @@ pub enum Job {
         attempt: u32,
         /// Known to take less than a millisecond.
         short: bool,
+        /// The task in whose wait it is to run.
+        within: Option<Lease>,
+        /// Its result is to be whole in the payload.
+        inline: bool,
         /// Pickled arguments.
         payload: Payload,
         /// The host's segment that the rest of them lies in.
@@ -183,19 +231,20 @@ impl WorkerHalf {
     /// A message from the host. Text of a refusal comes back as the error.
     pub fn handle(&mut self, message: ToWorker) -> Result<(), String> {
         match message {
-            ToWorker::Welcome { .. } => {}
+            ToWorker::Welcome { name } => self.name = name,
             ToWorker::Refuse { reason } => return Err(reason),
             ToWorker::Define { function, payload } => {
                 let lent = self.lent.take();
                 self.jobs.push_back(Job::Define { function, payload, lent });
             }
             ToWorker::Forget { function } => self.jobs.push_back(Job::Forget { function }),
-            ToWorker::Run { task, lease, slot, function, attempt, short, payload } => {
+            ToWorker::Run { task, lease, slot, function, attempt, short, within, inline, payload } => {
                 let lent = self.lent.take();
                 // Leases grow: an old one is a repetition.
                 if lease > self.newest {
                     self.newest = lease;
-                    self.jobs.push_back(Job::Run { task, lease, slot, function, attempt, short, payload, lent });
+                    let job = Job::Run { task, lease, slot, function, attempt, short, within, inline, payload, lent };
+                    self.jobs.push_back(job);
                 }
             }
             ToWorker::Recall { lease } => self.recall(lease),
@@ -205,6 +254,10 @@ impl WorkerHalf {
             ToWorker::Stop { leave } => self.leave = Some(leave),
             ToWorker::Lend { segment, .. } => self.lent = Some(segment),
             ToWorker::Returned { segment, forked } => self.returned.push_back((segment, forked)),
+            ToWorker::Resolved { child, ending, payload } => {
+                let resumed = self.children.resolved(child, *ending, payload);
+                self.answers.extend(resumed);
+            }
         }
         Ok(())
     }
@@ -217,24 +270,84 @@ impl WorkerHalf {
         });
         let back = self.jobs.len() < before;
         // Nothing to say of a task that was answered already; the host has, or will have, its result.
-        if back || self.running == Some(lease) {
+        if back || self.running.contains(&lease) {
             self.answers.push_back(FromWorker::Recalled { lease, back });
         }
     }
 
-    /// The next thing to do, in the order it came.
+    /// The next thing to do, in the order it came: while a task waits, its descendants alone are run.
     pub fn next_job(&mut self) -> Option<Job> {
-        let job = self.jobs.pop_front()?;
-        self.running = match job {
-            Job::Run { lease, .. } => Some(lease),
-            Job::Define { .. } | Job::Forget { .. } => None,
-        };
+        let at = self.next_place()?;
+        let job = self.jobs.remove(at)?;
+        if let Job::Run { lease, .. } = job {
+            self.running.push(lease);
+            self.waits = false;
+        }
         Some(job)
     }
 
-    /// The task taken last is answered.
+    /// Whether there is something to do.
+    pub fn has_job(&self) -> bool {
+        self.next_place().is_some()
+    }
+
+    fn next_place(&self) -> Option<usize> {
+        let free = self.running.is_empty();
+        self.jobs.iter().position(|job| match job {
+            Job::Define { .. } | Job::Forget { .. } => true,
+            Job::Run { within: None, .. } => free,
+            Job::Run { within, .. } => self.waits && *within == self.running.last().copied(),
+        })
+    }
+
+    /// The task begun last is answered.
     pub fn finished(&mut self) {
-        self.running = None;
+        let Some(lease) = self.running.pop() else { return };
+        self.waits = !self.running.is_empty();
+        self.children.parent_ended(lease);
+        // What was to run within it goes back. The host has been told of the wait's end and asks for it too.
+        let answers = &mut self.answers;
+        self.jobs.retain(|job| match job {
+            Job::Run { lease: inner, within: Some(outer), .. } if *outer == lease => {
+                answers.push_back(FromWorker::Recalled { lease: *inner, back: true });
+                false
+            }
+            Job::Run { .. } | Job::Define { .. } | Job::Forget { .. } => true,
+        });
+    }
+
+    /// The running task waits, in the main thread, for this child. What to tell the host.
+    pub fn begin_wait(&mut self, child: u64) -> Option<FromWorker> {
+        let lease = self.current()?;
+        self.waits = true;
+        Some(FromWorker::Wait { lease, child: Some(child) })
+    }
+
+    /// It waits no longer. What to tell the host, which knows it already if the child is done.
+    pub fn end_wait(&mut self, child: u64) -> Option<FromWorker> {
+        self.waits = false;
+        let lease = self.current()?;
+        self.children.is_open(child).then_some(FromWorker::Resume { lease, elsewhere: false })
+    }
+
+    /// The task that a call in the main thread belongs to.
+    pub fn current(&self) -> Option<Lease> {
+        self.running.last().copied()
+    }
+
+    /// The task that a call in another thread belongs to: of those that wait for each other, the one that ends last.
+    pub fn outermost(&self) -> Option<Lease> {
+        self.running.first().copied()
+    }
+
+    /// What the running tasks have submitted.
+    pub fn children(&mut self) -> &mut Children {
+        &mut self.children
+    }
+
+    /// `<controller>-<number of the launch>`; empty before the host's welcome.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// A segment of this worker's that the host does not use any more, and whether a fork may still see it.
@@ -250,13 +363,13 @@ impl WorkerHalf {
     /// Whether earlier results may wait a moment: more work is here, and it begins with a short task.
     pub fn short_next(&self) -> bool {
         match self.jobs.front() {
-            Some(Job::Run { short, .. }) => *short,
+            Some(Job::Run { short, .. }) => *short && self.running.is_empty(),
             Some(Job::Define { .. } | Job::Forget { .. }) | None => false,
         }
     }
 
     /// Why to leave, once nothing is left to do.
     pub fn leaving(&self) -> Option<Leave> {
-        if self.jobs.is_empty() { self.leave } else { None }
+        if self.jobs.is_empty() && self.running.is_empty() { self.leave } else { None }
     }
 }

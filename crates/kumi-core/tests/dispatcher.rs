@@ -396,14 +396,14 @@ fn an_interrupt_never_hits_the_next_task() {
     let mut interrupts = Interrupts::default();
     assert!(interrupts.begin(Lease(1)));
     assert!(interrupts.want(Lease(1)), "signalled");
-    interrupts.end();
+    assert!(!interrupts.end());
     assert!(interrupts.begin(Lease(2)));
     assert_eq!(interrupts.take(), Signal::Late);
     assert!(!interrupts.want(Lease(1)), "an old one");
     assert!(interrupts.want(Lease(2)));
     assert_eq!(interrupts.take(), Signal::Interrupt);
     assert_eq!(interrupts.take(), Signal::Foreign, "each is given once");
-    interrupts.end();
+    assert!(!interrupts.end());
     assert!(!interrupts.want(Lease(2)), "it has ended");
     assert!(interrupts.begin(Lease(3)));
 }
@@ -414,10 +414,25 @@ fn an_interrupt_that_is_faster_than_its_task_keeps_it_from_beginning() {
     assert!(!interrupts.want(Lease(4)));
     assert!(interrupts.begin(Lease(3)));
     assert_eq!(interrupts.take(), Signal::Foreign);
-    interrupts.end();
+    assert!(!interrupts.end());
     assert!(!interrupts.begin(Lease(4)));
-    interrupts.end();
+    assert!(!interrupts.end());
     assert!(interrupts.begin(Lease(5)));
+}
+
+#[test]
+fn an_interrupt_of_a_task_that_waits_comes_when_what_runs_within_its_wait_has_ended() {
+    let mut interrupts = Interrupts::default();
+    assert!(interrupts.begin(Lease(1)));
+    assert!(interrupts.begin(Lease(4)), "within its wait");
+    assert!(!interrupts.want(Lease(1)), "not at work");
+    assert!(!interrupts.want(Lease(3)), "ended before");
+    assert_eq!(interrupts.take(), Signal::Foreign);
+    assert!(interrupts.want(Lease(4)));
+    assert_eq!(interrupts.take(), Signal::Interrupt);
+    assert!(interrupts.end(), "now it is its turn");
+    assert_eq!(interrupts.take(), Signal::Interrupt);
+    assert!(!interrupts.end());
 }
 
 // Segments.

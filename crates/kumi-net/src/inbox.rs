@@ -17,6 +17,11 @@ use crate::pool::State;
 
 static NEXT_TOKEN: AtomicU64 = AtomicU64::new(1);
 
+/// A token never used before in this process.
+pub(crate) fn token() -> u64 {
+    NEXT_TOKEN.fetch_add(1, Ordering::Relaxed)
+}
+
 /// What one event loop is told.
 #[derive(Debug)]
 pub struct Inbox {
@@ -68,7 +73,7 @@ pub enum Address {
 }
 
 impl Address {
-    fn tell(&self, token: u64) {
+    pub(crate) fn tell(&self, token: u64) {
         match self {
             Address::Deliverer => drop(deliver::put(Delivery::Resolved(token))),
             Address::Loop(inbox) => {
@@ -121,7 +126,7 @@ impl State {
         if !self.brain.watch(task) {
             return None;
         }
-        let token = NEXT_TOKEN.fetch_add(1, Ordering::Relaxed);
+        let token = token();
         self.watchers.insert((task, token), address);
         Some(token)
     }
@@ -145,7 +150,7 @@ impl State {
         if until.holds(self) {
             return None;
         }
-        let token = NEXT_TOKEN.fetch_add(1, Ordering::Relaxed);
+        let token = token();
         self.vigils.push(Vigil { until, inbox: Arc::downgrade(inbox), token });
         Some(token)
     }

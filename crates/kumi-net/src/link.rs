@@ -116,6 +116,7 @@ impl Link {
             | ToWorker::Forget { .. }
             | ToWorker::Recall { .. }
             | ToWorker::Ping
+            | ToWorker::Resolved { .. }
             | ToWorker::Stop { .. }
             | ToWorker::Lend { .. }
             | ToWorker::Returned { .. } => {}

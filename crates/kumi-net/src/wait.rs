@@ -19,7 +19,7 @@ use crate::pool::{SOCKETS, Shared, State};
 use crate::sys::{poll_once, watch};
 
 /// Longest wait without looking for signals: one that another thread received sets no descriptor of ours.
-const SLICE: Duration = Duration::from_secs(1);
+pub(crate) const SLICE: Duration = Duration::from_secs(1);
 
 /// What a thread waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ thread_local! {
     static BELL: RefCell<Option<(u64, Arc<Bell>)>> = const { RefCell::new(None) };
 }
 
-fn my_bell() -> io::Result<Arc<Bell>> {
+pub(crate) fn my_bell() -> io::Result<Arc<Bell>> {
     BELL.with_borrow_mut(|mine| match mine {
         Some((process, bell)) if *process == fork::generation() => Ok(Arc::clone(bell)),
         Some(_) | None => {

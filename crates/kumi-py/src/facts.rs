@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use kumi_core::{Counts, Outcome, TaskView};
-use kumi_net::pool;
 use pyo3::prelude::*;
 
 pub const SUCCESS: u8 = 0;
@@ -74,14 +73,15 @@ pub struct Facts {
 }
 
 impl Facts {
-    pub fn new(pool: &pool::Pool, view: &TaskView) -> Self {
+    /// Of a view, and when it was submitted and done, in Unix seconds.
+    pub fn new(view: &TaskView, submitted: f64, finished: f64) -> Self {
         let face = view.face.as_deref();
         Self {
             status: word(&view.outcome),
             function: view.function.to_string(),
-            submitted: pool.unix_seconds(view.submitted),
+            submitted,
             started: view.run.map(|(started, _)| started as f64 / 1e9),
-            finished: pool.unix_seconds(view.finished),
+            finished,
             seconds: view.run.map(|(_, nanoseconds)| nanoseconds as f64 / 1e9),
             worker: face.map(|face| face.name.clone()),
             pid: face.map(|face| face.pid),
@@ -97,6 +97,7 @@ impl Facts {
 pub struct Status {
     workers: u64,
     idle: u64,
+    extra: u64,
     launching: u64,
     waiting: u64,
     running: u64,
@@ -132,6 +133,7 @@ impl From<Counts> for Status {
         Self {
             workers: counts.workers,
             idle: counts.idle,
+            extra: counts.extra,
             launching: counts.launching,
             waiting: counts.waiting,
             running: counts.running,

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use kumi_core::{NewTask, Outcome, SubmitError, TaskId};
+use kumi_core::{NewTask, Outcome, SubmitError, TaskId, Terms};
 use kumi_net::wait::Wants;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
 use crate::facts::{Facts, parts, word};
 use crate::inbox::Inbox;
+use crate::inner::{Child, Inner};
 use crate::inside::{ControllerClosed, check, detached, wait_for, with};
 use crate::large::{Entry, Made, Shown};
 use crate::pool::{Function, Pool, QueueFull};
@@ -22,10 +23,22 @@ type Ending<'py> = (u8, Bound<'py, PyBytes>, Option<Shown>);
 /// See the stub.
 #[pyclass(frozen, subclass, module = "kumi._core")]
 pub struct Handle {
-    pool: Py<Pool>,
+    home: Home,
     function: Py<Function>,
-    id: TaskId,
     name: Option<Py<PyString>>,
+}
+
+/// Who was given the task.
+enum Home {
+    Pool(Py<Pool>, TaskId),
+    /// The controller of the task that runs here.
+    Inner(Box<Nested>),
+}
+
+/// A task that a task in this worker has submitted. Apart, for there may be a million of the others.
+struct Nested {
+    inner: Py<Inner>,
+    child: Child,
 }
 
 #[pymethods]
@@ -34,7 +47,7 @@ impl Handle {
     #[pyo3(signature = (pool, function, payload, name, crashes_max, kept, wait, /))]
     #[allow(clippy::too_many_arguments)] // By position, because this is the hottest call of all.
     fn new(
-        pool: Py<Pool>,
+        pool: &Bound<'_, PyAny>,
         function: &Bound<'_, Function>,
         payload: &Bound<'_, PyAny>,
         name: Option<Py<PyString>>,
@@ -43,8 +56,15 @@ impl Handle {
         wait: bool,
     ) -> PyResult<Self> {
         let py = function.py();
-        let net = pool.get().net();
         let made = Made::of(payload)?;
+        let Ok(pool) = pool.cast::<Pool>() else {
+            let inner = pool.cast::<Inner>()?;
+            let terms = Terms { crashes_max, ..Terms::default() };
+            let child = inner.get().submit(py, function.get(), terms, made)?;
+            let home = Home::Inner(Box::new(Nested { inner: inner.clone().unbind(), child }));
+            return Ok(Self { home, function: function.clone().unbind(), name });
+        };
+        let net = pool.get().net();
         let room = made.bytes();
         if matches!(made, Made::Large(_)) {
             // Memory is taken when there is room, not before.
@@ -66,7 +86,8 @@ impl Handle {
             match with(py, net, move |state, now| state.brain.submit(now, new))? {
                 Ok(id) => {
                     entry.handed_over();
-                    return Ok(Self { pool, function: function.clone().unbind(), id, name });
+                    let home = Home::Pool(pool.clone().unbind(), id);
+                    return Ok(Self { home, function: function.clone().unbind(), name });
                 }
                 Err(SubmitError::Full) => wait_for_room(py, net, room, wait)?,
                 Err(SubmitError::Closed) => {
@@ -81,12 +102,18 @@ impl Handle {
 
     #[getter]
     fn id(&self) -> u64 {
-        self.id.number()
+        match &self.home {
+            Home::Pool(_, id) => id.number(),
+            Home::Inner(nested) => nested.child.number,
+        }
     }
 
     #[getter]
-    fn pool(&self, py: Python<'_>) -> Py<Pool> {
-        self.pool.clone_ref(py)
+    fn pool(&self, py: Python<'_>) -> Py<PyAny> {
+        match &self.home {
+            Home::Pool(pool, _) => pool.clone_ref(py).into_any(),
+            Home::Inner(nested) => nested.inner.clone_ref(py).into_any(),
+        }
     }
 
     #[getter]
@@ -100,22 +127,35 @@ impl Handle {
     }
 
     fn state(&self, py: Python<'_>) -> PyResult<&'static str> {
-        let id = self.id;
-        with(py, self.pool.get().net(), move |state, _| match state.brain.outcome(id) {
-            Some(outcome) => word(outcome),
-            None if state.brain.is_running(id) => "running",
-            None => "waiting",
-        })
+        match &self.home {
+            Home::Pool(pool, id) => {
+                let id = *id;
+                with(py, pool.get().net(), move |state, _| match state.brain.outcome(id) {
+                    Some(outcome) => word(outcome),
+                    None if state.brain.is_running(id) => "running",
+                    None => "waiting",
+                })
+            }
+            Home::Inner(nested) => nested.inner.get().state(&nested.child),
+        }
     }
 
     fn done(&self, py: Python<'_>) -> PyResult<bool> {
-        let id = self.id;
-        with(py, self.pool.get().net(), move |state, _| state.brain.is_done(id))
+        match &self.home {
+            Home::Pool(pool, id) => {
+                let id = *id;
+                with(py, pool.get().net(), move |state, _| state.brain.is_done(id))
+            }
+            Home::Inner(nested) => nested.inner.get().done(py, &nested.child),
+        }
     }
 
     #[pyo3(signature = (timeout, /))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
-        let (id, net) = (self.id, self.pool.get().net());
+        let (id, net) = match &self.home {
+            Home::Pool(pool, id) => (*id, pool.get().net()),
+            Home::Inner(nested) => return nested.inner.get().wait(py, &nested.child, timeout),
+        };
         if with(py, net, move |state, _| state.brain.is_done(id))? {
             return Ok(true);
         }
@@ -128,7 +168,13 @@ impl Handle {
     }
 
     fn outcome<'py>(&self, py: Python<'py>) -> PyResult<Option<Ending<'py>>> {
-        let (id, net) = (self.id, self.pool.get().net());
+        let (id, net) = match &self.home {
+            Home::Pool(pool, id) => (*id, pool.get().net()),
+            Home::Inner(nested) => {
+                let found = nested.inner.get().outcome(&nested.child)?;
+                return Ok(found.map(|(code, payload)| (code, PyBytes::new(py, &payload), None)));
+            }
+        };
         let found = with(py, net, move |state, _| {
             let (code, payload) = state.brain.outcome(id).map(parts)?;
             Some((code, payload, net.result_memory(state, id)))
@@ -138,26 +184,42 @@ impl Handle {
     }
 
     fn cancel(&self, py: Python<'_>) -> PyResult<bool> {
-        let (id, net) = (self.id, self.pool.get().net());
-        check(net)?;
-        Ok(detached(py, || net.cancel(id)))
+        match &self.home {
+            Home::Pool(pool, id) => {
+                let net = pool.get().net();
+                check(net)?;
+                Ok(detached(py, || net.cancel(*id)))
+            }
+            Home::Inner(nested) => nested.inner.get().cancel(py, &nested.child),
+        }
     }
 
     #[pyo3(signature = (inbox=None, /))]
     fn watch(&self, py: Python<'_>, inbox: Option<&Bound<'_, Inbox>>) -> PyResult<Option<u64>> {
-        let (id, address) = (self.id, Inbox::address(inbox));
-        with(py, self.pool.get().net(), move |state, now| state.watch(now, id, address))
+        let address = Inbox::address(inbox);
+        match &self.home {
+            Home::Pool(pool, id) => {
+                let id = *id;
+                with(py, pool.get().net(), move |state, now| state.watch(now, id, address))
+            }
+            Home::Inner(nested) => nested.inner.get().watch(&nested.child, address),
+        }
     }
 
     fn last_report<'py>(&self, py: Python<'py>) -> PyResult<Option<News<'py>>> {
-        let id = self.id;
-        let found = with(py, self.pool.get().net(), move |state, _| state.brain.report(id).cloned())?;
+        // What a child of this worker's says is kept by the host.
+        let Home::Pool(pool, id) = &self.home else { return Ok(None) };
+        let id = *id;
+        let found = with(py, pool.get().net(), move |state, _| state.brain.report(id).cloned())?;
         Ok(found.map(|report| (report.number, PyBytes::new(py, &report.payload))))
     }
 
     #[pyo3(signature = (seen, /))]
     fn next_report<'py>(&self, py: Python<'py>, seen: u64) -> PyResult<Option<News<'py>>> {
-        let (id, net) = (self.id, self.pool.get().net());
+        let (id, net) = match &self.home {
+            Home::Pool(pool, id) => (*id, pool.get().net()),
+            Home::Inner(nested) => return nested.inner.get().wait(py, &nested.child, None).map(|_| None),
+        };
         let found = wait_for(py, net, Wants::Task(id), None, move |state| {
             match state.brain.report(id).filter(|report| report.number > seen) {
                 Some(report) => Some(Some(report.clone())),
@@ -170,14 +232,26 @@ impl Handle {
 
     #[pyo3(signature = (seen, inbox, /))]
     fn watch_report(&self, py: Python<'_>, seen: u64, inbox: &Bound<'_, Inbox>) -> PyResult<Option<u64>> {
-        let (id, address) = (self.id, Inbox::address(Some(inbox)));
-        with(py, self.pool.get().net(), move |state, now| state.follow(now, id, seen, address))
+        let address = Inbox::address(Some(inbox));
+        match &self.home {
+            Home::Pool(pool, id) => {
+                let id = *id;
+                with(py, pool.get().net(), move |state, now| state.follow(now, id, seen, address))
+            }
+            Home::Inner(nested) => nested.inner.get().watch(&nested.child, address),
+        }
     }
 
     fn facts(&self, py: Python<'_>) -> PyResult<Option<Facts>> {
-        let (id, net) = (self.id, self.pool.get().net());
-        let view = with(py, net, move |state, _| state.brain.view(id))?;
-        Ok(view.map(|view| Facts::new(net, &view)))
+        match &self.home {
+            Home::Pool(pool, id) => {
+                let (id, net) = (*id, pool.get().net());
+                let view = with(py, net, move |state, _| state.brain.view(id))?;
+                let at = |time| net.unix_seconds(time);
+                Ok(view.map(|view| Facts::new(&view, at(view.submitted), at(view.finished))))
+            }
+            Home::Inner(nested) => nested.inner.get().facts(&nested.child, self.label()),
+        }
     }
 }
 
@@ -195,9 +269,14 @@ fn wait_for_room(py: Python<'_>, net: &kumi_net::pool::Pool, bytes: u64, wait: b
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let net = self.pool.get().net();
-        if !net.is_foreign() {
-            net.release_task(self.id);
+        match &self.home {
+            Home::Pool(pool, id) => {
+                let net = pool.get().net();
+                if !net.is_foreign() {
+                    net.release_task(*id);
+                }
+            }
+            Home::Inner(nested) => nested.inner.get().release(&nested.child),
         }
     }
 }

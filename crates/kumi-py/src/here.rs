@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use kumi_core::{Lease, REPORT_MAX, TaskId};
-use kumi_net::reports::Reporter;
 use kumi_net::worker::WorkerEnd;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -18,8 +17,7 @@ static WORKER: OnceLock<Arc<Here>> = OnceLock::new();
 pub struct Here {
     /// A child that a task forked is not this worker, and shares its memory with the host.
     process: u32,
-    name: Arc<OnceLock<String>>,
-    reporter: Arc<Reporter>,
+    end: Arc<WorkerEnd>,
     /// The task that runs is the last one; a task that waits for its own descendant lies below that.
     tasks: Mutex<Vec<Task>>,
 }
@@ -36,9 +34,8 @@ pub struct Begun<'a>(&'a Here);
 
 impl Here {
     /// Of this process, which has one worker at most.
-    pub fn found(end: &WorkerEnd) -> Arc<Self> {
-        let here =
-            Self { process: std::process::id(), name: end.name(), reporter: end.reporter(), tasks: Mutex::default() };
+    pub fn found(end: Arc<WorkerEnd>) -> Arc<Self> {
+        let here = Self { process: std::process::id(), end, tasks: Mutex::default() };
         Arc::clone(WORKER.get_or_init(|| Arc::new(here)))
     }
 
@@ -74,7 +71,13 @@ pub fn running(py: Python<'_>) -> Option<Running> {
     let mut tasks = here.tasks();
     let task = tasks.last_mut()?;
     let notes = task.notes.get_or_insert(fresh).clone_ref(py);
-    Some((task.id.number(), task.attempt, here.name.get().cloned().unwrap_or_default(), notes))
+    Some((task.id.number(), task.attempt, here.end.name(), notes))
+}
+
+/// See the stub.
+#[pyfunction]
+pub fn nested() -> bool {
+    worker().is_some_and(|here| here.tasks().len() > 1)
 }
 
 /// See the stub.
@@ -85,7 +88,7 @@ pub fn report(payload: &[u8]) -> PyResult<()> {
     let Some(here) = worker() else { return Ok(()) };
     let lease = here.tasks().last().map(|task| task.lease);
     match lease {
-        Some(lease) => Ok(here.reporter.report(lease, Arc::from(payload))?),
+        Some(lease) => Ok(here.end.reporter().report(lease, Arc::from(payload))?),
         None => Ok(()),
     }
 }

@@ -3,13 +3,15 @@
 //! Converts, decides nothing. Its manual is `python/kumi/_core.pyi`, checked against it by `mypy.stubtest`.
 //! - `large.rs`: payloads with large parts.
 //! - `pool.rs`: the dispatcher and what it hands out. `handle.rs`: one task. `facts.rs`: what is known of it.
-//! - `worker.rs`: the worker's loop. `here.rs`: the task that runs in this process. `inbox.rs`: event loops that wait.
+//! - `worker.rs`: the worker's loop. `here.rs`: the task that runs in this process. `inner.rs`: what the tasks it runs submit. `inbox.rs`: event
+//!   loops that wait.
 //! - `inside.rs`: threads that wait in here, the end of Python, forks.
 
 mod facts;
 mod handle;
 mod here;
 mod inbox;
+mod inner;
 mod inside;
 mod large;
 mod pool;
@@ -51,9 +53,11 @@ mod _core {
     #[pymodule_export]
     use crate::handle::Handle;
     #[pymodule_export]
-    use crate::here::{report, running};
+    use crate::here::{nested, report, running};
     #[pymodule_export]
     use crate::inbox::Inbox;
+    #[pymodule_export]
+    use crate::inner::Inner;
     #[pymodule_export]
     use crate::inside::{
         after_fork_in_child, after_fork_in_parent, before_fork, end_deliveries, leave, next_deliveries,

@@ -21,6 +21,7 @@ use crate::here::check_length;
 use crate::inbox::Inbox;
 use crate::inside::{check, detached, span, wait_for, with};
 use crate::large::{Entry, Made, Stored};
+use crate::worker::Serving;
 
 pyo3::import_exception!(kumi.errors, QueueFull);
 
@@ -33,14 +34,28 @@ type Job<'py> = (u64, Bound<'py, PyBytes>, Bound<'py, PyBytes>);
 /// See the stub.
 #[pyclass(frozen, module = "kumi._core")]
 pub struct Function {
-    net: pool::Pool,
-    id: FunctionId,
+    owner: Owner,
     label: String,
 }
 
+/// Who knows it, and by what.
+enum Owner {
+    Pool(pool::Pool, FunctionId),
+    Inner(Arc<Serving>, u64),
+}
+
 impl Function {
+    /// A function that a task of this worker has declared.
+    pub fn inner(serving: Arc<Serving>, number: u64, label: String) -> Self {
+        Self { owner: Owner::Inner(serving, number), label }
+    }
+
+    /// What a pool knows it by; nothing, where a task has declared it.
     pub fn id(&self) -> FunctionId {
-        self.id
+        match &self.owner {
+            Owner::Pool(_, id) => *id,
+            Owner::Inner(..) => FunctionId::from_number(u64::MAX),
+        }
     }
 
     pub fn name(&self) -> &str {
@@ -56,15 +71,20 @@ impl Function {
     }
 
     #[getter]
-    fn number(&self) -> u64 {
-        self.id.number()
+    pub fn number(&self) -> u64 {
+        match &self.owner {
+            Owner::Pool(_, id) => id.number(),
+            Owner::Inner(_, number) => *number,
+        }
     }
 }
 
 impl Drop for Function {
     fn drop(&mut self) {
-        if !self.net.is_foreign() {
-            self.net.release_function(self.id);
+        match &self.owner {
+            Owner::Pool(net, id) if !net.is_foreign() => net.release_function(*id),
+            Owner::Inner(serving, number) if !serving.end.is_foreign() => serving.end.withdraw(*number),
+            Owner::Pool(..) | Owner::Inner(..) => {}
         }
     }
 }
@@ -92,7 +112,7 @@ impl Pool {
         let id = with(py, &self.net, move |state, _| state.brain.define_large(payload, large, name))?;
         let id = id.ok_or_else(|| PyValueError::new_err("a shared value belongs to another pool"))?;
         entry.handed_over();
-        Ok(Function { net: self.net.clone(), id, label })
+        Ok(Function { owner: Owner::Pool(self.net.clone(), id), label })
     }
 }
 
@@ -219,7 +239,7 @@ impl Pool {
         uses: Vec<Bound<'_, Function>>,
         label: String,
     ) -> PyResult<Function> {
-        let uses = uses.iter().map(|function| function.get().id).collect();
+        let uses = uses.iter().map(|function| function.get().id()).collect();
         self.take_in(py, Entry::of_stored(&self.net, stored, uses), label)
     }
 

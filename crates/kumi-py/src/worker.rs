@@ -2,24 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use kumi_core::interrupts::Signal;
 use kumi_core::{FunctionId, Interrupts, Job, Lease, Leave, Payload};
 use kumi_net::segments::Borrowed;
-use kumi_net::worker::{Finished, Next, WorkerEnd};
+use kumi_net::worker::{Finished, Next, WorkerEnd, signal_myself};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
 use crate::here::Here;
+use crate::inner::Inner;
 use crate::inside::detached;
 use crate::large::{Made, Packed, Shown};
 use crate::pool::{host_name, python_version};
 
 /// Above this, a result is sent without the GIL: the socket may have to be waited for.
-const SENT_AT_ONCE: usize = 1 << 15;
+pub const SENT_AT_ONCE: usize = 1 << 15;
 
 /// A function as it came, or ready to be called.
 enum Function {
@@ -27,40 +28,50 @@ enum Function {
     Loaded(Py<PyAny>),
 }
 
+/// What this process runs tasks with. Nothing of it is locked while Python runs: a task that waits runs others.
+pub struct Serving {
+    pub end: Arc<WorkerEnd>,
+    running: Arc<Here>,
+    /// What tasks name. Locked for a look only.
+    definitions: Mutex<BTreeMap<FunctionId, Function>>,
+    calls: OnceLock<Calls>,
+    /// Leave when the present task is answered.
+    unfit: AtomicBool,
+}
+
+/// How Python runs a task.
+struct Calls {
+    load: Py<PyAny>,
+    run: Py<PyAny>,
+}
+
 /// See the stub.
 #[pyclass(frozen, module = "kumi._core")]
 pub struct Worker {
-    end: Mutex<WorkerEnd>,
-    running: Arc<Here>,
-    /// What tasks name. Locked for a look only, never while Python runs.
-    definitions: Mutex<BTreeMap<FunctionId, Function>>,
-    interrupts: Arc<Mutex<Interrupts>>,
-    /// Leave when the present task is answered.
-    unfit: AtomicBool,
+    serving: Arc<Serving>,
 }
 
 #[pymethods]
 impl Worker {
     #[new]
     fn new(py: Python<'_>) -> PyResult<Self> {
-        let end = WorkerEnd::inherit(python_version(py), host_name())?;
-        let interrupts = Arc::clone(end.interrupts());
-        Ok(Self {
-            running: Here::found(&end),
-            end: Mutex::new(end),
-            definitions: Mutex::default(),
-            interrupts,
-            unfit: AtomicBool::new(false),
-        })
+        let end = Arc::new(WorkerEnd::inherit(python_version(py), host_name())?);
+        let (definitions, calls, unfit) = (Mutex::default(), OnceLock::new(), AtomicBool::new(false));
+        let running = Here::found(Arc::clone(&end));
+        Ok(Self { serving: Arc::new(Serving { end, running, definitions, calls, unfit }) })
+    }
+
+    fn inner(&self) -> Inner {
+        Inner::new(Arc::clone(&self.serving))
     }
 
     #[pyo3(signature = (number, load, /))]
     fn shared(&self, number: u64, load: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        self.loaded(FunctionId::from_number(number), load)
+        self.serving.loaded(FunctionId::from_number(number), load)
     }
 
     fn take_interrupt(&self) -> bool {
-        match lock(&self.interrupts).take() {
+        match lock(self.serving.end.interrupts()).take() {
             Signal::Interrupt => true,
             Signal::Late => false,
             Signal::Foreign => {
@@ -71,72 +82,25 @@ impl Worker {
     }
 
     fn leave_soon(&self) {
-        self.unfit.store(true, Ordering::Relaxed);
+        self.serving.unfit.store(true, Ordering::Relaxed);
     }
 
     /// Runs tasks until the host says stop, or this process is not fit for the next one; returns the reason.
     #[pyo3(signature = (execute, /))]
     fn serve(&self, execute: &Bound<'_, PyAny>) -> PyResult<&'static str> {
-        let py = execute.py();
-        let mut end = self.end.try_lock().map_err(|_| PyRuntimeError::new_err("this worker serves already"))?;
-        let end = &mut *end;
-        let (load, run) = (execute.getattr("load")?, execute.getattr("run")?);
+        let (py, serving) = (execute.py(), &self.serving);
+        let calls = Calls { load: execute.getattr("load")?.unbind(), run: execute.getattr("run")?.unbind() };
+        serving.calls.set(calls).map_err(|_| PyRuntimeError::new_err("this worker serves already"))?;
         loop {
-            if self.unfit.load(Ordering::Relaxed) {
+            if serving.unfit.load(Ordering::Relaxed) {
                 // What is here goes back to the queue, for nothing of it has begun.
                 return Ok("interrupted");
             }
-            match end.take()? {
-                Next::Job(Job::Define { function, payload, .. }, memory) => {
-                    self.definitions().insert(function, Function::Pickled(payload, memory));
-                }
-                Next::Job(Job::Forget { function }, _) => {
-                    // Outside of the lock: what it held may run any code when it goes.
-                    let forgotten = self.definitions().remove(&function);
-                    drop(forgotten);
-                }
-                Next::Job(Job::Run { task, lease, slot, function, attempt, payload, .. }, memory) => {
-                    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                    let clock = Instant::now();
-                    let (success, made) = {
-                        let _running = self.running.begin(task, lease, attempt);
-                        match Armed::new(&self.interrupts, lease) {
-                            None => interrupted(),
-                            Some(_armed) => {
-                                let called = self
-                                    .loaded(function, &load)
-                                    .and_then(|function| call(&run, &function, &payload, memory));
-                                match called {
-                                    Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => interrupted(),
-                                    called => called?,
-                                }
-                            }
-                        }
-                    };
-                    let (payload, segment) = match made {
-                        Made::Small(payload) => (payload, None),
-                        Made::Large(parts) => {
-                            let Packed { payload, segment } = parts.pack(|bytes| end.reserve(bytes));
-                            (payload, segment)
-                        }
-                    };
-                    let finished = Finished {
-                        lease,
-                        success,
-                        started: u64::try_from(started.as_nanos()).unwrap_or(u64::MAX),
-                        took: clock.elapsed(),
-                        payload,
-                        segment,
-                    };
-                    if finished.payload.len() > SENT_AT_ONCE || segment.is_some() {
-                        detached(py, || end.finish(slot, finished))?;
-                    } else {
-                        end.finish(slot, finished)?;
-                    }
-                }
+            match serving.end.take()? {
+                Next::Job(job, memory) => serving.run(py, job, memory)?,
                 Next::Leave(leave) => return Ok(reason(leave)),
                 Next::Wait => {
-                    detached(py, || end.fill())?;
+                    detached(py, || serving.end.wait(None, |half| half.has_job() || half.leaving().is_some()))?;
                     py.check_signals()?;
                     // What was just read goes back to the queue, for nothing of it has begun.
                     if execute.call_method0("is_stale")?.is_truthy()? {
@@ -148,7 +112,66 @@ impl Worker {
     }
 }
 
-impl Worker {
+impl Serving {
+    /// Does a job. If it is a task, its answer is sent, or will be in a moment.
+    pub fn run(&self, py: Python<'_>, job: Job, memory: Option<Arc<Borrowed>>) -> PyResult<()> {
+        match job {
+            Job::Define { function, payload, .. } => {
+                self.definitions().insert(function, Function::Pickled(payload, memory));
+                Ok(())
+            }
+            Job::Forget { function } => {
+                // Outside of the lock: what it held may run any code when it goes.
+                let forgotten = self.definitions().remove(&function);
+                drop(forgotten);
+                Ok(())
+            }
+            Job::Run { task, lease, slot, function, attempt, inline, payload, .. } => {
+                let missing = || PyRuntimeError::new_err("this worker does not serve yet");
+                let calls = self.calls.get().ok_or_else(missing)?;
+                let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let clock = Instant::now();
+                let (success, made) = {
+                    let _running = self.running.begin(task, lease, attempt);
+                    match Armed::new(self.end.interrupts(), lease) {
+                        None => interrupted(),
+                        Some(_armed) => {
+                            let called = self
+                                .loaded(function, calls.load.bind(py))
+                                .and_then(|function| call(calls.run.bind(py), &function, &payload, memory));
+                            match called {
+                                Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => interrupted(),
+                                called => called?,
+                            }
+                        }
+                    }
+                };
+                let (payload, segment) = match made {
+                    Made::Small(payload) => (payload, None),
+                    Made::Large(parts) => {
+                        let reserve = |bytes| if inline { None } else { self.end.reserve(bytes) };
+                        let Packed { payload, segment } = parts.pack(reserve);
+                        (payload, segment)
+                    }
+                };
+                let finished = Finished {
+                    lease,
+                    success,
+                    started: u64::try_from(started.as_nanos()).unwrap_or(u64::MAX),
+                    took: clock.elapsed(),
+                    payload,
+                    segment,
+                };
+                if finished.payload.len() > SENT_AT_ONCE || segment.is_some() {
+                    detached(py, || self.end.finish(slot, finished))?;
+                } else {
+                    self.end.finish(slot, finished)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
     fn definitions(&self) -> MutexGuard<'_, BTreeMap<FunctionId, Function>> {
         lock(&self.definitions)
     }
@@ -186,7 +209,9 @@ impl<'a> Armed<'a> {
 
 impl Drop for Armed<'_> {
     fn drop(&mut self) {
-        lock(self.0).end();
+        if lock(self.0).end() {
+            signal_myself();
+        }
     }
 }
 

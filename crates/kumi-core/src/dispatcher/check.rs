@@ -1,11 +1,12 @@
 //! The brain's own books, recounted: what every public function must leave true. Only the tests ask.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Dispatcher;
 use crate::ids::{TaskId, WorkerId};
 use crate::scaling::Launch;
-use crate::task::Place;
+use crate::task::{Place, Rank, Task};
 use crate::timer::Timer;
 use crate::worker::{HELD_MAX, Recall, Stage, Worker};
 
@@ -58,12 +59,47 @@ impl Dispatcher {
         same("bytes", self.bytes, bytes)?;
         same("result_bytes", self.result_bytes, results)?;
         same("kept_open", self.kept_open, kept)?;
-        waiting.sort_unstable();
-        same("queue", self.queue.live(|id| self.waits(id)), waiting)?;
-        let hands = self.workers.iter().flat_map(|(id, worker)| worker.held.iter().map(move |held| (held.task, id)));
+        let nested = |id: &TaskId| self.tasks.get(*id).is_some_and(|task| task.parent().is_some());
+        let (nested, mut roots): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(_, id)| nested(id));
+        roots.sort_unstable();
+        same("queue", self.queue.live(|id| self.waits(id)), roots)?;
+        self.check_families(&nested)?;
+        let hands = self
+            .workers
+            .iter()
+            .flat_map(|(id, worker)| worker.held.iter().chain(&worker.inner).map(move |held| (held.task, id)));
         let hands: Vec<_> = hands.filter(|(task, _)| held.contains_key(task)).collect();
-        same("tasks in two hands", hands.len(), hands.iter().collect::<std::collections::BTreeSet<_>>().len())?;
+        same("tasks in two hands", hands.len(), hands.iter().collect::<BTreeSet<_>>().len())?;
         same("tasks in hands", held, hands.into_iter().collect())
+    }
+
+    /// Every nested task that waits stands in the queue of those, and in view of each of its ancestors.
+    fn check_families(&self, waiting: &[(u64, TaskId)]) -> Check {
+        let mut seen: BTreeMap<TaskId, BTreeSet<Rank>> = BTreeMap::new();
+        let mut all = BTreeSet::new();
+        for (number, id) in waiting {
+            let mut next = self.tasks.get(*id);
+            let rank = (Reverse(next.map_or(0, Task::generation)), *number, *id);
+            all.insert(rank);
+            while let Some(ancestor) = next.and_then(Task::parent) {
+                seen.entry(ancestor).or_default().insert(rank);
+                next = self.tasks.get(ancestor);
+            }
+        }
+        same("nested", self.nested.clone(), all)?;
+        for (id, task) in self.tasks.iter() {
+            let Some(family) = &task.family else { continue };
+            same("descendants that wait", &family.queued, &seen.remove(&id).unwrap_or_default())?;
+            let open = task.is_done() || !task.is_held();
+            same("children of who is not at work", open && !family.children.is_empty(), false)?;
+            same("waits of who is not at work", open && (family.waits.is_some() || family.waits_elsewhere), false)?;
+            same("needy", self.needy.contains(&id), family.is_needy())?;
+            for child in &family.children {
+                let child = self.tasks.get(*child).filter(|child| !child.is_done());
+                same("parent of a child", child.and_then(Task::parent), Some(id))?;
+            }
+        }
+        same("descendants of nobody", seen.len(), 0)
     }
 
     fn waits(&self, id: TaskId) -> bool {
@@ -71,11 +107,19 @@ impl Dispatcher {
     }
 
     fn check_workers(&self) -> Check {
-        let active: Vec<_> = self.workers.iter().filter(|(_, worker)| worker.stage == Stage::Active).collect();
+        let active = self.workers.iter().filter(|(_, worker)| worker.stage == Stage::Active);
+        let (extras, active): (Vec<_>, Vec<_>) = active.partition(|(_, worker)| worker.extra);
+        let idle = |workers: &[(WorkerId, &Worker)]| {
+            let idle = workers.iter().filter(|(_, worker)| worker.is_free());
+            idle.map(|(id, worker)| (worker.idle_since, *id)).collect()
+        };
         same("active", self.active, active.len() as u64)?;
-        let idle = active.into_iter().filter(|(_, worker)| worker.held.is_empty());
-        same("idle", self.idle.clone(), idle.map(|(id, worker)| (worker.idle_since, id)).collect())?;
-        let asked = |worker: &Worker| worker.held.iter().filter(|held| held.recall == Recall::Requeue).count() as u64;
+        same("extras", self.extras, extras.len() as u64)?;
+        same("idle", self.idle.clone(), idle(&active))?;
+        same("idle extras", self.idle_extras.clone(), idle(&extras))?;
+        same("inner", self.inner, self.workers.iter().map(|(_, worker)| worker.inner.len() as u64).sum())?;
+        let hands = |worker: &Worker| worker.held.iter().chain(&worker.inner).copied().collect::<Vec<_>>();
+        let asked = |worker: &Worker| hands(worker).iter().filter(|held| held.recall == Recall::Requeue).count() as u64;
         same("recalls", self.recalls, self.workers.iter().map(|(_, worker)| asked(worker)).sum())?;
         for (id, worker) in self.workers.iter() {
             let behind = worker.held.iter().skip(1).any(|held| held.recall == Recall::No);
@@ -84,7 +128,7 @@ impl Dispatcher {
                 return Err(format!("{id:?} holds {} tasks, loaded: {loaded}", worker.held.len()));
             }
             let mut slots: Vec<_> =
-                worker.slots.iter().copied().chain(worker.held.iter().map(|held| held.slot)).collect();
+                worker.slots.iter().copied().chain(hands(worker).iter().map(|held| held.slot)).collect();
             slots.sort_unstable();
             same("slots", slots, (0..HELD_MAX).collect())?;
             let nanos = worker.held.iter().fold(0u64, |sum, held| sum.saturating_add(held.nanos));
@@ -97,8 +141,12 @@ impl Dispatcher {
 
     fn check_launches(&self) -> Check {
         let expected = |state| matches!(state, Launch::Requested | Launch::Starting);
-        let count = self.launches.iter().filter(|(_, note)| expected(note.state)).count() as u64;
-        same("expected", self.expected, count)?;
+        let count =
+            |extra| self.launches.iter().filter(|(_, note)| expected(note.state) && note.extra == extra).count() as u64;
+        same("expected", self.expected, count(false))?;
+        same("expected extras", self.extras_expected, count(true))?;
+        let extra = self.launches.iter().filter(|(_, note)| note.extra).count() as u64;
+        same("launches of extras", self.extra_launches, extra)?;
         let joined = self.launches.iter().filter_map(|(id, note)| match note.state {
             Launch::Joined(worker) => Some((worker, id)),
             Launch::Requested | Launch::Starting | Launch::Abandoned => None,

@@ -12,7 +12,7 @@ use crate::ids::{Lease, TaskId, Time, WorkerId};
 use crate::message::ToWorker;
 use crate::task::{Outcome, Place, Task};
 use crate::timer::Timer;
-use crate::worker::{HELD_MAX, Held, Link, Recall, Stage};
+use crate::worker::{HELD_MAX, Held, Link, Recall, Stage, Worker};
 
 /// How much work, in nanoseconds, a worker may hold; a task that takes longer is not short and is never prefetched.
 const WINDOW: u64 = 1_000_000;
@@ -65,25 +65,40 @@ impl Dispatcher {
             self.timers.unset(until, Timer::Deal);
         }
         while self.waiting > 0 {
-            let Some(&(_, worker)) = self.idle.last() else { return };
-            let Some(task) = self.take_waiting() else { return };
-            self.assign(now, worker, task);
+            let Some(&(_, worker)) = self.idle.last() else { break };
+            let Some(task) = self.take_waiting() else { break };
+            self.assign(now, worker, task, None);
             self.top_up(now, worker);
         }
+        self.help_ancestors(now);
+        self.deal_to_extras(now);
         while (self.idle.len() as u64) > self.recalls {
             let Some(&worker) = self.loaded.last() else { return };
             self.recall_for_idle(worker);
         }
     }
 
-    /// The oldest waiting task, taken from the queue; its place has to be changed by the caller.
+    /// The waiting task that is next, taken from the queue; its place has to be changed by the caller.
     pub(super) fn take_waiting(&mut self) -> Option<TaskId> {
         let task = self.peek_waiting()?;
-        self.queue.pop();
+        self.unqueue(task);
         Some(task)
     }
 
+    /// Takes out what [`Dispatcher::peek_waiting`] shows, or a nested task.
+    pub(super) fn unqueue(&mut self, id: TaskId) {
+        if self.tasks.get(id).is_some_and(|task| task.parent().is_some()) {
+            self.unqueue_nested(id);
+        } else {
+            self.queue.pop();
+        }
+    }
+
+    /// Nested tasks first; then the oldest.
     fn peek_waiting(&mut self) -> Option<TaskId> {
+        if let Some((_, _, task)) = self.nested.first() {
+            return Some(*task);
+        }
         loop {
             let id = self.queue.front()?;
             if self.tasks.get(id).is_some_and(|task| matches!(task.place, Place::Waiting)) {
@@ -102,11 +117,12 @@ impl Dispatcher {
         self.functions.get(task.function)?.nanos.filter(|nanos| *nanos <= WINDOW)
     }
 
-    fn assign(&mut self, now: Time, id: WorkerId, task_id: TaskId) {
+    /// Gives a task to a worker: behind what that holds, or to run within the wait of another task.
+    pub(super) fn assign(&mut self, now: Time, id: WorkerId, task_id: TaskId, within: Option<Lease>) {
         let Some(task) = self.tasks.get(task_id) else { return };
         let short = self.short_nanos(task);
         let nanos = short.unwrap_or(LONG);
-        let (function, run_limit) = (task.function, task.run_limit());
+        let (function, run_limit, inline) = (task.function, task.run_limit(), task.parent().is_some());
         let (payload, attempt) = (Arc::clone(&task.payload), task.attempts.saturating_add(1));
         let large = task.large.clone();
         let Some(worker) = self.workers.get_mut(id) else { return };
@@ -114,13 +130,19 @@ impl Dispatcher {
         let Some(slot) = worker.slots.pop() else { return };
         let lease = Lease(self.next_lease);
         self.next_lease += 1;
-        if worker.held.is_empty() {
+        if worker.is_free() {
             self.idle.remove(&(worker.idle_since, id));
+            self.idle_extras.remove(&(worker.idle_since, id));
         }
-        worker.held.push_back(Held { lease, task: task_id, slot, nanos, recall: Recall::No });
-        worker.held_nanos = worker.held_nanos.saturating_add(nanos);
-        worker.dealt += 1;
-        let full = self.policy.tasks_max.is_some_and(|most| worker.dealt >= most);
+        if within.is_some() {
+            self.inner += 1;
+            worker.inner.push(Held { lease, task: task_id, slot, nanos, recall: Recall::No });
+        } else {
+            worker.held.push_back(Held { lease, task: task_id, slot, nanos, recall: Recall::No });
+            worker.held_nanos = worker.held_nanos.saturating_add(nanos);
+            worker.dealt += 1;
+        }
+        let full = within.is_none() && self.policy.tasks_max.is_some_and(|most| worker.dealt >= most);
         if worker.held.len() > 1 {
             self.loaded.insert(id);
             if !worker.stall_timer {
@@ -134,7 +156,7 @@ impl Dispatcher {
         }
         self.lend(id, large.as_deref());
         let short = short.is_some();
-        let message = ToWorker::Run { task: task_id, lease, slot, function, attempt, short, payload };
+        let message = ToWorker::Run { task: task_id, lease, slot, function, attempt, short, within, inline, payload };
         self.actions.push_back(Action::Send { worker: id, message });
         if let Some(limit) = run_limit {
             self.timers.set(now.after(limit), Timer::Run(task_id, lease));
@@ -161,14 +183,15 @@ impl Dispatcher {
         }
         for _ in 0..share {
             let Some(task_id) = self.peek_waiting().filter(|task_id| self.fits_behind(id, *task_id)) else { return };
-            self.queue.pop();
-            self.assign(now, id, task_id);
+            self.unqueue(task_id);
+            self.assign(now, id, task_id, None);
         }
     }
 
     /// Whether the task is short enough to wait behind those the worker holds.
     fn fits_behind(&self, id: WorkerId, task: TaskId) -> bool {
-        let Some(worker) = self.workers.get(id).filter(|worker| worker.stage == Stage::Active) else { return false };
+        let takes = |worker: &&Worker| worker.stage == Stage::Active && !worker.extra;
+        let Some(worker) = self.workers.get(id).filter(takes) else { return false };
         let nanos = self.tasks.get(task).and_then(|task| self.short_nanos(task));
         worker.held.len() < usize::from(HELD_MAX)
             && nanos.is_some_and(|nanos| worker.held_nanos.saturating_add(nanos) <= WINDOW)
@@ -178,14 +201,16 @@ impl Dispatcher {
         let mut offered = None;
         let known = self.workers.get_mut(id).and_then(|worker| {
             offered = worker.offered.take();
+            let inner = worker.inner.len();
             let held = worker.let_go(lease)?;
             worker.finished += 1;
-            Some((held, Arc::clone(&worker.face)))
+            Some((held, Arc::clone(&worker.face), inner - worker.inner.len()))
         });
-        let Some((held, face)) = known else {
+        let Some((held, face, inner)) = known else {
             self.keep_loan(offered, None);
             return self.finished_late(now, lease, outcome, run);
         };
+        self.inner -= inner as u64;
         self.failures = 0;
         if held.recall == Recall::Requeue {
             self.recalls -= 1;
@@ -225,13 +250,15 @@ impl Dispatcher {
         if worker.held.len() < 2 {
             self.loaded.remove(&id);
         }
-        if !worker.held.is_empty() {
-            return;
+        if !worker.is_free() {
+            return self.help_top(now, id);
         }
         match worker.stage {
             Stage::Active => {
                 worker.idle_since = now;
-                if !self.planted(Bug::FreedWorkerForgotten) {
+                if worker.extra {
+                    self.idle_extras.insert((now, id));
+                } else if !self.planted(Bug::FreedWorkerForgotten) {
                     self.idle.insert((now, id));
                 }
                 self.watch_idle(now, id);
@@ -264,13 +291,13 @@ impl Dispatcher {
     }
 
     pub(super) fn ask_back_of(&mut self, id: WorkerId, task: TaskId, why: Recall) {
-        let held = self.workers.get(id).and_then(|worker| worker.held.iter().find(|held| held.task == task));
+        let held = self.workers.get(id).and_then(|worker| worker.holds(task));
         if let Some(lease) = held.map(|held| held.lease) {
             self.ask_back(id, lease, why);
         }
     }
 
-    fn ask_back(&mut self, id: WorkerId, lease: Lease, why: Recall) {
+    pub(super) fn ask_back(&mut self, id: WorkerId, lease: Lease, why: Recall) {
         let Some(worker) = self.workers.get_mut(id) else { return };
         let link = worker.link;
         let Some(held) = worker.held(lease) else { return };
@@ -311,29 +338,38 @@ impl Dispatcher {
             }
             return;
         }
+        let inner = worker.inner.len();
         worker.let_go(lease);
-        worker.dealt -= 1;
+        let inner = (inner - worker.inner.len()) as u64;
+        self.inner -= inner;
+        worker.dealt -= 1 - inner;
         match why {
-            Recall::Requeue => self.requeue(task),
+            Recall::Requeue => self.requeue(now, task),
             Recall::CancelIfWaiting => self.resolve(now, task, Outcome::Cancel, None, None),
             Recall::Discard | Recall::No | Recall::Begun => {}
         }
         self.lightened(now, id);
     }
 
-    /// Back into the queue, at the place of its number.
-    pub(super) fn requeue(&mut self, id: TaskId) {
-        if let Some(task) = self.tasks.get_mut(id).filter(|task| task.is_held()) {
-            task.place = Place::Waiting;
-            self.dealt -= 1;
-            self.waiting += 1;
-            self.queue.put_back(task.number, id);
+    /// Back into the queue, at the place of its number. If it had begun, what it has submitted goes with that attempt.
+    pub(super) fn requeue(&mut self, now: Time, id: TaskId) {
+        let Some(task) = self.tasks.get_mut(id).filter(|task| task.is_held()) else { return };
+        task.place = Place::Waiting;
+        self.dealt -= 1;
+        self.waiting += 1;
+        let (number, nested) = (task.number, task.parent().is_some());
+        self.stops_waiting(id);
+        self.take_children_along(now, id);
+        if nested {
+            self.enqueue_nested(id);
+        } else {
+            self.queue.put_back(number, id);
         }
     }
 
     /// The worker need not answer this task any more, which is resolved already.
     pub(super) fn discard(&mut self, now: Time, id: WorkerId, task: TaskId) {
-        let held = self.workers.get(id).and_then(|worker| worker.held.iter().find(|held| held.task == task)).copied();
+        let held = self.workers.get(id).and_then(|worker| worker.holds(task)).copied();
         let Some(held) = held else { return };
         if held.recall == Recall::Begun {
             self.interrupt(now, id, held.lease);
@@ -348,11 +384,7 @@ impl Dispatcher {
     }
 
     fn interrupt(&mut self, now: Time, id: WorkerId, lease: Lease) {
-        let Some(worker) = self.workers.get_mut(id) else { return };
-        if let Some(held) = worker.held(lease) {
-            let more = LONG.saturating_sub(std::mem::replace(&mut held.nanos, LONG));
-            worker.held_nanos = worker.held_nanos.saturating_add(more);
-        }
+        self.busy_for_long(id, lease);
         self.actions.push_back(Action::Send { worker: id, message: ToWorker::Interrupt { lease } });
         self.timers.set(now.after(self.policy.kill / 2), Timer::Again(id, lease));
         self.timers.set(now.after(self.policy.kill), Timer::Kill(id, lease));
@@ -364,6 +396,15 @@ impl Dispatcher {
         let holder = self.workers.get_mut(id).filter(|worker| worker.stage != Stage::Killed);
         if holder.is_some_and(|worker| worker.held(lease).is_some()) {
             self.actions.push_back(Action::Send { worker: id, message: ToWorker::Interrupt { lease } });
+        }
+    }
+
+    /// Whatever is known of its function, this task takes long: nothing is dealt behind it.
+    pub(super) fn busy_for_long(&mut self, id: WorkerId, lease: Lease) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        if let Some(held) = worker.held.iter_mut().find(|held| held.lease == lease) {
+            let more = LONG.saturating_sub(std::mem::replace(&mut held.nanos, LONG));
+            worker.held_nanos = worker.held_nanos.saturating_add(more);
         }
     }
 

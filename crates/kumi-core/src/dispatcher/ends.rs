@@ -20,6 +20,10 @@ impl Dispatcher {
         run: Option<(u64, u64)>,
         face: Option<Arc<Face>>,
     ) {
+        let Some(task) = self.tasks.get(id) else { return };
+        if matches!(task.place, Place::Waiting) && task.parent().is_some() {
+            self.unqueue_nested(id);
+        }
         let Some(task) = self.tasks.get_mut(id) else { return };
         match task.place {
             Place::Waiting => self.waiting -= 1,
@@ -50,7 +54,10 @@ impl Dispatcher {
         if task.kept || task.watched {
             self.actions.push_back(Action::Resolved { task: id });
         }
-        if !task.wanted {
+        if task.family.is_some() {
+            self.end_family(now, id);
+        }
+        if self.tasks.get(id).is_none_or(|task| !task.wanted) {
             self.remove(id);
         }
         self.warn_of_results();
@@ -118,7 +125,11 @@ impl Dispatcher {
     }
 
     fn resolve_waiting(&mut self, now: Time, id: TaskId, outcome: Outcome) {
+        let nested = self.tasks.get(id).is_some_and(|task| task.parent().is_some());
         self.resolve(now, id, outcome, None, None);
+        if nested {
+            return;
+        }
         let tasks = &self.tasks;
         self.queue.forget_one(|id| tasks.get(id).is_some_and(|task| !task.is_done()));
     }

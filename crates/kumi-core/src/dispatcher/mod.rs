@@ -6,6 +6,7 @@
 //! - `event.rs`: what it is told and what it answers.
 //! - `functions.rs`: the functions that tasks name.
 //! - `deal.rs`: tasks to workers: prefetch, recall.
+//! - `nested.rs`: tasks that submit tasks.
 //! - `here.rs`: tasks that the host runs itself.
 //! - `report.rs`: what tasks say of themselves while they run.
 //! - `ends.rs`: how tasks end: resolve, cancel, time out, release.
@@ -22,6 +23,7 @@ mod ends;
 mod event;
 mod functions;
 mod here;
+mod nested;
 mod report;
 mod segments;
 mod staff;
@@ -32,6 +34,8 @@ use std::sync::Arc;
 
 pub use self::event::{Action, Begun, Event, Policy};
 use self::functions::Function;
+use self::nested::Child;
+pub use self::nested::GENERATIONS_MAX;
 use self::segments::{Loan, Use};
 pub use self::view::Counts;
 use crate::error::SubmitError;
@@ -40,7 +44,7 @@ use crate::message::{FromWorker, Leave, Payload};
 use crate::queue::Queue;
 use crate::scaling::{self, Launch};
 use crate::segments::Store;
-use crate::task::{Limit, Limits, NewTask, Outcome, Place, TASK_BYTES, Task};
+use crate::task::{Family, Limit, Limits, NewTask, Outcome, Place, Rank, Task};
 use crate::timer::{Timer, Timers};
 use crate::worker::Worker;
 
@@ -48,6 +52,7 @@ use crate::worker::Worker;
 #[derive(Debug)]
 struct LaunchNote {
     number: u64,
+    extra: bool,
     state: Launch,
 }
 
@@ -57,6 +62,8 @@ pub struct Dispatcher {
     policy: Policy,
     tasks: Arena<TaskId, Task>,
     functions: Arena<FunctionId, Function>,
+    /// Those that workers have declared.
+    declared: BTreeMap<Payload, FunctionId>,
     workers: Arena<WorkerId, Worker>,
     launches: Arena<LaunchId, LaunchNote>,
     /// Our segments, who uses those that are in use, and the workers' segments that are used here.
@@ -66,6 +73,12 @@ pub struct Dispatcher {
     /// The last instant that was told.
     latest: Time,
     queue: Queue,
+    /// Waiting tasks with a living parent; and those of them that have just come.
+    nested: BTreeSet<Rank>,
+    fresh: Vec<TaskId>,
+    /// Tasks that wait where their workers cannot run what they wait for; and those that have waited so.
+    needy: BTreeSet<TaskId>,
+    patrons: BTreeSet<TaskId>,
     timers: Timers,
     actions: VecDeque<Action>,
     /// Active workers that hold nothing, the one that got idle last at the end: it is dealt to first, others may leave.
@@ -82,6 +95,8 @@ pub struct Dispatcher {
     next_launch: u64,
     waiting: u64,
     dealt: u64,
+    /// Of those, how many run within the wait of another.
+    inner: u64,
     here: u64,
     bytes: u64,
     /// Of results that somebody still holds; and whether it was said that they are many.
@@ -90,6 +105,11 @@ pub struct Dispatcher {
     /// Workers that take tasks, and launches that may become workers.
     active: u64,
     expected: u64,
+    /// The same of extra workers, which are not among those, nor among the idle; and all their launches.
+    extras: u64,
+    extras_expected: u64,
+    extra_launches: u64,
+    idle_extras: BTreeSet<(Time, WorkerId)>,
     /// When a task was submitted last, and until when the present burst of short ones is gathered.
     submitted: Time,
     gathering: Option<Time>,
@@ -140,9 +160,14 @@ impl Dispatcher {
             policy,
             tasks: Arena::default(),
             functions: Arena::default(),
+            declared: BTreeMap::new(),
             workers: Arena::default(),
             launches: Arena::default(),
             queue: Queue::default(),
+            nested: BTreeSet::new(),
+            fresh: Vec::new(),
+            needy: BTreeSet::new(),
+            patrons: BTreeSet::new(),
             timers: Timers::default(),
             actions: VecDeque::new(),
             idle: BTreeSet::new(),
@@ -155,12 +180,17 @@ impl Dispatcher {
             next_launch: 1,
             waiting: 0,
             dealt: 0,
+            inner: 0,
             here: 0,
             bytes: 0,
             result_bytes: 0,
             warned: false,
             active: 0,
             expected: 0,
+            extras: 0,
+            extras_expected: 0,
+            extra_launches: 0,
+            idle_extras: BTreeSet::new(),
             submitted: Time(0),
             gathering: None,
             failures: 0,
@@ -190,6 +220,20 @@ impl Dispatcher {
         if self.closing {
             return Err(SubmitError::Closed);
         }
+        // A task larger than the bound is taken when it is alone, else it could never run.
+        if !self.has_room(new.bytes()) {
+            return Err(SubmitError::Full);
+        }
+        let id = self.take_in(now, new, None)?;
+        if let Some(task) = self.tasks.get(id) {
+            self.queue.push(task.number, id);
+        }
+        self.settle_submitted(now, id);
+        Ok(id)
+    }
+
+    /// A new task, which has to be queued by the caller.
+    fn take_in(&mut self, now: Time, new: NewTask, family: Option<Box<Family>>) -> Result<TaskId, SubmitError> {
         let deadline = new.seconds_total.map(|span| now.after(span));
         let limited = new.seconds_run.is_some() || deadline.is_some();
         let task = Task {
@@ -210,11 +254,8 @@ impl Dispatcher {
             report: None,
             limits: limited.then(|| Box::new(Limits { run: new.seconds_run, deadline })),
             certificate: None,
+            family,
         };
-        // A task larger than the bound is taken when it is alone, else it could never run.
-        if !self.has_room(task.bytes() - TASK_BYTES) {
-            return Err(SubmitError::Full);
-        }
         if self.functions.get(new.function).is_none() {
             return Err(SubmitError::NoFunction);
         }
@@ -232,13 +273,10 @@ impl Dispatcher {
         self.waiting += 1;
         self.next_number += 1;
         self.kept_open += u64::from(new.kept);
-        let number = task.number;
         let id = self.tasks.insert(task);
-        self.queue.push(number, id);
         if let Some(deadline) = deadline {
             self.timers.set(deadline, Timer::Total(id));
         }
-        self.settle_submitted(now, id);
         Ok(id)
     }
 
@@ -267,6 +305,15 @@ impl Dispatcher {
             FromWorker::Recalled { lease, back } => self.recalled(now, worker, lease, back),
             FromWorker::Returned { segment, forked } => self.returned(worker, segment, forked),
             FromWorker::Report { lease, payload } => self.reported(worker, lease, payload),
+            FromWorker::Declare { function, label, payload } => self.declare(worker, function, &label, payload),
+            FromWorker::Withdraw { function } => self.withdraw(worker, function),
+            FromWorker::Submit { child, parent, function, terms, payload } => {
+                self.submit_child(now, worker, Child { number: child, parent, function, terms, payload });
+            }
+            FromWorker::Cancel { child } => self.cancel_child(now, worker, child),
+            FromWorker::Release { child } => self.release_child(worker, child),
+            FromWorker::Wait { lease, child } => self.begin_wait(now, worker, lease, child),
+            FromWorker::Resume { lease, elsewhere } => self.resume(worker, lease, elsewhere),
             // A second hello is a repetition; the first made the worker. The hands `borrow` what is lent.
             FromWorker::Hello { .. } | FromWorker::Heartbeat | FromWorker::Lend { .. } => {}
         }
@@ -324,7 +371,8 @@ impl Dispatcher {
             }
             (self.gave_up, self.failures) = (false, 0);
         }
-        let leaving = (self.launches.len() as u64).saturating_sub(self.active + self.expected);
+        let ordinary = (self.launches.len() as u64).saturating_sub(self.extra_launches);
+        let leaving = ordinary.saturating_sub(self.active + self.expected);
         let snapshot = scaling::Snapshot {
             waiting: self.waiting,
             running: self.active - self.idle.len() as u64,
@@ -338,7 +386,7 @@ impl Dispatcher {
         let bounds = scaling::Bounds { workers: self.policy.workers, workers_min };
         let decision = scaling::decide(snapshot, bounds, now);
         if decision.launch > 0 {
-            self.launch(now, decision.launch);
+            self.launch(now, decision.launch, false);
         }
         if let Some(again) = decision.again {
             self.timers.set(again, Timer::Scale);
@@ -346,6 +394,7 @@ impl Dispatcher {
         if decision.give_up {
             self.give_up(now);
         }
+        self.scale_extras(now);
     }
 
     fn give_up(&mut self, now: Time) {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::nested::EXTRA_IDLE;
 use super::{Action, Begun, Bug, Dispatcher, LaunchNote};
 use crate::ids::{LaunchId, Lease, TaskId, Time, WorkerId};
 use crate::message::{Leave, ToWorker};
@@ -14,17 +15,29 @@ use crate::worker::{Face, Held, Link, Recall, Stage, Worker};
 const LEAVE: Lease = Lease(0);
 
 impl Dispatcher {
-    pub(super) fn launch(&mut self, now: Time, count: u64) {
+    pub(super) fn launch(&mut self, now: Time, count: u64, extra: bool) {
         let deadline = now.after(self.policy.launch);
         let mut launches = Vec::new();
         for _ in 0..count {
-            let id = self.launches.insert(LaunchNote { number: self.next_launch, state: Launch::Requested });
+            let id = self.launches.insert(LaunchNote { number: self.next_launch, extra, state: Launch::Requested });
             self.next_launch += 1;
-            self.expected += 1;
+            self.extra_launches += u64::from(extra);
+            *self.expected(extra) += 1;
             self.timers.set(deadline, Timer::Launch(id));
             launches.push(id);
         }
         self.actions.push_back(Action::Launch { launches });
+    }
+
+    /// How many launches of this sort may become workers.
+    fn expected(&mut self, extra: bool) -> &mut u64 {
+        if extra { &mut self.extras_expected } else { &mut self.expected }
+    }
+
+    fn forget_launch(&mut self, id: LaunchId) {
+        if let Some(note) = self.launches.remove(id) {
+            self.extra_launches -= u64::from(note.extra);
+        }
     }
 
     pub(super) fn launch_started(&mut self, id: LaunchId) {
@@ -34,17 +47,15 @@ impl Dispatcher {
     }
 
     pub(super) fn launch_failed(&mut self, now: Time, id: LaunchId, text: Arc<str>) {
-        match self.launches.get(id).map(|note| note.state) {
-            Some(Launch::Requested | Launch::Starting) => {
-                self.expected -= 1;
-                self.launches.remove(id);
+        match self.launches.get(id).map(|note| (note.state, note.extra)) {
+            Some((Launch::Requested | Launch::Starting, extra)) => {
+                *self.expected(extra) -= 1;
+                self.forget_launch(id);
                 self.note_failure(now, text);
             }
-            Some(Launch::Abandoned) => {
-                self.launches.remove(id);
-            }
+            Some((Launch::Abandoned, _)) => self.forget_launch(id),
             // Its worker is alive, whatever the launcher says; the worker's own end will be told.
-            Some(Launch::Joined(_)) | None => {}
+            Some((Launch::Joined(_), _)) | None => {}
         }
     }
 
@@ -69,7 +80,8 @@ impl Dispatcher {
     fn abandon(&mut self, id: LaunchId) {
         if let Some(note) = self.launches.get_mut(id) {
             note.state = Launch::Abandoned;
-            self.expected -= 1;
+            let extra = note.extra;
+            *self.expected(extra) -= 1;
             self.actions.push_back(Action::Abandon { launch: id });
         }
     }
@@ -83,12 +95,19 @@ impl Dispatcher {
             Launch::Joined(_) | Launch::Abandoned => return None,
         }
         let name = face.name.clone();
-        let id = self.workers.insert(Worker::new(launch, face, link, now));
+        let extra = note.extra;
+        let id = self.workers.insert(Worker::new(launch, extra, face, link, now));
         note.state = Launch::Joined(id);
-        self.expected -= 1;
-        self.active += 1;
+        *self.expected(extra) -= 1;
         self.counts.launched += 1;
-        self.idle.insert((now, id));
+        if extra {
+            self.extras += 1;
+            self.idle_extras.insert((now, id));
+            self.watch_idle(now, id);
+        } else {
+            self.active += 1;
+            self.idle.insert((now, id));
+        }
         self.actions.push_back(Action::Send { worker: id, message: ToWorker::Welcome { name } });
         if let Some(wall) = self.policy.wall {
             self.timers.set(now.after(wall), Timer::Wall(id));
@@ -105,8 +124,8 @@ impl Dispatcher {
     }
 
     pub(super) fn watch_idle(&mut self, now: Time, id: WorkerId) {
-        let Some(idle) = self.policy.idle else { return };
         let Some(worker) = self.workers.get_mut(id) else { return };
+        let Some(idle) = (if worker.extra { Some(EXTRA_IDLE) } else { self.policy.idle }) else { return };
         if !worker.idle_timer {
             worker.idle_timer = true;
             self.timers.set(now.after(idle), Timer::Idle(id));
@@ -114,17 +133,17 @@ impl Dispatcher {
     }
 
     pub(super) fn idle_due(&mut self, now: Time, id: WorkerId) {
-        let Some(idle) = self.policy.idle else { return };
         let Some(worker) = self.workers.get_mut(id) else { return };
+        let Some(idle) = (if worker.extra { Some(EXTRA_IDLE) } else { self.policy.idle }) else { return };
         worker.idle_timer = false;
-        let since = worker.idle_since;
-        if worker.stage != Stage::Active || !worker.held.is_empty() {
+        let (since, extra) = (worker.idle_since, worker.extra);
+        if worker.stage != Stage::Active || !worker.is_free() {
             return;
         }
         if now.since(since) < idle {
             worker.idle_timer = true;
             self.timers.set(since.after(idle), Timer::Idle(id));
-        } else if self.active > self.policy.workers_min {
+        } else if extra || self.active > self.policy.workers_min {
             self.drain(now, id, Leave::Idle);
         }
         // Else `workers_min` keeps it, until another one joins.
@@ -137,12 +156,23 @@ impl Dispatcher {
             return;
         }
         worker.stage = Stage::Draining(why);
-        self.active -= 1;
-        if worker.held.is_empty() {
-            self.idle.remove(&(worker.idle_since, id));
+        let (free, since, extra) = (worker.is_free(), worker.idle_since, worker.extra);
+        self.retire(id, since, extra);
+        if free {
             self.send_home(now, id, why);
         } else if why != Leave::Tasks {
             self.recall_all(id);
+        }
+    }
+
+    /// It takes no more tasks.
+    fn retire(&mut self, id: WorkerId, idle_since: Time, extra: bool) {
+        if extra {
+            self.extras -= 1;
+            self.idle_extras.remove(&(idle_since, id));
+        } else {
+            self.active -= 1;
+            self.idle.remove(&(idle_since, id));
         }
     }
 
@@ -184,15 +214,13 @@ impl Dispatcher {
 
     fn kill(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get_mut(id) else { return };
-        match worker.stage {
-            Stage::Active => {
-                self.active -= 1;
-                self.idle.remove(&(worker.idle_since, id));
-            }
+        let (stage, since, extra) = (worker.stage, worker.idle_since, worker.extra);
+        worker.stage = Stage::Killed;
+        match stage {
+            Stage::Active => self.retire(id, since, extra),
             Stage::Draining(_) | Stage::Leaving(_) => {}
             Stage::Killed => return,
         }
-        worker.stage = Stage::Killed;
         self.actions.push_back(Action::Kill { worker: id });
     }
 
@@ -227,16 +255,19 @@ impl Dispatcher {
 
     pub(super) fn gone(&mut self, now: Time, id: WorkerId, begun: Begun, certificate: Certificate) {
         let Some(worker) = self.workers.remove(id) else { return };
-        self.launches.remove(worker.launch);
+        self.forget_launch(worker.launch);
         self.loaded.remove(&id);
-        let recalls = worker.held.iter().filter(|held| held.recall == Recall::Requeue).count();
+        self.inner -= worker.inner.len() as u64;
+        for function in worker.declared.values() {
+            self.close_function(*function);
+        }
+        let recalls = worker.held.iter().chain(&worker.inner).filter(|held| held.recall == Recall::Requeue).count();
         self.recalls -= recalls as u64;
         // It found itself unfit for what comes next, and said so by the way it left: see `is_stale` in worker.py.
         let made_room = begun == Begun::Nothing && certificate.exit_code == Some(0);
         match worker.stage {
             Stage::Active => {
-                self.active -= 1;
-                self.idle.remove(&(worker.idle_since, id));
+                self.retire(id, worker.idle_since, worker.extra);
                 if made_room {
                     self.counts.left_limit += 1;
                 } else {
@@ -252,9 +283,15 @@ impl Dispatcher {
         // Whoever we ended ourselves did not crash.
         let crashed = matches!(worker.stage, Stage::Active | Stage::Draining(_));
         let certificate = Arc::new(certificate);
+        // Where one task ran within the wait of another, nobody but the last can have been at work.
+        let begun = match (begun, worker.inner.last()) {
+            (Begun::Unknown, Some(top)) => Begun::One(top.lease),
+            (begun, _) => begun,
+        };
         let guilt = Guilt { begun, crashed, alone: worker.held.len() == 1, certificate: &certificate };
         let mut blamed = false;
-        for held in &worker.held {
+        // From within: what a task has submitted goes with it.
+        for held in worker.inner.iter().rev().chain(&worker.held) {
             blamed |= self.widow(now, id, held, &worker, &guilt);
         }
         let useless = worker.finished == 0 && !matches!(begun, Begun::One(_));
@@ -273,6 +310,12 @@ impl Dispatcher {
         // Cancelled or timed out before: nobody waits for it.
         if !matches!(task.place, Place::Held(holder) if holder == id) {
             return false;
+        }
+        // It had begun, whoever is to blame: something ran within its wait. Next time that runs elsewhere, so that the
+        // worker's end costs it nothing.
+        let lent = worker.inner.last().is_some_and(|top| top.lease != held.lease) && worker.begun(held.lease);
+        if let Some(family) = task.family.as_mut().filter(|_| lent) {
+            family.apart = true;
         }
         // Whatever may have killed a worker runs alone from now on, so that the next time is certain.
         task.suspect |= guilt.crashed && guilt.begun == Begun::Unknown;
@@ -293,12 +336,12 @@ impl Dispatcher {
             self.resolve(now, held.task, Outcome::Cancel, None, Some(Arc::clone(&worker.face)));
             return false;
         }
-        if blamed {
+        if blamed || (lent && task.once) {
             self.crashed(now, held.task, guilt.certificate, &worker.face);
-            return true;
+            return blamed;
         }
         if !no_requeue {
-            self.requeue(held.task);
+            self.requeue(now, held.task);
         }
         false
     }
@@ -312,7 +355,7 @@ impl Dispatcher {
             let outcome = Outcome::Crash(Arc::clone(certificate));
             self.resolve(now, id, outcome, None, Some(Arc::clone(face)));
         } else {
-            self.requeue(id);
+            self.requeue(now, id);
         }
     }
 }

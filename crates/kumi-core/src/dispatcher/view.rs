@@ -6,7 +6,7 @@ use super::Dispatcher;
 use crate::ids::{LaunchId, TaskId};
 use crate::scaling::Launch;
 use crate::task::{Outcome, Place, TASK_BYTES, Task, TaskView};
-use crate::worker::Face;
+use crate::worker::{Face, Worker};
 
 /// Counts at one instant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,6 +14,7 @@ use crate::worker::Face;
 pub struct Counts {
     pub workers: u64,
     pub idle: u64,
+    pub extra: u64,
     pub launching: u64,
     pub waiting: u64,
     pub running: u64,
@@ -71,7 +72,9 @@ impl Dispatcher {
     pub fn is_running(&self, id: TaskId) -> bool {
         match self.tasks.get(id).map(|task| &task.place) {
             Some(Place::Held(worker)) => {
-                self.workers.get(*worker).and_then(|worker| worker.held.front()).is_some_and(|held| held.task == id)
+                let begun =
+                    |worker: &Worker| worker.held.front().into_iter().chain(&worker.inner).any(|held| held.task == id);
+                self.workers.get(*worker).is_some_and(begun)
             }
             Some(Place::Here) => true,
             Some(Place::Waiting | Place::Done(_)) | None => false,
@@ -107,12 +110,13 @@ impl Dispatcher {
     /// All counts at this instant.
     pub fn counts(&self) -> Counts {
         let workers = self.workers.len() as u64;
-        let idle = self.idle.len() as u64;
-        let begun = self.dealt.min(workers - idle);
+        let idle = (self.idle.len() + self.idle_extras.len()) as u64;
+        let begun = self.dealt.min(workers - idle + self.inner);
         Counts {
             workers,
             idle,
-            launching: self.expected,
+            extra: self.extras,
+            launching: self.expected + self.extras_expected,
             waiting: self.waiting + self.dealt - begun,
             running: begun + self.here,
             uncollected: self.kept_open + self.kept_done.len() as u64,

@@ -276,7 +276,8 @@ impl Ledger {
                 Ok(())
             }
             ToWorker::Stop { leave } => self.told_to_leave(now, worker, *leave),
-            ToWorker::Welcome { .. }
+            ToWorker::Resolved { .. }
+            | ToWorker::Welcome { .. }
             | ToWorker::Refuse { .. }
             | ToWorker::Define { .. }
             | ToWorker::Forget { .. }

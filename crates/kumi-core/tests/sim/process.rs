@@ -292,7 +292,7 @@ impl World {
         process.running = None;
         process.turn(running.slot, lease, Slot::Started, Slot::Finished);
         process.half.finished();
-        process.interrupts.end();
+        let _ = process.interrupts.end();
         process.composed.push(FromWorker::Finished {
             lease,
             success: !running.interrupted && !self.ledger.tasks[running.task].spec.raises,

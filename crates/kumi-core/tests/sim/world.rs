@@ -302,6 +302,13 @@ impl World {
             FromWorker::Report { lease, payload } => self.ledger.reported(worker, *lease, payload),
             FromWorker::Hello { .. }
             | FromWorker::Heartbeat
+            | FromWorker::Declare { .. }
+            | FromWorker::Withdraw { .. }
+            | FromWorker::Submit { .. }
+            | FromWorker::Cancel { .. }
+            | FromWorker::Release { .. }
+            | FromWorker::Wait { .. }
+            | FromWorker::Resume { .. }
             | FromWorker::Lend { .. }
             | FromWorker::Returned { .. } => {}
         }

@@ -50,13 +50,26 @@ fn to_worker_form(message: &ToWorker) -> &'static str {
         ToWorker::Refuse { reason: _ } => "Refuse {reason: text}",
         ToWorker::Define { function: _, payload: _ } => "Define {function: u64, payload: payload}",
         ToWorker::Forget { function: _ } => "Forget {function: u64}",
-        ToWorker::Run { task: _, lease: _, slot: _, function: _, attempt: _, short: _, payload: _ } => {
-            "Run {task: u64, lease: u64, slot: u16, function: u64, attempt: u32, short: bool, payload: payload}"
+        ToWorker::Run {
+            task: _,
+            lease: _,
+            slot: _,
+            function: _,
+            attempt: _,
+            short: _,
+            within: _,
+            inline: _,
+            payload: _,
+        } => {
+            "Run {task: u64, lease: u64, slot: u16, function: u64, attempt: u32, short: bool, within: u64, inline: bool, payload: payload}"
         }
         ToWorker::Recall { lease: _ } => "Recall {lease: u64}",
         ToWorker::Interrupt { lease: _ } => "Interrupt {lease: u64}",
         ToWorker::Ping => "Ping {}",
         ToWorker::Stop { leave: Leave::Idle | Leave::Wall | Leave::Tasks | Leave::Closing } => "Stop {leave: leave}",
+        ToWorker::Resolved { child: _, ending: _, payload: _ } => {
+            "Resolved {child: u64, ending: ending, payload: payload}"
+        }
         ToWorker::Lend { segment: _, bytes: _ } => "Lend {segment: u64, bytes: u64}",
         ToWorker::Returned { segment: _, forked: _ } => "Returned {segment: u64, forked: bool}",
     }
@@ -73,6 +86,17 @@ fn from_worker_form(message: &FromWorker) -> &'static str {
         FromWorker::Recalled { lease: _, back: _ } => "Recalled {lease: u64, back: bool}",
         FromWorker::Heartbeat => "Heartbeat {}",
         FromWorker::Report { lease: _, payload: _ } => "Report {lease: u64, payload: payload}",
+        FromWorker::Declare { function: _, label: _, payload: _ } => {
+            "Declare {function: u64, label: text, payload: payload}"
+        }
+        FromWorker::Withdraw { function: _ } => "Withdraw {function: u64}",
+        FromWorker::Submit { child: _, parent: _, function: _, terms: _, payload: _ } => {
+            "Submit {child: u64, parent: u64, function: u64, terms: terms, payload: payload}"
+        }
+        FromWorker::Cancel { child: _ } => "Cancel {child: u64}",
+        FromWorker::Release { child: _ } => "Release {child: u64}",
+        FromWorker::Wait { lease: _, child: _ } => "Wait {lease: u64, child: u64}",
+        FromWorker::Resume { lease: _, elsewhere: _ } => "Resume {lease: u64, elsewhere: bool}",
         FromWorker::Lend { segment: _, bytes: _ } => "Lend {segment: u64, bytes: u64}",
         FromWorker::Returned { segment: _, forked: _ } => "Returned {segment: u64, forked: bool}",
     }

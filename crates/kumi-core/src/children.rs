@@ -1,0 +1,135 @@
+//! What the tasks of a worker have submitted: the worker's half of nesting. Pure, as the rest of it.
+//!
+//! A child is known by a number of the worker's own. Its result is sent when there is one, unasked; the entry stays until
+//! nobody holds the child's handle.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::ids::Lease;
+use crate::message::{Ending, FromWorker, Payload, Terms};
+
+/// See the head of this file.
+#[derive(Debug, Default)]
+pub struct Children {
+    newest: u64,
+    functions: u64,
+    all: BTreeMap<u64, Child>,
+    /// How many children each task waits for outside the main thread.
+    waits: BTreeMap<Lease, u64>,
+    news: Vec<u64>,
+}
+
+#[derive(Debug)]
+struct Child {
+    parent: Lease,
+    state: State,
+    /// How many wait for it outside the main thread, and to whom its end is to be delivered.
+    waits: u64,
+    tokens: Vec<u64>,
+}
+
+/// How far a child has come.
+#[derive(Clone, Debug)]
+pub enum State {
+    /// It waits or runs.
+    Open,
+    /// It is done: how, and its payload.
+    Done(Arc<(Ending, Payload)>),
+    /// The task that submitted it has ended before: nobody is told any more.
+    Lost,
+}
+
+impl Children {
+    /// A function that tasks will name: its number.
+    pub fn new_function(&mut self) -> u64 {
+        self.functions += 1;
+        self.functions
+    }
+
+    /// A task submits a task: its number, and what to tell the host.
+    pub fn submit(&mut self, parent: Lease, function: u64, terms: Terms, payload: Payload) -> (u64, FromWorker) {
+        self.newest += 1;
+        let child = self.newest;
+        self.all.insert(child, Child { parent, state: State::Open, waits: 0, tokens: Vec::new() });
+        (child, FromWorker::Submit { child, parent, function, terms, payload })
+    }
+
+    /// How far this child has come.
+    pub fn state(&self, child: u64) -> State {
+        self.all.get(&child).map_or(State::Lost, |child| child.state.clone())
+    }
+
+    /// Whether it waits or runs.
+    pub fn is_open(&self, child: u64) -> bool {
+        matches!(self.state(child), State::Open)
+    }
+
+    /// Nobody holds its handle any more: what to tell the host, if that still has it.
+    pub fn release(&mut self, child: u64) -> Option<FromWorker> {
+        match self.all.remove(&child)?.state {
+            State::Open => Some(FromWorker::Release { child }),
+            State::Done(_) | State::Lost => None,
+        }
+    }
+
+    /// The host says how it ended. What to tell the host: a task may wait no longer.
+    pub(crate) fn resolved(&mut self, child: u64, ending: Ending, payload: Payload) -> Option<FromWorker> {
+        let found = self.all.get_mut(&child).filter(|child| matches!(child.state, State::Open))?;
+        found.state = State::Done(Arc::new((ending, payload)));
+        self.news.append(&mut found.tokens);
+        let (parent, waits) = (found.parent, std::mem::take(&mut found.waits));
+        self.unwait(parent, waits)
+    }
+
+    /// A task is answered: what it has submitted and not heard of is not its any more.
+    pub(crate) fn parent_ended(&mut self, lease: Lease) {
+        self.waits.remove(&lease);
+        for child in self.all.values_mut().filter(|child| child.parent == lease) {
+            if let State::Open = child.state {
+                child.state = State::Lost;
+                child.waits = 0;
+                self.news.append(&mut child.tokens);
+            }
+        }
+    }
+
+    /// Somebody waits for this child outside the main thread, until its end or [`Children::end_wait`]. What to tell the host.
+    pub fn begin_wait(&mut self, child: u64, token: Option<u64>) -> Option<FromWorker> {
+        let found = self.all.get_mut(&child).filter(|child| matches!(child.state, State::Open))?;
+        found.waits += 1;
+        found.tokens.extend(token);
+        let lease = found.parent;
+        let count = self.waits.entry(lease).or_default();
+        *count += 1;
+        (*count == 1).then_some(FromWorker::Wait { lease, child: None })
+    }
+
+    /// One waits no longer for this child. What to tell the host.
+    pub fn end_wait(&mut self, child: u64) -> Option<FromWorker> {
+        let found = self.all.get_mut(&child).filter(|child| child.waits > 0)?;
+        found.waits -= 1;
+        let parent = found.parent;
+        self.unwait(parent, 1)
+    }
+
+    fn unwait(&mut self, lease: Lease, waits: u64) -> Option<FromWorker> {
+        let count = self.waits.get_mut(&lease)?;
+        *count = count.saturating_sub(waits);
+        if *count > 0 {
+            return None;
+        }
+        self.waits.remove(&lease);
+        Some(FromWorker::Resume { lease, elsewhere: true })
+    }
+
+    /// Whether anybody waits outside the main thread.
+    pub fn waits_elsewhere(&self) -> bool {
+        !self.waits.is_empty()
+    }
+
+    /// The tokens of what is done since the last call.
+    pub fn take_news(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.news)
+    }
+}
