@@ -26,8 +26,10 @@ dev: $(BUILT)  ## set up .venv with the tools and a release build of the extensi
 lint: $(BUILT)  ## formatting, lints, types and import directions of Rust and Python
 	$(call need,cargo fmt --version,rustfmt: apt-get install rustfmt or rustup component add rustfmt)
 	$(call need,cargo clippy --version,clippy: apt-get install rust-clippy or rustup component add clippy)
+	$(call need,c++ --version,a C++ compiler for the fuzzers: apt-get install g++)
 	cargo fmt --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
+	cargo clippy --manifest-path fuzz/Cargo.toml --target-dir target/fuzz --locked -- -D warnings
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy

@@ -135,6 +135,7 @@ impl World {
                 }
                 FromWorker::Hello { .. }
                 | FromWorker::Finished { .. }
+                | FromWorker::Report { .. }
                 | FromWorker::Lend { .. }
                 | FromWorker::Returned { .. }
                 | FromWorker::Declare { .. }
