@@ -62,7 +62,8 @@ class Handle:
     """One task, seen from the host; `kumi.Task` derives from it. Making one submits the task.
 
     With the last reference the core forgets the task's result (the task itself still runs).
-    `crashes_max=None` means the pool's own. `kept` tasks are counted as pushed and come out of `Pool.pop`.
+    `crashes_max=None` means the pool's own. `limits`: `seconds_run`, `seconds_total`
+    and `once`. `kept` tasks are counted as pushed and come out of `Pool.pop`.
     `wait`: block while the queue is full, instead of raising `kumi.QueueFull`.
     """
 
@@ -73,6 +74,7 @@ class Handle:
         payload: bytes | Parcel,
         name: str | None,
         crashes_max: int | None,
+        limits: tuple[float | None, float | None, bool] | None,
         kept: bool,
         wait: bool,
         /,
@@ -301,6 +303,10 @@ class Pool:
         """The token of one of the former is not waited for any more."""
     def cancel_waiting(self) -> int:
         """Cancels every task that no worker has begun; says how many."""
+    def names(self) -> list[tuple[int, str | None]]:
+        """Ids and names of the tasks that are not done, in no particular order."""
+    def cancel(self, ids: list[int], /) -> int:
+        """Cancels these tasks; says how many were not done."""
     def status(self) -> Status: ...
     def processes(self) -> list[tuple[str, int]]:
         """Name and process id of each local worker that is alive."""

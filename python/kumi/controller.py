@@ -4,7 +4,9 @@ Decides nothing about tasks and workers: the core does that. Here are the life o
 the end of the interpreter, and the pushed tasks whose records it keeps.
 """
 
+import fnmatch
 import os
+import re
 import sys
 import threading
 import warnings
@@ -187,6 +189,36 @@ class Controller(Submitter, Executor):
         """Takes records as tasks finish, and waits until no pushed task is left. For `for` and for `async for`."""
         return Records(self.pop, self._wait_kept)
 
+    def cancel(self, *patterns: str) -> int:
+        """Cancels tasks by name, waiting and running ones.
+
+        Args:
+            patterns: Names, or patterns of the shell's kind: `"fit_*"`, `"fold_[12]"`. `"*"` is every task, also those
+                without a name.
+
+        Returns:
+            How many were cancelled. Those of a map count each; what they have submitted themselves does not.
+
+        Example:
+            >>> crew.with_options(name="fit").map(fit, folds)
+            >>> crew.cancel("fit_*")
+            5
+        """
+        for pattern in patterns:
+            text("pattern", pattern)
+        if self._functions is None:
+            return 0
+        with self._told_if_closed():
+            pool = self._live_pool()
+            everything = "*" in patterns
+            matches = re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns) or "(?!)").match
+            wanted = [
+                number
+                for number, name in pool.names()
+                if everything or (name is not None and (name in patterns or matches(name)))
+            ]
+            return pool.cancel(sorted(wanted, reverse=True))  # youngest first, so that no worker takes one up meanwhile
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Ends the controller: it takes no more tasks, and workers leave when nothing is left to do.
 
@@ -307,20 +339,23 @@ class Controller(Submitter, Executor):
         wait: bool,
         kept: bool,
     ) -> Task[Any] | None:
-        pool, handle, name, crashes_max = self._pool, function.handle, options.name, options.crashes_max
+        pool, handle, limits = self._pool, function.handle, options.limits
+        name, crashes_max = options.name, options.crashes_max
         assert pool is not None, "a function is prepared by a controller that was started"
         try:
             try:
-                task: Task[Any] = Task.__new__(Task, pool, handle, payload, name, crashes_max, kept, False)
+                task: Task[Any] = Task.__new__(Task, pool, handle, payload, name, crashes_max, limits, kept, False)
             except QueueFull:
                 if not wait:
                     return None
                 _refuse_to_block_a_loop()
-                task = Task.__new__(Task, pool, handle, payload, name, crashes_max, kept, True)
+                task = Task.__new__(Task, pool, handle, payload, name, crashes_max, limits, kept, True)
         except ControllerClosed as error:
             raise self._closed_error(error) from None
         if stream is not None:
             task._stream = stream
+        if limits is not None:
+            task._limits = limits
         if self._executor is not None:
             before = running_here.set(self)
             try:

@@ -84,12 +84,22 @@ class Inner(Submitter, Executor):
         payload = serial.dumps_call(args, kwargs, function.call, options.carried(stream))
         try:
             task: Task[Any] = Task.__new__(
-                Task, self._pool, function.handle, payload, options.name, options.crashes_max, False, False
+                Task,
+                self._pool,
+                function.handle,
+                payload,
+                options.name,
+                options.crashes_max,
+                options.limits,
+                False,
+                False,
             )
         except ControllerClosed as error:
             raise self._closed_error(error) from None
         if stream is not None:
             task._stream = stream
+        if options.limits is not None:
+            task._limits = options.limits
         return task
 
     async def _enter_when_room(

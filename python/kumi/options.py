@@ -17,21 +17,34 @@ class Options:
         name: A label, for records and messages; the elements of a map are called `<name>_<number>`.
         controller: The name of the open controller that the tasks go to.
         seed: Where the streams of random numbers begin.
+        seconds_run: How long a task may run.
+        seconds_total: How long a task may take from its submission on.
         crashes_max: How often a task may crash its worker and be run again.
+        once: Whether a task is never run again once it may have begun.
         seeds: What numbers the streams of the seed.
+        limits: `seconds_run`, `seconds_total` and `once`, as the core takes them; None: nothing of that is set.
     """
 
     name: str | None = None
     controller: str | None = None
     seed: int | None = None
+    seconds_run: float | None = None
+    seconds_total: float | None = None
     crashes_max: int | None = None
+    once: bool | None = None
+    limits: tuple[float | None, float | None, bool] | None = field(init=False, default=None)
     seeds: Seeds | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         text("name", self.name, none=True)
         text("controller", self.controller, none=True)
         whole("crashes_max", self.crashes_max, least=0, none=True)
+        positive("seconds_run", self.seconds_run, none=True)
+        positive("seconds_total", self.seconds_total, none=True)
+        if self.once not in {None, True, False}:
+            raise TypeError(f"once must be True, False or None, not {self.once!r}")
         object.__setattr__(self, "seeds", numbering(self.seed))
+        self._set_limits()
 
     def over(self, other: "Options") -> "Options":
         """These options, completed by the other ones."""
@@ -39,7 +52,12 @@ class Options:
         for setting in fields(self):
             if getattr(self, setting.name) is None:
                 object.__setattr__(made, setting.name, getattr(other, setting.name))
+        made._set_limits()
         return made
+
+    def _set_limits(self) -> None:
+        limits = (self.seconds_run, self.seconds_total, bool(self.once))
+        object.__setattr__(self, "limits", None if limits == (None, None, False) else limits)
 
     def carried(self, stream: Stream | None) -> dict[str, Any] | None:
         """What a task submitted with them takes along besides its arguments; None: nothing."""

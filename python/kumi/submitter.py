@@ -181,7 +181,10 @@ class Submitter(ABC):
         name: str | None = None,
         controller: str | None = None,
         seed: int | None = None,
+        seconds_run: float | None = None,
+        seconds_total: float | None = None,
         crashes_max: int | None = None,
+        once: bool | None = None,
     ) -> "View":
         """The same controller, with settings for the tasks that are submitted through what is returned.
 
@@ -191,13 +194,26 @@ class Submitter(ABC):
             seed: Each task submitted through what is returned finds `random`, `numpy.random` and `kumi.rng()` set for a
                 stream of its own, which the seed and the order of the submits and maps decide, and nothing else: not
                 the number of workers, nor which is faster. None: as before.
+            seconds_run: A task that has run for so long is stopped, as by `cancel`, and raises TaskTimeout. Waiting for
+                tasks that it has submitted counts. None: as before.
+            seconds_total: The same from its submission on, whether it runs or waits. None: as before.
             crashes_max: How often a task may crash its worker and be run again; None: as before.
+            once: Whether a task is never run again once it may have begun: if its worker dies, it ends with CrashError.
+                None: as before.
 
         Example:
             >>> crew.with_options(name="fit", crashes_max=0).submit(pow, 2, 10).name
             'fit'
         """
-        options = Options(name=name, controller=controller, seed=seed, crashes_max=crashes_max)
+        options = Options(
+            name=name,
+            controller=controller,
+            seed=seed,
+            seconds_run=seconds_run,
+            seconds_total=seconds_total,
+            crashes_max=crashes_max,
+            once=once,
+        )
         return View(self._target, options.over(self._options))
 
     def _numbering(self, crew: Queue) -> Seeds | None:

@@ -63,6 +63,7 @@ class Task(Handle, Future[T]):
     _kept: T | _Failure
     index: int  # the element's number, of tasks that `Map.as_completed` gives
     _stream: "Stream | None" = None
+    _limits: tuple[float | None, float | None, bool] = (None, None, False)
 
     if not TYPE_CHECKING:
 
@@ -378,10 +379,25 @@ def _failure(task: Task[Any], code: int, text: str) -> KumiError:
             "as happens to one that nobody holds any more"
         )
     if code == TIMEOUT:
-        return TaskTimeout(f"{what} exceeded its {text}: raise the limit, or give it less to do")
+        return _timeout(task, what, text)
     if code == LAUNCH:
         return LaunchError(f"no worker can be started for {what}: {text}")
     return _crash(task, what, text)
+
+
+def _timeout(task: Task[Any], what: str, limit: str) -> TaskTimeout:
+    run, total, _ = task._limits
+    if limit == "seconds_run":
+        return TaskTimeout(
+            f"{what} was stopped when it had run for seconds_run={run:g}: raise the limit, or give it less"
+        )
+    facts = task.facts()
+    began = facts is not None and facts.worker is not None
+    state = "was stopped because it was not done" if began else "had not even begun, for want of a free worker,"
+    return TaskTimeout(
+        f"{what} {state} within seconds_total={total:g} of its submission: raise the limit, give it less to do, or "
+        "have more workers"
+    )
 
 
 def _crash(task: Task[Any], what: str, cause: str) -> CrashError:
@@ -391,8 +407,11 @@ def _crash(task: Task[Any], what: str, cause: str) -> CrashError:
     text = (
         f"{what} crashed its worker, {times} {'times' if times > 1 else 'time'} in all; the last was {facts.worker} "
         f"(process {facts.pid} on {facts.host}): {cause}. Either the function ended the process, or the machine did; "
-        f"`crashes_max` says how often such a task is run again"
     )
+    if task._limits[2]:
+        text += "it is not run again because `once=True` forbids that"
+    else:
+        text += "`crashes_max` says how often such a task is run again"
     if certificate is not None and certificate.stderr:
         text += f". The last lines on its stderr:\n{certificate.stderr}"
     return CrashError(text, certificate)

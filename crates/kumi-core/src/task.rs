@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ids::{FunctionId, LoanId, SegmentId, TaskId, Time, WorkerId};
+use crate::ids::{FunctionId, Lease, LoanId, SegmentId, TaskId, Time, WorkerId};
 use crate::message::{Ending, Payload, Word};
 use crate::worker::Face;
 
@@ -22,6 +22,8 @@ pub struct NewTask {
     pub crashes_max: Option<u32>,
     /// Never run it again once it may have begun.
     pub once: bool,
+    /// What it is called, for [`Dispatcher::names`](crate::Dispatcher::names).
+    pub name: Option<Arc<str>>,
     /// The owner will pop it: it counts as uncollected until then.
     pub kept: bool,
     /// How long it may run.
@@ -173,6 +175,7 @@ pub(crate) struct Task {
     pub crashes_max: u32,
     pub attempts: u32,
     pub once: bool,
+    pub name: Option<Arc<str>>,
     pub kept: bool,
     /// May have killed a worker: it runs alone from now on, so that guilt is certain.
     pub suspect: bool,
@@ -221,6 +224,8 @@ pub struct Report {
 #[derive(Debug)]
 pub(crate) struct Limits {
     pub run: Option<Duration>,
+    /// Until when it may run, under the lease it was dealt with last.
+    pub run_until: Option<(Time, Lease)>,
     pub deadline: Option<Time>,
 }
 

@@ -54,6 +54,12 @@ impl Timers {
         self.0.contains(&(at, timer))
     }
 
+    /// All that are set.
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Timer> {
+        self.0.iter().map(|(_, timer)| timer)
+    }
+
     /// When the next one fires.
     pub fn next(&self) -> Option<Time> {
         self.0.first().map(|(at, _)| *at)

@@ -10,7 +10,7 @@ use pyo3::types::{PyBytes, PyString};
 use crate::facts::{Facts, parts, word};
 use crate::inbox::Inbox;
 use crate::inner::{Child, Inner};
-use crate::inside::{ControllerClosed, check, detached, wait_for, with};
+use crate::inside::{ControllerClosed, check, detached, span, wait_for, with};
 use crate::large::{Entry, Made, Shown};
 use crate::pool::{Function, Pool, QueueFull};
 
@@ -44,7 +44,7 @@ struct Nested {
 #[pymethods]
 impl Handle {
     #[new]
-    #[pyo3(signature = (pool, function, payload, name, crashes_max, kept, wait, /))]
+    #[pyo3(signature = (pool, function, payload, name, crashes_max, limits, kept, wait, /))]
     #[allow(clippy::too_many_arguments)] // By position, because this is the hottest call of all.
     fn new(
         pool: &Bound<'_, PyAny>,
@@ -52,14 +52,17 @@ impl Handle {
         payload: &Bound<'_, PyAny>,
         name: Option<Py<PyString>>,
         crashes_max: Option<u32>,
+        limits: Option<(Option<f64>, Option<f64>, bool)>,
         kept: bool,
         wait: bool,
     ) -> PyResult<Self> {
         let py = function.py();
         let made = Made::of(payload)?;
+        let (seconds_run, seconds_total, once) = limits.unwrap_or_default();
+        let terms =
+            Terms { crashes_max, once, seconds_run: seconds_run.map(span), seconds_total: seconds_total.map(span) };
         let Ok(pool) = pool.cast::<Pool>() else {
             let inner = pool.cast::<Inner>()?;
-            let terms = Terms { crashes_max, ..Terms::default() };
             let child = inner.get().submit(py, function.get(), terms, made)?;
             let home = Home::Inner(Box::new(Nested { inner: inner.clone().unbind(), child }));
             return Ok(Self { home, function: function.clone().unbind(), name });
@@ -75,11 +78,12 @@ impl Handle {
             function: function.get().id(),
             payload: Arc::clone(&entry.payload),
             large: entry.large(),
-            crashes_max,
-            once: false,
+            crashes_max: terms.crashes_max,
+            once: terms.once,
+            name: name.as_ref().map(|name| Arc::from(name.bind(py).to_string_lossy().as_ref())),
             kept,
-            seconds_run: None,
-            seconds_total: None,
+            seconds_run: terms.seconds_run,
+            seconds_total: terms.seconds_total,
         };
         loop {
             let new = new.clone();

@@ -348,6 +348,17 @@ impl Pool {
         Ok(detached(py, || self.net.cancel_all_waiting()))
     }
 
+    fn names(&self, py: Python<'_>) -> PyResult<Vec<(u64, Option<String>)>> {
+        let found = with(py, &self.net, |state, _| state.brain.names())?;
+        Ok(found.into_iter().map(|(id, name)| (id.number(), name.map(|name| name.to_string()))).collect())
+    }
+
+    #[pyo3(signature = (ids, /))]
+    fn cancel(&self, py: Python<'_>, ids: Vec<u64>) -> PyResult<usize> {
+        check(&self.net)?;
+        Ok(detached(py, || ids.into_iter().filter(|id| self.net.cancel(TaskId::from_number(*id))).count()))
+    }
+
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         check(&self.net)?;
         detached(py, || self.net.close());

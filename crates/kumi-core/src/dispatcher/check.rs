@@ -193,7 +193,14 @@ impl Dispatcher {
         for (id, task) in self.tasks.iter().filter(|(_, task)| !task.is_done()) {
             let timed = task.deadline().is_none_or(|at| self.timers.contains(at, Timer::Total(id)));
             same("timer of seconds_total", timed, true)?;
+            let until = task.limits.as_ref().and_then(|limits| limits.run_until);
+            let runs = task.is_held() && task.run_limit().is_some();
+            let timed = until.is_some_and(|(at, lease)| self.timers.contains(at, Timer::Run(id, lease)));
+            same("timer of seconds_run", timed, runs)?;
         }
+        let running = self.timers.all().filter(|timer| matches!(timer, Timer::Run(..))).count();
+        let limited = |task: &Task| task.is_held() && task.run_limit().is_some();
+        same("timers of seconds_run", running, self.tasks.iter().filter(|(_, task)| limited(task)).count())?;
         Ok(())
     }
 }

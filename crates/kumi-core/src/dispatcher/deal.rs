@@ -159,7 +159,7 @@ impl Dispatcher {
         let message = ToWorker::Run { task: task_id, lease, slot, function, attempt, short, within, inline, payload };
         self.actions.push_back(Action::Send { worker: id, message });
         if let Some(limit) = run_limit {
-            self.timers.set(now.after(limit), Timer::Run(task_id, lease));
+            self.time_run(task_id, Some((now.after(limit), lease)));
         }
         if let Some(task) = self.tasks.get_mut(task_id) {
             task.place = Place::Held(id);
@@ -358,6 +358,7 @@ impl Dispatcher {
         self.dealt -= 1;
         self.waiting += 1;
         let (number, nested) = (task.number, task.parent().is_some());
+        self.time_run(id, None);
         self.stops_waiting(id);
         self.take_children_along(now, id);
         if nested {

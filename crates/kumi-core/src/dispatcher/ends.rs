@@ -24,6 +24,7 @@ impl Dispatcher {
         if matches!(task.place, Place::Waiting) && task.parent().is_some() {
             self.unqueue_nested(id);
         }
+        self.time_run(id, None);
         let Some(task) = self.tasks.get_mut(id) else { return };
         match task.place {
             Place::Waiting => self.waiting -= 1,
@@ -132,6 +133,18 @@ impl Dispatcher {
         }
         let tasks = &self.tasks;
         self.queue.forget_one(|id| tasks.get(id).is_some_and(|task| !task.is_done()));
+    }
+
+    /// Watches `seconds_run` of a task that was dealt, or of none any more: a million limits of an hour are no burden
+    /// when their tasks are done.
+    pub(super) fn time_run(&mut self, id: TaskId, until: Option<(Time, Lease)>) {
+        let Some(limits) = self.tasks.get_mut(id).and_then(|task| task.limits.as_mut()) else { return };
+        if let Some((at, lease)) = std::mem::replace(&mut limits.run_until, until) {
+            self.timers.unset(at, Timer::Run(id, lease));
+        }
+        if let Some((at, lease)) = until {
+            self.timers.set(at, Timer::Run(id, lease));
+        }
     }
 
     pub(super) fn run_due(&mut self, now: Time, task: TaskId, lease: Lease) {

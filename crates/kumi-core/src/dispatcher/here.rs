@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Dispatcher;
 use crate::ids::{TaskId, Time};
 use crate::message::Payload;
-use crate::task::{Outcome, Place};
+use crate::task::{Limit, Outcome, Place};
 use crate::worker::Face;
 
 impl Dispatcher {
@@ -24,6 +24,14 @@ impl Dispatcher {
     pub fn finish_here(&mut self, now: Time, id: TaskId, outcome: Outcome, run: (u64, u64), face: Arc<Face>) {
         if let Some(task) = self.tasks.get_mut(id).filter(|task| matches!(task.place, Place::Here)) {
             task.attempts += 1;
+            // Nobody could stop it, but it ends as it would have elsewhere.
+            let outcome = if task.run_limit().is_some_and(|limit| limit.as_nanos() < u128::from(run.1)) {
+                Outcome::Timeout(Limit::Run)
+            } else if task.deadline().is_some_and(|deadline| deadline <= now) {
+                Outcome::Timeout(Limit::Total)
+            } else {
+                outcome
+            };
             self.resolve(now, id, outcome, Some(run), Some(face));
         }
         self.settle(now);

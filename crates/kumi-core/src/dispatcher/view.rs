@@ -107,6 +107,12 @@ impl Dispatcher {
         })
     }
 
+    /// What is not done yet, and what it is called.
+    pub fn names(&self) -> Vec<(TaskId, Option<Arc<str>>)> {
+        let open = self.tasks.iter().filter(|(_, task)| !task.is_done());
+        open.map(|(id, task)| (id, task.name.clone())).collect()
+    }
+
     /// All counts at this instant.
     pub fn counts(&self) -> Counts {
         let workers = self.workers.len() as u64;

@@ -138,6 +138,7 @@ impl Crew {
             payload: Arc::from([]),
             crashes_max: None,
             once: false,
+            name: None,
             kept: false,
             seconds_run: None,
             seconds_total: None,

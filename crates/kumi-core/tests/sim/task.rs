@@ -126,6 +126,7 @@ impl Spec {
             large: large.map(Box::new),
             crashes_max: (self.crashes_max != policy_max).then_some(self.crashes_max),
             once: self.once,
+            name: None,
             kept: self.kept,
             seconds_run: self.run_limit,
             seconds_total: self.total_limit,
