@@ -68,7 +68,7 @@ $(VENV)/bin/maturin:
 	$(VENV)/bin/pip install --quiet 'maturin>=1.9.4,<2'
 
 $(BUILT): $(VENV)/bin/maturin pyproject.toml $(SOURCES)
-	$(VENV)/bin/maturin develop --release --extras dev,demo
+	$(VENV)/bin/maturin develop --release --extras dev,demo,web
 	touch $@
 
 $(VENV)/.bench: $(BUILT)

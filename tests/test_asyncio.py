@@ -162,6 +162,20 @@ def test_cancelling_the_awaiter_cancels_the_task(held: kumi.Controller) -> None:
     assert [task.state() for task in tasks] == ["cancel"] * 4
 
 
+def test_cancelling_the_awaiter_stops_a_task_that_runs(single: kumi.Controller, gate: jobs.Gate) -> None:
+    task = single.submit(jobs.hold, gate.path)
+    gate.wait()
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await task
+        assert await single.run(jobs.add, 1) == 2, "the worker is free again"
+
+    asyncio.run(soon(main()))
+    assert task.state() == "cancel"
+
+
 def test_a_shielded_task_goes_on(held: kumi.Controller, gate: jobs.Gate) -> None:
     task = held.submit(jobs.add, 1)
 
