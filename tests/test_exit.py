@@ -5,10 +5,13 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import jobs
 import pytest
+
+SECONDS_MAX = 2.0  # until a program that was interrupted has ended, with all that it started
 
 
 def start(directory: Path, program: str) -> "subprocess.Popen[str]":
@@ -219,3 +222,59 @@ def test_an_interactive_session(tmp_path: Path) -> None:
     assert "got 42" in ran.stdout
     assert "still 8" in ran.stdout
     assert ran.returncode == 0, ran.stderr
+
+
+DEAF = """
+import os, subprocess, sys, time
+
+def be_deaf(gate):
+    child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    with open(f"{gate}/pids", "a") as file: file.write(f"{os.getpid()} {child.pid}\\n")
+    with open(f"{gate}/begun", "wb", buffering=0) as begun: begun.write(b".")
+    while True:
+        try: time.sleep(600)
+        except BaseException: pass
+"""
+
+WAITS = {
+    "in a with block": "with kumi.Controller(workers=2) as crew: start(crew); crew.submit(abs, -1).result()",
+    "at the end of a with block": "with kumi.Controller(workers=2) as crew: start(crew)",
+    "at the end of the program": "one, two = kumi.Controller(workers=1), kumi.Controller(workers=1); start(one, two)",
+    "in a map": "kumi.daemons(2); list(kumi.map(be_deaf, [gate] * 2))",
+    "in async code": """
+import asyncio
+async def main():
+    async with kumi.Controller(workers=2) as crew:
+        await asyncio.gather(crew.run(be_deaf, gate), crew.run(be_deaf, gate))
+asyncio.run(main())
+""",
+}
+
+
+@pytest.mark.parametrize("where", WAITS)
+@pytest.mark.parametrize("times", [1, 2])
+def test_interrupts_end_everything_within_two_seconds(tmp_path: Path, where: str, times: int) -> None:
+    """Deaf tasks, their children too, wherever the program waits."""
+    with jobs.gate_in(tmp_path) as gate:
+        program = "\n".join(
+            [
+                DEAF,
+                f"import kumi\ngate = {gate.path!r}",
+                "def start(*crews):\n    for crew in crews * (3 - len(crews)): crew.submit(be_deaf, gate)",
+                WAITS[where],
+            ]
+        )
+        with start(tmp_path, program) as process:
+            gate.wait(2)
+            pids = [int(pid) for pid in Path(gate.path, "pids").read_text().split()]
+            assert len(pids) == 4
+            began = time.monotonic()
+            for _ in range(times):
+                process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=jobs.SECONDS_MAX)
+            for pid in pids:
+                jobs.wait_for_end(pid)
+            took = time.monotonic() - began
+    assert process.returncode != 0 or where == "at the end of the program", "where Python reports it and goes on"
+    assert "KeyboardInterrupt" in err
+    assert took < SECONDS_MAX, err

@@ -7,6 +7,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from typing import Protocol
 
@@ -107,7 +108,9 @@ class Registry:
                 member.shutdown()
         finally:
             for member in members:
-                member.terminate()
+                # Another Ctrl-C means: now. That is what happens, to all of them.
+                with suppress(KeyboardInterrupt):
+                    member.terminate()
 
     def forget(self) -> None:
         """In a forked child: the controllers stayed with the parent, and so did whoever held the lock."""
