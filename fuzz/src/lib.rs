@@ -24,7 +24,7 @@ impl Make for ToWorker {
     fn make(input: &mut Unstructured) -> Result<Self> {
         let function = FunctionId::from_number(number(input)?);
         Ok(match input.int_in_range(0..=11)? {
-            0 => ToWorker::Welcome { name: input.arbitrary()? },
+            0 => ToWorker::Welcome { name: input.arbitrary()?, reset: input.arbitrary()? },
             1 => ToWorker::Refuse { reason: input.arbitrary()? },
             2 => ToWorker::Define { function, payload: payload(input)? },
             3 => ToWorker::Forget { function },

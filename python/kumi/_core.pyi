@@ -259,6 +259,7 @@ class Pool:
         seconds_launch: float,
         seconds_kill: float,
         tasks_max: int | None,
+        reset: int,
         crashes_max: int,
         queue_bytes: int,
         in_process: bool,
@@ -369,6 +370,29 @@ class Worker:
     def serve(self, execute: Executor, /) -> str:
         """Runs tasks until the host says stop, or this process is not fit for the next one; returns the reason."""
 
+@final
+class Untouched:
+    """How a process is before a task; asked afterwards whether it still is."""
+
+    def __new__(
+        cls,
+        directory: int | None,
+        environment: dict[bytes, bytes] | None,
+        filters: tuple[dict[str, Any], list[Any]] | None,
+        /,
+    ) -> Self:
+        """None stands for what is not looked at.
+
+        Args:
+            directory: A descriptor of the working directory, which is copied.
+            environment: The dict that `os.environ` stands for.
+            filters: The dict of the module `warnings`, and its list of filters.
+        """
+    def touch(self) -> None:
+        """Has `check` say no."""
+    def check(self) -> bool:
+        """Goes back to the directory. Says whether that worked and everything else is the same objects as before."""
+
 @type_check_only
 class Executor(Protocol):
     """What `Worker.serve` calls. Not a class of the binary: any object with these methods."""
@@ -379,6 +403,14 @@ class Executor(Protocol):
         """Calls `function`: (True, pickled value) or (False, pickled error). Never raises."""
     def is_stale(self) -> bool:
         """Whether code that was imported has been edited since. Asked when messages have come."""
+    def reset(self, parts: int, /) -> Untouched:
+        """The host has said what to put back after each task. Called once, before the first."""
+    def put_back(self) -> Untouched:
+        """Puts that back. Called between tasks, when `Untouched.check` says that something has changed."""
+    def pause(self) -> Any:
+        """Puts it back for a task that is run while another one waits. Returns what `resume` needs."""
+    def resume(self, paused: Any, /) -> None:
+        """Has the process as it was for the task that waited."""
 
 def running() -> tuple[int, int, str, dict[str, Any]] | None:
     """The task that this worker runs: its id, its attempt, the worker's name, and notes that last as long as it does.

@@ -10,7 +10,7 @@ import re
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from functools import partial
@@ -27,6 +27,7 @@ from kumi.kept import Kept, Records
 from kumi.launchers import Launcher, Local, Sequential, carry_out_orders, run_one, usable_cpus
 from kumi.options import Options, numbering, positive, text, whole
 from kumi.registry import registry
+from kumi.reset import chosen
 from kumi.seeds import Stream
 from kumi.status import Status, Summary
 from kumi.submitter import Submitter
@@ -58,6 +59,10 @@ class Controller(Submitter, Executor):
         seconds_launch: A worker that has not joined after so long counts as failed.
         seconds_kill: A worker that has not stopped a cancelled task, or left, after so long is killed with its tree.
         tasks_max: After so many tasks a worker leaves; None: never.
+        reset: What is put back after each task as it was before: True: everything that this names, False: nothing, or
+            some of "directory" (the working directory), "environment" (variables), "warnings" (filters), "signals"
+            (handlers), "random" (the generators of `random` and `numpy.random`, which are set anew). What a module does
+            when it is imported stays, and so does `kumi.state`.
         crashes_max: How often a task may crash its worker and be run again.
         seed: As `with_options` takes it, for all tasks; None: each run draws other numbers.
         queue_gigabytes_max: Bound of the arguments in the queue, in 10^9 bytes; None: a quarter of the memory.
@@ -71,7 +76,7 @@ class Controller(Submitter, Executor):
         1024
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but the first are keywords
         self,
         launcher: Launcher | Sequential = _LOCAL,
         *,
@@ -83,6 +88,7 @@ class Controller(Submitter, Executor):
         seconds_launch: float = 60,
         seconds_kill: float = 5,
         tasks_max: int | None = None,
+        reset: bool | Collection[str] = True,
         crashes_max: int = 5,
         seed: int | None = None,
         queue_gigabytes_max: float | None = None,
@@ -91,6 +97,7 @@ class Controller(Submitter, Executor):
         self.launcher = _launcher(launcher) if os.environ.get(SYNC, "0") in {"", "0"} else Sequential()
         self.workers = whole("workers", workers, least=1, none=True) or usable_cpus()
         self.name = text("name", name, none=True) or registry.make_up_name()
+        self._reset = chosen(reset)
         self._make_pool = partial(
             Pool,
             name=self.name,
@@ -101,6 +108,7 @@ class Controller(Submitter, Executor):
             seconds_launch=positive("seconds_launch", seconds_launch),
             seconds_kill=positive("seconds_kill", seconds_kill),
             tasks_max=whole("tasks_max", tasks_max, least=1, none=True),
+            reset=self._reset,
             crashes_max=whole("crashes_max", crashes_max, least=0),
             queue_bytes=_queue_bytes(positive("queue_gigabytes_max", queue_gigabytes_max, none=True), self.launcher),
             in_process=isinstance(self.launcher, Sequential),
@@ -409,7 +417,7 @@ class Controller(Submitter, Executor):
         pool.start()
         self._pid = os.getpid()
         if isinstance(self.launcher, Sequential):
-            self._executor = TaskExecutor()
+            self._executor = TaskExecutor(self._reset)
             current.may_run = True
         else:
             deliverer.start()

@@ -6,12 +6,13 @@ tasks run.
 """
 
 import sys
+from functools import wraps
 from itertools import count
 from struct import unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
     from typing import Any
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 Stream = tuple[int, ...]
 """The seed, and the path."""
+
+GUARDED = {"random": ("seed", "setstate"), "numpy.random": ("seed", "set_state")}
+"""What sets the global generators, by the module that has them."""
+
+_FOREIGN: Stream = (-1,)  # what nobody's stream is
 
 
 class Seeds:
@@ -90,8 +96,8 @@ class Generators:
         import random
 
         states = _States(self) if keep else None
-        self.stream = stream
         random.seed(None if stream is None else int.from_bytes(_digest(stream, b"random"), "little"))
+        self.stream = stream
         if not self.set_numpy():
             self._watch.begin()
         return states
@@ -100,8 +106,31 @@ class Generators:
         """Sets those of numpy, if it is imported."""
         numpy = sys.modules.get("numpy.random")
         if numpy is not None:
-            numpy.seed(None if self.stream is None else unpack("<8I", _digest(self.stream, b"numpy")))
+            stream = self.stream
+            numpy.seed(None if stream is None else unpack("<8I", _digest(stream, b"numpy")))
+            self.stream = stream
         return numpy is not None
+
+    def forget(self) -> None:
+        """Whatever they are set to is not for the task that comes next: it has them set."""
+        self.stream = _FOREIGN
+
+    def guard(self) -> None:
+        """Has them set anew after a task that sets them itself. To be called when one of `GUARDED` was imported."""
+        for name, setters in GUARDED.items():
+            module = sys.modules.get(name)
+            for setter in setters:
+                found = getattr(module, setter, None)
+                if found is not None and not hasattr(found, "__wrapped__"):
+                    setattr(module, setter, self._noting(found))
+
+    def _noting(self, setter: "Callable[..., Any]") -> "Callable[..., Any]":
+        @wraps(setter)
+        def noting(*args: object, **kwargs: object) -> object:
+            self.forget()
+            return setter(*args, **kwargs)
+
+        return noting
 
     def _put_back(self, stream: Stream | None, numpy: "Any") -> None:
         self.stream = stream
@@ -110,6 +139,7 @@ class Generators:
             sys.modules["numpy.random"].set_state(numpy)
         else:
             self.set_numpy()  # it came with the task
+        self.stream = stream
 
 
 class _States:

@@ -15,6 +15,7 @@ from types import CoroutineType
 from kumi import current, serial
 from kumi.errors import SerializationError
 from kumi.modules import Edits
+from kumi.reset import Reset, kept
 from kumi.seeds import Generators
 
 TYPE_CHECKING = False
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any, NoReturn
 
-    from kumi._core import Memory, Worker
+    from kumi._core import Memory, Untouched, Worker
+    from kumi.reset import Paused
     from kumi.serial import Parcel
 
 
@@ -38,6 +40,9 @@ def serving() -> "Worker | None":
 class Executor:
     """Runs tasks in this process. What `_core.Worker.serve` calls; `Sequential` uses it as well.
 
+    Args:
+        parts: What `run_as_guest` puts back, as `reset.chosen` returns it.
+
     Example:
         >>> executor = Executor()
         >>> function = executor.load(serial.dumps_function(pow))
@@ -46,14 +51,47 @@ class Executor:
         (True, 1024)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, parts: int = 0) -> None:
         self._pid = os.getpid()
         self._edits = Edits()
+        self._parts = parts
         self._generators = Generators()
 
     def is_stale(self) -> bool:
         """Whether this process has imported code that was edited since, and has to make room for another one."""
         return self._edits.found()
+
+    def reset(self, parts: int) -> "Untouched":
+        """From now on has this process, which is there for nothing but tasks, put back what they may change.
+
+        Args:
+            parts: As `reset.chosen` returns it.
+        """
+        self._reset = Reset(parts, self._generators)
+        return self._reset.begin()
+
+    def put_back(self) -> "Untouched":
+        """Puts back what a task has changed."""
+        self._reset.put_back()
+        return self._reset.begin()
+
+    def pause(self) -> "Paused":
+        """Puts it back for a task that is run while another one waits."""
+        return self._reset.pause()
+
+    def resume(self, paused: "Paused") -> None:
+        """Makes the process what it was before `pause`, for the task that waited."""
+        self._reset.resume(paused)
+
+    def run_as_guest(self, function: "Any", payload: bytes) -> "tuple[bool, bytes | Parcel]":
+        """Like `run`, in a process that has other things to do than tasks, and must not find it changed.
+
+        Args:
+            function: What `load` returned.
+            payload: What `serial.dumps_call` returned.
+        """
+        with kept(self._parts, self._generators):
+            return self.run(function, payload)
 
     def load(self, payload: bytes, memory: "Memory | None" = None) -> "Callable[..., Any]":
         """Unpickles a function. If that fails, returns one that raises the error in each task that calls it.

@@ -405,7 +405,10 @@ impl Leave {
 impl Wire for ToWorker {
     fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            ToWorker::Welcome { name } => frame(out, 1, |out| text(out, name)),
+            ToWorker::Welcome { name, reset } => frame(out, 1, |out| {
+                text(out, name);
+                out.push(*reset);
+            }),
             ToWorker::Refuse { reason } => frame(out, 2, |out| text(out, reason)),
             ToWorker::Define { function, payload } => {
                 frames(out, 3, payload, |out| out.extend_from_slice(&function.number().to_le_bytes()));
@@ -447,7 +450,7 @@ impl Wire for ToWorker {
 
     fn decode(kind: u8, body: &mut Reader<'_>) -> Result<Self, FrameError> {
         Ok(match kind {
-            1 => ToWorker::Welcome { name: body.text()? },
+            1 => ToWorker::Welcome { name: body.text()?, reset: body.u8()? },
             2 => ToWorker::Refuse { reason: body.text()? },
             3 => ToWorker::Define { function: FunctionId::from_number(body.u64()?), payload: body.payload()? },
             4 => ToWorker::Forget { function: FunctionId::from_number(body.u64()?) },

@@ -17,6 +17,8 @@ pub enum ToWorker {
     Welcome {
         /// `<controller>-<number of the launch>`.
         name: String,
+        /// What is put back after each task, one bit for each part of the process: see `reset.py`.
+        reset: u8,
     },
     /// Answer to [`FromWorker::Hello`]: the worker does not belong here and shall end.
     Refuse {

@@ -182,6 +182,8 @@ pub struct WorkerHalf {
     returned: VecDeque<(SegmentId, bool)>,
     answers: VecDeque<FromWorker>,
     name: String,
+    /// Not yet told.
+    reset: Option<u8>,
     children: Children,
 }
 
@@ -231,7 +233,10 @@ impl WorkerHalf {
     /// A message from the host. Text of a refusal comes back as the error.
     pub fn handle(&mut self, message: ToWorker) -> Result<(), String> {
         match message {
-            ToWorker::Welcome { name } => self.name = name,
+            ToWorker::Welcome { name, reset } => {
+                self.name = name;
+                self.reset = Some(reset);
+            }
             ToWorker::Refuse { reason } => return Err(reason),
             ToWorker::Define { function, payload } => {
                 let lent = self.lent.take();
@@ -348,6 +353,11 @@ impl WorkerHalf {
     /// `<controller>-<number of the launch>`; empty before the host's welcome.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What to put back after each task, as bits; told once, after the host's welcome.
+    pub fn take_reset(&mut self) -> Option<u8> {
+        self.reset.take()
     }
 
     /// A segment of this worker's that the host does not use any more, and whether a fork may still see it.

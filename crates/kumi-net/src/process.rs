@@ -141,13 +141,16 @@ pub fn become_subreaper() -> io::Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }).map(drop)
 }
 
-/// Kills what `find` finds, and again, until `find` says `None` or patience ends.
+/// Kills what `find` finds, and again, until `find` says `None` or patience ends; once even if looking took all of that.
 fn kill_until_none(mut find: impl FnMut() -> Option<Vec<OwnedFd>>) {
     let deadline = Instant::now() + PATIENCE;
-    while let Some(found) = find().filter(|_| Instant::now() < deadline) {
+    while let Some(found) = find() {
         for process in &found {
             // Fails if it has just ended, which is as good.
             let _ = send_signal(process.as_fd(), libc::SIGKILL);
+        }
+        if Instant::now() >= deadline {
+            return;
         }
         await_ends(&found);
     }

@@ -437,6 +437,11 @@ impl WorkerEnd {
         self.lock().half.name().to_owned()
     }
 
+    /// What to put back after each task, as bits; told once, when the host has welcomed this worker.
+    pub fn take_reset(&self) -> Option<u8> {
+        self.lock().half.take_reset()
+    }
+
     /// Whether this process was forked from the worker. Then nothing of it may be touched.
     pub fn is_foreign(&self) -> bool {
         self.generation != fork::generation()

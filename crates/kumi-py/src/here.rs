@@ -44,6 +44,11 @@ impl Here {
         Begun(self)
     }
 
+    /// Whether no task runs, or waits for another one.
+    pub fn is_idle(&self) -> bool {
+        self.tasks().is_empty()
+    }
+
     fn tasks(&self) -> MutexGuard<'_, Vec<Task>> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }

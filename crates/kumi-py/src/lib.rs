@@ -5,6 +5,7 @@
 //! - `pool.rs`: the dispatcher and what it hands out. `handle.rs`: one task. `facts.rs`: what is known of it.
 //! - `worker.rs`: the worker's loop. `here.rs`: the task that runs in this process. `inner.rs`: what the tasks it runs submit. `inbox.rs`: event
 //!   loops that wait.
+//! - `untouched.rs`: what a task has left in its process.
 //! - `inside.rs`: threads that wait in here, the end of Python, forks.
 
 mod facts;
@@ -15,6 +16,7 @@ mod inner;
 mod inside;
 mod large;
 mod pool;
+mod untouched;
 mod worker;
 
 use kumi_core::Time;
@@ -66,6 +68,8 @@ mod _core {
     use crate::large::{Shown, Stored};
     #[pymodule_export]
     use crate::pool::{Function, Pool};
+    #[pymodule_export]
+    use crate::untouched::Untouched;
     #[pymodule_export]
     use crate::worker::Worker;
 

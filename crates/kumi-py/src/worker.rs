@@ -18,6 +18,7 @@ use crate::inner::Inner;
 use crate::inside::detached;
 use crate::large::{Made, Packed, Shown};
 use crate::pool::{host_name, python_version};
+use crate::untouched::Untouched;
 
 /// Above this, a result is sent without the GIL: the socket may have to be waited for.
 pub const SENT_AT_ONCE: usize = 1 << 15;
@@ -35,6 +36,8 @@ pub struct Serving {
     /// What tasks name. Locked for a look only.
     definitions: Mutex<BTreeMap<FunctionId, Function>>,
     calls: OnceLock<Calls>,
+    /// The process as tasks shall find it, as soon as the host has said what belongs to that.
+    untouched: Mutex<Option<Py<Untouched>>>,
     /// Leave when the present task is answered.
     unfit: AtomicBool,
 }
@@ -43,6 +46,8 @@ pub struct Serving {
 struct Calls {
     load: Py<PyAny>,
     run: Py<PyAny>,
+    /// Both of them, and what is done between tasks.
+    execute: Py<PyAny>,
 }
 
 /// See the stub.
@@ -56,9 +61,10 @@ impl Worker {
     #[new]
     fn new(py: Python<'_>) -> PyResult<Self> {
         let end = Arc::new(WorkerEnd::inherit(python_version(py), host_name())?);
-        let (definitions, calls, unfit) = (Mutex::default(), OnceLock::new(), AtomicBool::new(false));
+        let (definitions, calls, untouched) = (Mutex::default(), OnceLock::new(), Mutex::default());
+        let unfit = AtomicBool::new(false);
         let running = Here::found(Arc::clone(&end));
-        Ok(Self { serving: Arc::new(Serving { end, running, definitions, calls, unfit }) })
+        Ok(Self { serving: Arc::new(Serving { end, running, definitions, calls, untouched, unfit }) })
     }
 
     fn inner(&self) -> Inner {
@@ -89,7 +95,8 @@ impl Worker {
     #[pyo3(signature = (execute, /))]
     fn serve(&self, execute: &Bound<'_, PyAny>) -> PyResult<&'static str> {
         let (py, serving) = (execute.py(), &self.serving);
-        let calls = Calls { load: execute.getattr("load")?.unbind(), run: execute.getattr("run")?.unbind() };
+        let (load, run) = (execute.getattr("load")?.unbind(), execute.getattr("run")?.unbind());
+        let calls = Calls { load, run, execute: execute.clone().unbind() };
         serving.calls.set(calls).map_err(|_| PyRuntimeError::new_err("this worker serves already"))?;
         loop {
             if serving.unfit.load(Ordering::Relaxed) {
@@ -102,6 +109,9 @@ impl Worker {
                 Next::Wait => {
                     detached(py, || serving.end.wait(None, |half| half.has_job() || half.leaving().is_some()))?;
                     py.check_signals()?;
+                    if let Some(reset) = serving.end.take_reset() {
+                        serving.find_untouched(execute.call_method1("reset", (reset,))?)?;
+                    }
                     // What was just read goes back to the queue, for nothing of it has begun.
                     if execute.call_method0("is_stale")?.is_truthy()? {
                         return Ok("stale");
@@ -129,6 +139,7 @@ impl Serving {
             Job::Run { task, lease, slot, function, attempt, inline, payload, .. } => {
                 let missing = || PyRuntimeError::new_err("this worker does not serve yet");
                 let calls = self.calls.get().ok_or_else(missing)?;
+                let paused = self.pause(calls.execute.bind(py))?;
                 let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 let clock = Instant::now();
                 let (success, made) = {
@@ -167,9 +178,33 @@ impl Serving {
                 } else {
                     self.end.finish(slot, finished)?;
                 }
-                Ok(())
+                self.tidy(calls.execute.bind(py), paused)
             }
         }
+    }
+
+    /// A task that waits for the one to be run must not be seen in it. What it had changed comes back.
+    fn pause<'py>(&self, execute: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if self.running.is_idle() { Ok(None) } else { execute.call_method0("pause").map(Some) }
+    }
+
+    /// A task has ended: what it has changed in this process is put back. An interrupt does not hit this.
+    fn tidy(&self, execute: &Bound<'_, PyAny>, paused: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        if let Some(paused) = paused {
+            return execute.call_method1("resume", (paused,)).map(drop);
+        }
+        let py = execute.py();
+        let untouched = match &*lock(&self.untouched) {
+            Some(untouched) => untouched.get().check(py)?,
+            None => true,
+        };
+        if untouched { Ok(()) } else { self.find_untouched(execute.call_method0("put_back")?) }
+    }
+
+    fn find_untouched(&self, found: Bound<'_, PyAny>) -> PyResult<()> {
+        let before = lock(&self.untouched).replace(found.extract()?);
+        drop(before);
+        Ok(())
     }
 
     fn definitions(&self) -> MutexGuard<'_, BTreeMap<FunctionId, Function>> {

@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kumi import current, serial
 from kumi._core import Pool
 
 if TYPE_CHECKING:
-    from kumi._core import Executor
+    from kumi.serial import Parcel
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,23 @@ class Sequential:
     """
 
 
+class Guest(Protocol):
+    """What runs tasks in a process that is not there for them."""
+
+    def load(self, payload: bytes, /) -> Any:
+        """Unpickles a function."""
+
+    def run_as_guest(self, function: Any, payload: bytes, /) -> "tuple[bool, bytes | Parcel]":
+        """Calls it, and puts back what that has changed in the process."""
+
+
 # A worker keeps a function that it has unpickled, with whatever that remembers between calls; so does this process.
 @lru_cache(maxsize=128)
 def _loaded(load: Callable[[bytes], Any], function: bytes) -> Any:
     return load(function)
 
 
-def run_one(pool: Pool, executor: "Executor", resolve: Callable[[int], Any]) -> None:
+def run_one(pool: Pool, executor: Guest, resolve: Callable[[int], Any]) -> None:
     """Runs the oldest task that waits: the caller's own, unless another thread has taken that and left its own."""
     job = pool.next_job()
     if job is None:
@@ -40,5 +50,5 @@ def run_one(pool: Pool, executor: "Executor", resolve: Callable[[int], Any]) -> 
     number, function, payload = job
     started, clock = time.time(), time.perf_counter()
     with serial.resolving(resolve), current.Here(pool, number):
-        success, outcome = executor.run(_loaded(executor.load, function), payload)
+        success, outcome = executor.run_as_guest(_loaded(executor.load, function), payload)
     pool.finish_job(number, success, outcome, started, time.perf_counter() - clock)

@@ -44,6 +44,7 @@ pub fn policy(workers: u64) -> Policy {
         crashes_max: 1,
         queue_bytes: u64::MAX,
         spare_bytes: 1 << 20,
+        reset: 0,
         in_process: false,
     }
 }

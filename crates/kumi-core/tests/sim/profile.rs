@@ -115,6 +115,7 @@ fn policy(rng: &mut Rng) -> Policy {
         crashes_max: rng.below(4) as u32,
         queue_bytes: if rng.chance(300) { rng.between(500, 20_000) } else { u64::MAX },
         spare_bytes: 1 << 20,
+        reset: 0,
         in_process: false,
     }
 }
