@@ -327,7 +327,7 @@ class Controller(Submitter, Executor):
         wait: bool,
         kept: bool = False,
     ) -> Task[Any] | None:
-        payload = self._dump(function, args, kwargs, options.carried(stream))
+        payload = self._dump(function, args, kwargs, options.carried(function.call, stream))
         return self._hand_in(function, payload, options, stream, wait, kept)
 
     def _dump(
@@ -383,7 +383,7 @@ class Controller(Submitter, Executor):
         """One coroutine of a loop at a time pickles its call and waits: they stay in order, and few calls are kept."""
         pool, waiting = self._live_pool(), loops.here()
         async with waiting.turns(self):
-            payload = self._dump(function, args, kwargs, options.carried(stream))
+            payload = self._dump(function, args, kwargs, options.carried(function.call, stream))
             while (task := self._hand_in(function, payload, options, stream, wait=False, kept=False)) is None:
                 await waiting.wait(partial(pool.watch_room, payload), forget=pool.forget)
             return task

@@ -81,7 +81,7 @@ class Inner(Submitter, Executor):
         *,
         wait: bool,  # noqa: ARG002 - there is always room
     ) -> Task[Any]:
-        payload = serial.dumps_call(args, kwargs, function.call, options.carried(stream))
+        payload = serial.dumps_call(args, kwargs, function.call, options.carried(function.call, stream))
         try:
             task: Task[Any] = Task.__new__(
                 Task,

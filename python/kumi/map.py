@@ -49,7 +49,9 @@ class Map(Iterator[T], Generic[T]):
         timeout: float | None = None,
         on_error: OnError = "raise",
         progress: bool = False,
+        ended: Callable[[], None] | None = None,
     ) -> None:
+        self._ended = ended
         self._submit = submit
         self._source = _Source(iterables)
         self._ahead = ahead
@@ -111,6 +113,7 @@ class Map(Iterator[T], Generic[T]):
             self._coming.cancel()
         self._progress.close()
         self._next_element = None
+        self._end()
         while self._tasks:
             self._tasks.pop().cancel()  # youngest first, so that no worker takes one up meanwhile
 
@@ -136,6 +139,7 @@ class Map(Iterator[T], Generic[T]):
         except BaseException:
             self._abandon()
             raise
+        self.close()
         raise StopIteration
 
     async def __aiter__(self) -> AsyncGenerator[T, None]:
@@ -153,9 +157,16 @@ class Map(Iterator[T], Generic[T]):
     def __del__(self) -> None:
         if getattr(self, "_read", 0):
             self.close()
+        else:
+            self._end()
 
     def __repr__(self) -> str:
         return f"<Map {self._submitted} submitted, {self._read} read>"
+
+    def _end(self) -> None:
+        ended, self._ended = getattr(self, "_ended", None), None
+        if ended is not None:
+            ended()
 
     def _refuse_left(self) -> None:
         if self._left:

@@ -6,6 +6,7 @@ from copy import copy
 from dataclasses import dataclass, field, fields
 from typing import Any, overload
 
+from kumi import serial, tracing
 from kumi.seeds import Seeds, Stream
 
 
@@ -22,6 +23,7 @@ class Options:
         crashes_max: How often a task may crash its worker and be run again.
         once: Whether a task is never run again once it may have begun.
         seeds: What numbers the streams of the seed.
+        trace: The context of the map that the task is an element of, for a program that traces.
         limits: `seconds_run`, `seconds_total` and `once`, as the core takes them; None: nothing of that is set.
     """
 
@@ -32,6 +34,7 @@ class Options:
     seconds_total: float | None = None
     crashes_max: int | None = None
     once: bool | None = None
+    trace: tracing.Carrier | None = field(init=False, default=None)
     limits: tuple[float | None, float | None, bool] | None = field(init=False, default=None)
     seeds: Seeds | None = field(init=False, default=None)
 
@@ -59,16 +62,29 @@ class Options:
         limits = (self.seconds_run, self.seconds_total, bool(self.once))
         object.__setattr__(self, "limits", None if limits == (None, None, False) else limits)
 
-    def carried(self, stream: Stream | None) -> dict[str, Any] | None:
+    def carried(self, function: object, stream: Stream | None) -> dict[str, Any] | None:
         """What a task submitted with them takes along besides its arguments; None: nothing."""
-        if self.name is None and stream is None:
+        trace = self.trace
+        if trace is None and tracing.is_on():
+            trace = tracing.submitted(serial.label(function), self.name)
+        if self.name is None and stream is None and trace is None:
             return None
         carried: dict[str, Any] = {}
         if self.name is not None:
             carried["name"] = self.name
         if stream is not None:
             carried["stream"] = stream
+        if trace is not None:
+            carried["trace"] = trace
         return carried
+
+    def within(self, trace: tracing.Carrier | None) -> "Options":
+        """The options of the elements of a map."""
+        if trace is None:
+            return self
+        made = copy(self)
+        object.__setattr__(made, "trace", trace)
+        return made
 
     def numbered(self, number: int) -> "Options":
         """The options of one element of a map."""

@@ -4,12 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Callable, Iterable
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
-from kumi import current
+from kumi import current, serial, tracing
 from kumi.functions import Prepared
 from kumi.map import Map, OnError, elements_ahead
 from kumi.options import Options
 from kumi.seeds import Seeds, Stream
 from kumi.task import Task
+from kumi.tracing import MapSpan
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -168,12 +169,22 @@ class Submitter(ABC):
         crew, options = self._target(), self._options
         ahead = elements_ahead(iterables, buffersize, crew.workers)
         function, root = crew._prepare(fn), self._stream(crew)
+        span = MapSpan(serial.label(function.call), options.name) if tracing.is_on() else None
+        options = options if span is None else options.within(span.carrier)
 
         def submit(element: tuple[Any, ...], number: int, wait: bool) -> Task[T] | None:
             stream = None if root is None else (*root, number)
             return crew._enter(function, element, {}, options.numbered(number), stream, wait=wait)
 
-        return Map(submit, iterables, ahead, timeout=timeout, on_error=on_error, progress=progress)
+        return Map(
+            submit,
+            iterables,
+            ahead,
+            timeout=timeout,
+            on_error=on_error,
+            progress=progress,
+            ended=None if span is None else span.end,
+        )
 
     def with_options(
         self,

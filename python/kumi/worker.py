@@ -12,7 +12,7 @@ import sys
 from functools import partial
 from types import CoroutineType
 
-from kumi import current, serial
+from kumi import current, serial, tracing
 from kumi.errors import SerializationError
 from kumi.modules import Edits
 from kumi.reset import Reset, kept
@@ -123,6 +123,8 @@ class Executor:
             if carried is not None:
                 current.carry(carried)
                 stream = carried.get("stream")
+                if "trace" in carried:
+                    function = self._traced(function, carried["trace"])
             if stream is not self._generators.stream:
                 states = self._generators.set(stream, keep=current.is_interlude())
             value = function(*args, **kwargs)
@@ -138,6 +140,16 @@ class Executor:
         finally:
             if states is not None:
                 states.put_back()
+
+    def _traced(self, function: "Callable[..., Any]", carrier: "tracing.Carrier") -> "Callable[..., Any]":
+        running = current.running()
+        if running is None:
+            return function
+        number, attempt, worker, _ = running
+        try:
+            return tracing.traced(function, carrier, number, attempt, worker, _run_coroutine)
+        except ImportError:  # the host traces, and this machine cannot
+            return function
 
 
 def main() -> None:
