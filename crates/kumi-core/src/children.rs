@@ -3,7 +3,7 @@
 //! A child is known by a number of the worker's own. Its result is sent when there is one, unasked; the entry stays until
 //! nobody holds the child's handle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::ids::Lease;
@@ -15,6 +15,8 @@ pub struct Children {
     newest: u64,
     functions: u64,
     all: BTreeMap<u64, Child>,
+    /// Those of each task that are open.
+    open: BTreeMap<Lease, BTreeSet<u64>>,
     /// How many children each task waits for outside the main thread.
     waits: BTreeMap<Lease, u64>,
     news: Vec<u64>,
@@ -52,6 +54,7 @@ impl Children {
         self.newest += 1;
         let child = self.newest;
         self.all.insert(child, Child { parent, state: State::Open, waits: 0, tokens: Vec::new() });
+        self.open.entry(parent).or_default().insert(child);
         (child, FromWorker::Submit { child, parent, function, terms, payload })
     }
 
@@ -67,8 +70,12 @@ impl Children {
 
     /// Nobody holds its handle any more: what to tell the host, if that still has it.
     pub fn release(&mut self, child: u64) -> Option<FromWorker> {
-        match self.all.remove(&child)?.state {
-            State::Open => Some(FromWorker::Release { child }),
+        let Child { parent, state, .. } = self.all.remove(&child)?;
+        match state {
+            State::Open => {
+                self.closed(parent, child);
+                Some(FromWorker::Release { child })
+            }
             State::Done(_) | State::Lost => None,
         }
     }
@@ -79,18 +86,24 @@ impl Children {
         found.state = State::Done(Arc::new((ending, payload)));
         self.news.append(&mut found.tokens);
         let (parent, waits) = (found.parent, std::mem::take(&mut found.waits));
+        self.closed(parent, child);
         self.unwait(parent, waits)
+    }
+
+    fn closed(&mut self, parent: Lease, child: u64) {
+        if let Some(open) = self.open.get_mut(&parent) {
+            open.remove(&child);
+        }
     }
 
     /// A task is answered: what it has submitted and not heard of is not its any more.
     pub(crate) fn parent_ended(&mut self, lease: Lease) {
         self.waits.remove(&lease);
-        for child in self.all.values_mut().filter(|child| child.parent == lease) {
-            if let State::Open = child.state {
-                child.state = State::Lost;
-                child.waits = 0;
-                self.news.append(&mut child.tokens);
-            }
+        for child in self.open.remove(&lease).into_iter().flatten() {
+            let Some(child) = self.all.get_mut(&child) else { continue };
+            child.state = State::Lost;
+            child.waits = 0;
+            self.news.append(&mut child.tokens);
         }
     }
 

@@ -8,9 +8,11 @@
 
 mod sim {
     pub mod ends;
+    pub mod families;
     pub mod launcher;
     pub mod ledger;
     pub mod memory;
+    pub mod parent;
     pub mod process;
     pub mod profile;
     pub mod rng;
@@ -95,8 +97,13 @@ fn the_same_seed_gives_the_same_history() {
 }
 
 /// What the seeds must contain between them, or they prove nothing.
-const HAPPENINGS: [&str; 37] = [
+const HAPPENINGS: [&str; 50] = [
     "a burst hurried",
+    "a child cancelled by its parent",
+    "a child cancelled with its parent",
+    "a child let go",
+    "a child of nobody",
+    "a child that nobody asks for",
     "a closed queue",
     "a full queue",
     "a late hello",
@@ -114,13 +121,21 @@ const HAPPENINGS: [&str; 37] = [
     "a suspect",
     "a task gathered",
     "a task interrupted",
+    "a task interrupted in its wait",
     "a task of a dead worker",
+    "a task on an extra worker",
     "a task prefetched",
     "a task recalled",
     "a task recalled too late",
+    "a task within a wait",
+    "a wait",
+    "a wait elsewhere",
+    "a wait given up",
+    "a waiting task of a dead worker",
     "a worker dead in the middle of a result",
     "a worker killed",
     "a worker lost by its silence",
+    "an extra launch",
     "arguments kept to the end",
     "cancel",
     "crash",
@@ -156,6 +171,9 @@ fn planted_bugs_are_found() {
         Bug::FreedWorkerForgotten,
         Bug::OverCap,
         Bug::ReusedWhileLent,
+        Bug::HelpsStrangers,
+        Bug::OrphansGoOn,
+        Bug::BlameWaiting,
     ];
     for bug in bugs {
         let found = (0..200).find_map(|seed| run(seed, Some(bug)).err().map(|rule| (seed, rule)));

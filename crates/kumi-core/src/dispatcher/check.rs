@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Dispatcher;
-use crate::ids::{TaskId, WorkerId};
+use crate::ids::{LaunchId, TaskId, WorkerId};
 use crate::scaling::Launch;
 use crate::task::{Place, Rank, Task};
 use crate::timer::Timer;
@@ -33,6 +33,16 @@ impl Dispatcher {
     /// Whether this worker is not gone, as far as the brain knows.
     pub fn knows(&self, worker: WorkerId) -> bool {
         self.workers.get(worker).is_some()
+    }
+
+    /// What this worker's tasks know as this child, while somebody there asks for it.
+    pub fn child(&self, worker: WorkerId, child: u64) -> Option<TaskId> {
+        self.workers.get(worker)?.children.get(&child).copied()
+    }
+
+    /// Whether this launch is one above the policy's number.
+    pub fn is_extra(&self, launch: LaunchId) -> bool {
+        self.launches.get(launch).is_some_and(|note| note.extra)
     }
 
     fn check_tasks(&self) -> Check {

@@ -140,6 +140,12 @@ pub enum Bug {
     OverCap,
     /// A segment is used again though a worker still holds it.
     ReusedWhileLent,
+    /// A worker whose task waits runs whatever is nested, not its descendants alone.
+    HelpsStrangers,
+    /// What a task has submitted goes on when that goes back to the queue, or fails.
+    OrphansGoOn,
+    /// A worker's death is the fault of the task that waits, not of the one that ran within its wait.
+    BlameWaiting,
 }
 
 #[cfg(feature = "planted-bugs")]

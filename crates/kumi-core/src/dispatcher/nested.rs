@@ -11,7 +11,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Action, Dispatcher};
+use super::{Action, Bug, Dispatcher};
 use crate::ids::{Lease, TaskId, Time, WorkerId};
 use crate::message::{Ending, Leave, Payload, Terms, ToWorker};
 use crate::scaling::{self, Bounds, Snapshot};
@@ -132,8 +132,10 @@ impl Dispatcher {
         }
         let Some(worker) = self.workers.get(worker_id) else { return };
         let above = worker.inner.iter().position(|held| held.task == id).map_or(0, |at| at + 1);
-        let above: Vec<_> = worker.inner.iter().skip(above).map(|held| held.lease).collect();
-        for lease in above.into_iter().rev() {
+        // What is to be cancelled, or to stop, was asked for already.
+        let above = worker.inner.iter().skip(above).rev().filter(|held| held.recall == Recall::No);
+        let above: Vec<_> = above.map(|held| held.lease).collect();
+        for lease in above {
             self.ask_back(worker_id, lease, Recall::Requeue);
         }
     }
@@ -148,7 +150,9 @@ impl Dispatcher {
         let Some(worker) = self.workers.get(worker_id) else { return false };
         let takes = matches!(worker.stage, Stage::Active | Stage::Draining(_));
         let Some(top) = worker.top().filter(|top| top.task == id && takes) else { return false };
-        let (lease, next) = (top.lease, family.queued.first().copied());
+        let strangers = self.planted(Bug::HelpsStrangers);
+        let queued = if strangers { &self.nested } else { &family.queued };
+        let (lease, next) = (top.lease, queued.first().copied());
         let Some((_, _, next)) = next else { return false };
         self.unqueue(next);
         self.assign(now, worker_id, next, Some(lease));
@@ -238,7 +242,8 @@ impl Dispatcher {
             while let Some(task) = self.needed() {
                 self.stop_task(now, task, Outcome::Unlaunchable(Arc::clone(&text)));
             }
-            self.failures = 0;
+            // The next need is worth new attempts, one by one.
+            self.failures = 1;
         }
     }
 
@@ -333,6 +338,9 @@ impl Dispatcher {
 
     /// What it has submitted is cancelled, with all that this has submitted.
     pub(super) fn take_children_along(&mut self, now: Time, id: TaskId) {
+        if self.planted(Bug::OrphansGoOn) {
+            return self.let_children_go(id);
+        }
         loop {
             let child = self.tasks.get(id).and_then(|task| task.family.as_ref()?.children.first().copied());
             let Some(child) = child else { return };
@@ -356,7 +364,11 @@ impl Dispatcher {
             let Some(family) = self.tasks.get_mut(child).and_then(|task| task.family.as_mut()) else { continue };
             let queued: Vec<_> = family.queued.iter().copied().collect();
             let former = family.parent;
-            self.for_ancestors(child, |family| family.queued.retain(|rank| !queued.contains(rank)));
+            self.for_ancestors(child, |family| {
+                queued.iter().for_each(|rank| {
+                    family.queued.remove(rank);
+                });
+            });
             if let Some(family) = self.tasks.get_mut(child).and_then(|task| task.family.as_mut()) {
                 family.parent = None;
             }

@@ -285,6 +285,9 @@ impl Dispatcher {
         let certificate = Arc::new(certificate);
         // Where one task ran within the wait of another, nobody but the last can have been at work.
         let begun = match (begun, worker.inner.last()) {
+            (_, Some(_)) if self.planted(Bug::BlameWaiting) => {
+                Begun::One(worker.held.front().map_or(LEAVE, |held| held.lease))
+            }
             (Begun::Unknown, Some(top)) => Begun::One(top.lease),
             (begun, _) => begun,
         };
@@ -327,18 +330,16 @@ impl Dispatcher {
             Begun::Unknown => Verdict::Suspect,
         };
         let verdict = if blame_all { Verdict::Guilty } else { verdict };
-        let blamed = match verdict {
-            Verdict::Guilty => guilt.crashed,
-            Verdict::Suspect => task.once,
-            Verdict::Innocent => false,
-        };
-        if held.recall == Recall::CancelIfWaiting && matches!(verdict, Verdict::Innocent) {
+        let innocent = matches!(verdict, Verdict::Innocent);
+        // It has begun, or may have, whoever ended the worker.
+        let over = task.once && (lent || !innocent);
+        if over || (guilt.crashed && matches!(verdict, Verdict::Guilty)) {
+            self.crashed(now, held.task, guilt.certificate, &worker.face);
+            return true;
+        }
+        if held.recall == Recall::CancelIfWaiting && innocent {
             self.resolve(now, held.task, Outcome::Cancel, None, Some(Arc::clone(&worker.face)));
             return false;
-        }
-        if blamed || (lent && task.once) {
-            self.crashed(now, held.task, guilt.certificate, &worker.face);
-            return blamed;
         }
         if !no_requeue {
             self.requeue(now, held.task);

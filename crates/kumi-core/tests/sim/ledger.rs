@@ -7,6 +7,7 @@ use kumi_core::message::{Leave, ToWorker};
 use kumi_core::{Action, Begun, LaunchId, Lease, Link, Outcome, Payload, Policy, TaskId, TaskView, Time, WorkerId};
 
 use super::ends::{justified, leave_word, outcome_word};
+use super::families::EXTRA_IDLE;
 use super::staff::{Held, Launch, WorkerNote};
 use super::task::{Note, Spot};
 
@@ -28,6 +29,8 @@ pub(crate) use rule;
 pub struct Ledger {
     pub policy: Policy,
     pub tasks: Vec<Note>,
+    /// How many of them the brain has taken.
+    pub arrivals: usize,
     pub by_id: BTreeMap<TaskId, usize>,
     /// Tasks that are not done, and those of them that wait.
     pub open: BTreeSet<usize>,
@@ -35,13 +38,18 @@ pub struct Ledger {
     pub bytes: u64,
     pub workers: BTreeMap<WorkerId, WorkerNote>,
     pub launches: BTreeMap<LaunchId, Launch>,
+    /// Launches above the policy's number.
+    pub extras: BTreeSet<LaunchId>,
+    /// Nested tasks by what they are called where they were submitted; those whose end is to be told there.
+    pub children: BTreeMap<(WorkerId, u64), usize>,
+    pub owed: BTreeMap<(WorkerId, u64), Option<usize>>,
     /// Kept tasks in the order of finishing.
     pub kept: VecDeque<usize>,
     pub closing: bool,
     /// When a launch failed, and nothing gave hope since.
     pub failed: Option<Time>,
     /// Under this lease, this result has just come in and must be accepted.
-    expected: Option<(usize, Payload)>,
+    expected: Option<(usize, Payload, bool)>,
     /// What has happened, and how often.
     pub seen: BTreeMap<&'static str, u64>,
 }
@@ -51,12 +59,16 @@ impl Ledger {
         Self {
             policy,
             tasks: Vec::new(),
+            arrivals: 0,
             by_id: BTreeMap::new(),
             open: BTreeSet::new(),
             waiting: BTreeSet::new(),
             bytes: 0,
             workers: BTreeMap::new(),
             launches: BTreeMap::new(),
+            extras: BTreeSet::new(),
+            children: BTreeMap::new(),
+            owed: BTreeMap::new(),
             kept: VecDeque::new(),
             closing: false,
             failed: None,
@@ -65,17 +77,18 @@ impl Ledger {
         }
     }
 
-    pub fn submitted(&mut self, note: Note) -> usize {
-        let number = self.tasks.len();
+    /// The brain has taken this task.
+    pub fn taken(&mut self, number: usize) {
         if self.open.is_empty() {
             self.failed = None;
         }
+        let note = &mut self.tasks[number];
+        note.kin.arrival = self.arrivals;
+        self.arrivals += 1;
         self.by_id.insert(note.id, number);
         self.open.insert(number);
         self.waiting.insert(number);
         self.bytes += note.spec.bytes();
-        self.tasks.push(note);
-        number
     }
 
     /// The brain let a worker join, or refused it.
@@ -94,10 +107,12 @@ impl Ledger {
         let note = WorkerNote {
             link,
             launch,
+            extra: self.extras.contains(&launch),
             joined: now,
             heard: now,
             idle_since: now,
             held: Vec::new(),
+            inner: Vec::new(),
             told_to_leave: None,
             killed: false,
             finished: false,
@@ -121,7 +136,7 @@ impl Ledger {
     }
 
     /// Is about to be told: this result.
-    pub fn finished(&mut self, now: Time, worker: WorkerId, lease: Lease, payload: &Payload) {
+    pub fn finished(&mut self, now: Time, worker: WorkerId, lease: Lease, payload: &Payload, success: bool) {
         let Some(note) = self.workers.get_mut(&worker) else {
             return self.saw("a result of a worker that is gone");
         };
@@ -131,7 +146,7 @@ impl Ledger {
         note.finished = true;
         self.failed = None;
         if self.open.contains(&held.task) {
-            self.expected = Some((held.task, payload.clone()));
+            self.expected = Some((held.task, payload.clone(), success));
         } else {
             self.saw("a result that is not wanted any more");
         }
@@ -154,7 +169,7 @@ impl Ledger {
         let Some(note) = self.workers.get_mut(&worker) else {
             return;
         };
-        let Some(held) = note.held.iter_mut().find(|held| held.lease == lease) else {
+        let Some(held) = note.find(lease) else {
             return;
         };
         if !held.asked_back || held.answered {
@@ -176,27 +191,40 @@ impl Ledger {
             return Ok(());
         };
         self.launches.remove(&note.launch);
+        self.extras.remove(&note.launch);
+        self.children.retain(|(at, _), _| *at != worker);
+        // Where one ran within the wait of another, nobody but the last can have been at work.
+        let begun = match (begun, note.inner.last()) {
+            (Begun::Unknown, Some(top)) => Begun::One(top.lease),
+            (begun, _) => begun,
+        };
         let crashed = note.told_to_leave.is_none() && !note.killed;
         let mut innocent = true;
-        for held in &note.held {
+        for (at, held) in note.inner.iter().rev().chain(&note.held).enumerate() {
             if !self.open.contains(&held.task) {
                 continue;
             }
             let Some(task) = self.tasks.get_mut(held.task) else {
                 continue;
             };
+            // Something was to run within its wait: it has lost a worker that it had lent.
+            let lent = !note.inner.is_empty() && at > 0 && at <= note.inner.len();
+            task.kin.apart |= lent;
             let blamed = match begun {
                 Begun::Nothing => false,
                 Begun::One(lease) => lease == held.lease,
                 Begun::Unknown => note.held.len() == 1 || task.spec.once,
             };
             task.suspect |= crashed && begun == Begun::Unknown;
-            task.crashes += u32::from(blamed && crashed);
+            task.crashes += u32::from(blamed && crashed || (blamed || lent) && task.spec.once);
             let most = task.spec.crashes_max + 1;
             rule!(task.crashes <= most, "task {} crashed {} times of {most}", held.task, task.crashes);
             innocent &= !(blamed && crashed);
             let suspect = crashed && begun == Begun::Unknown && !blamed;
             self.saw(if suspect { "a suspect" } else { "a task of a dead worker" });
+            if lent {
+                self.saw("a waiting task of a dead worker");
+            }
             self.wait_again(held.task);
         }
         if crashed && innocent && !note.finished && !matches!(begun, Begun::One(_)) {
@@ -212,6 +240,8 @@ impl Ledger {
 
     fn wait_again(&mut self, number: usize) {
         if self.open.contains(&number) {
+            self.stops_waiting(number);
+            self.doom_children(number);
             self.tasks[number].spot = Spot::Waiting;
             self.waiting.insert(number);
         }
@@ -257,13 +287,13 @@ impl Ledger {
 
     fn sent(&mut self, now: Time, worker: WorkerId, message: &ToWorker) -> Check {
         match message {
-            ToWorker::Run { task, lease, attempt, .. } => {
+            ToWorker::Run { task, lease, attempt, within, .. } => {
                 let begun = self.by_id.get(task).map(|number| self.tasks[*number].crashes);
                 rule!(
                     begun.is_none_or(|crashes| *attempt == crashes + 1),
                     "{task:?} crashed {begun:?} times before attempt {attempt}"
                 );
-                self.dealt(now, worker, *task, *lease)
+                self.dealt(now, worker, *task, *lease, *within)
             }
             ToWorker::Recall { lease } => self.asked_back(worker, *lease),
             ToWorker::Interrupt { lease } => {
@@ -276,8 +306,8 @@ impl Ledger {
                 Ok(())
             }
             ToWorker::Stop { leave } => self.told_to_leave(now, worker, *leave),
-            ToWorker::Resolved { .. }
-            | ToWorker::Welcome { .. }
+            ToWorker::Resolved { child, ending, payload } => self.told(now, (worker, *child), ending, payload),
+            ToWorker::Welcome { .. }
             | ToWorker::Refuse { .. }
             | ToWorker::Define { .. }
             | ToWorker::Forget { .. }
@@ -288,20 +318,29 @@ impl Ledger {
     }
 
     pub fn held(&mut self, worker: WorkerId, lease: Lease) -> Option<&mut Held> {
-        self.workers.get_mut(&worker)?.held.iter_mut().find(|held| held.lease == lease)
+        self.workers.get_mut(&worker)?.find(lease)
     }
 
-    fn dealt(&mut self, now: Time, id: WorkerId, task: TaskId, lease: Lease) -> Check {
+    fn dealt(&mut self, now: Time, id: WorkerId, task: TaskId, lease: Lease, within: Option<Lease>) -> Check {
         let Some(&number) = self.by_id.get(&task) else {
             return Err(format!("{task:?} is dealt, but unknown"));
         };
-        let (oldest, idle) =
-            (self.waiting.first().copied(), self.workers.values().filter(|worker| worker.idle()).count());
-        rule!(oldest == Some(number), "task {number} is dealt before {oldest:?}");
+        let idle = self.workers.values().filter(|worker| worker.idle() && !worker.extra).count();
+        let next = self.next_for(id, within)?;
+        rule!(next == Some(number), "task {number} is dealt to {id:?} within {within:?} before {next:?}");
         let Some(worker) = self.workers.get_mut(&id) else {
             return Err(format!("task {number} goes to nobody, {id:?}"));
         };
         rule!(worker.told_to_leave.is_none() && !worker.killed, "task {number} goes to {id:?}, which is leaving");
+        let held = Held { lease, task: number, asked_back: false, answered: false, interrupted: None };
+        let note = &mut self.tasks[number];
+        (note.spot, note.dealt) = (Spot::Held(id, lease), now);
+        if within.is_some() {
+            worker.inner.push(held);
+            self.waiting.remove(&number);
+            self.saw("a task within a wait");
+            return Ok(());
+        }
         let ends = self.policy.wall.map(|wall| worker.joined.after(wall));
         rule!(ends.is_none_or(|ends| now <= ends), "task {number} goes to {id:?} after its wall time");
         let tasks = &mut self.tasks;
@@ -316,10 +355,12 @@ impl Ledger {
         if !worker.held.is_empty() {
             *self.seen.entry("a task prefetched").or_default() += 1;
         }
-        worker.held.push(Held { lease, task: number, asked_back: false, answered: false, interrupted: None });
-        let note = &mut tasks[number];
-        (note.spot, note.dealt) = (Spot::Held(id, lease), now);
+        worker.held.push(held);
+        let extra = worker.extra;
         self.waiting.remove(&number);
+        if extra {
+            self.saw("a task on an extra worker");
+        }
         Ok(())
     }
 
@@ -334,15 +375,22 @@ impl Ledger {
     }
 
     fn told_to_leave(&mut self, now: Time, id: WorkerId, leave: Leave) -> Check {
-        let active = self.workers.values().filter(|worker| worker.told_to_leave.is_none() && !worker.killed).count();
+        let stays = |worker: &&WorkerNote| worker.told_to_leave.is_none() && !worker.killed && !worker.extra;
+        let active = self.workers.values().filter(stays).count();
+        let (extras, patrons) = (self.extra_workers(), self.patrons());
         let Some(worker) = self.workers.get_mut(&id) else {
             return Err(format!("{id:?} is told to leave, but gone"));
         };
-        rule!(worker.held.is_empty(), "{id:?} is told to leave with {} tasks", worker.held.len());
+        let hands = worker.hands().count();
+        rule!(hands == 0, "{id:?} is told to leave with {hands} tasks");
         rule!(worker.told_to_leave.is_none(), "{id:?} is told to leave twice");
         worker.told_to_leave = Some(now);
         *self.seen.entry(leave_word(leave)).or_default() += 1;
         match leave {
+            Leave::Idle if worker.extra => {
+                let due = worker.idle_since.after(EXTRA_IDLE);
+                rule!(now >= due || extras > patrons, "{id:?}, needed, leaves as idle at {now:?}, due {due:?}");
+            }
             Leave::Idle => {
                 let due = self.policy.idle.map(|idle| worker.idle_since.after(idle));
                 rule!(due.is_some_and(|due| now >= due), "{id:?} leaves as idle at {now:?}, due {due:?}");
@@ -363,19 +411,33 @@ impl Ledger {
         for launch in launches {
             self.launches.insert(*launch, Launch::Expected(now));
         }
-        // A joined worker's launch stands for it.
-        let (living, most) = (self.launches.len() as u64, self.policy.workers);
-        rule!(living <= most, "{living} workers and launches, of {most} allowed");
-        let expected = self.launches.values().filter(|launch| matches!(launch, Launch::Expected(_))).count();
-        let idle = self.workers.values().filter(|worker| worker.idle()).count();
-        let least = if self.closing { 0 } else { self.policy.workers_min as usize };
-        let need = self.unbegun().max(least);
-        rule!(expected + idle <= need, "{expected} launches and {idle} idle workers for {need} tasks");
+        if launches.iter().all(|launch| self.extras.contains(launch)) {
+            self.launched_above()?;
+            self.saw("an extra launch");
+        } else {
+            self.launched_below()?;
+        }
         if let Some(failed) = self.failed {
             let pause = kumi_core::scaling::PAUSE_MIN;
             rule!(launches.len() == 1, "{} launches at once after a failure", launches.len());
             rule!(now >= failed.after(pause), "launched at {now:?}, right after the failure at {failed:?}");
         }
+        Ok(())
+    }
+
+    fn launched_below(&self) -> Check {
+        // A joined worker's launch stands for it.
+        let ordinary = |launch: &LaunchId| !self.extras.contains(launch);
+        let living = self.launches.keys().filter(|launch| ordinary(launch)).count() as u64;
+        let most = self.policy.workers;
+        rule!(living <= most, "{living} workers and launches, of {most} allowed");
+        let expected =
+            |(launch, state): &(&LaunchId, &Launch)| matches!(state, Launch::Expected(_)) && ordinary(launch);
+        let expected = self.launches.iter().filter(expected).count();
+        let idle = self.workers.values().filter(|worker| worker.idle() && !worker.extra).count();
+        let least = if self.closing { 0 } else { self.policy.workers_min as usize };
+        let need = self.unbegun().max(least);
+        rule!(expected + idle <= need, "{expected} launches and {idle} idle workers for {need} tasks");
         Ok(())
     }
 
@@ -392,7 +454,10 @@ impl Ledger {
         };
         rule!(self.open.remove(&number), "task {number} is resolved twice");
         self.waiting.remove(&number);
-        let result = self.expected.take_if(|(expected, _)| *expected == number);
+        let result = self.expected.take_if(|(expected, ..)| *expected == number);
+        let returned = result.as_ref().is_some_and(|(_, _, success)| *success);
+        self.tasks[number].kin.hopeless = self.hopeless(number).err();
+        self.settle_family(number, returned);
         let task = &mut self.tasks[number];
         task.spot = Spot::Done;
         self.bytes -= task.spec.bytes();
@@ -400,22 +465,27 @@ impl Ledger {
             self.kept.push_back(number);
         }
         task.accepted = result.is_some();
+        let result = result.map(|(_, payload, _)| payload);
+        if task.kin.generation > 0 {
+            // How it ended is told to whoever submitted it, or to nobody.
+            task.result = result;
+            return Ok(());
+        }
         let Some(view) = view else {
             rule!(task.released, "task {number} is done without a trace");
             return Ok(());
         };
         *self.seen.entry(outcome_word(&view.outcome)).or_default() += 1;
         if matches!(view.outcome, Outcome::Unlaunchable(_)) {
-            let hopeless = self.failed.is_some() && self.workers.is_empty();
-            rule!(hopeless, "task {number} cannot be launched, though nothing has failed or workers are here");
+            task.kin.hopeless.take().map_or(Ok(()), Err)?;
         }
-        justified(now, number, task, &view, result.map(|(_, payload)| payload))
+        justified(now, number, &self.tasks[number], &view, result)
     }
 
     /// After each step: nothing that had to be accepted is left over.
     pub fn nothing_lost(&mut self) -> Check {
         let lost = self.expected.take();
-        rule!(lost.is_none(), "a valid result was not accepted: task {:?}", lost.map(|(number, _)| number));
+        rule!(lost.is_none(), "a valid result was not accepted: task {:?}", lost.map(|(number, ..)| number));
         Ok(())
     }
 }

@@ -254,7 +254,7 @@ impl World {
 
     /// At the end everything is given back: the user forgets all tasks and what they returned.
     pub(super) fn give_everything_back(&mut self) -> Check {
-        for note in &self.ledger.tasks {
+        for note in self.ledger.tasks.iter().filter(|note| note.kin.generation == 0) {
             self.brain.release(note.id);
         }
         self.absorb()?;

@@ -12,6 +12,7 @@ use kumi_core::{
 };
 
 use super::ledger::{Check, rule};
+use super::parent::Plan;
 use super::profile::{MICRO, MILLI, SECOND};
 use super::task::{self, Spot};
 use super::world::{Letter, World};
@@ -28,11 +29,16 @@ pub struct Process {
     /// Its name on the host, once it has joined.
     pub worker: Option<WorkerId>,
     pub half: WorkerHalf,
-    interrupts: Interrupts,
+    pub interrupts: Interrupts,
     pub from_host: Decoder<ToWorker>,
     pub to_host: Decoder<FromWorker>,
     functions: BTreeSet<FunctionId>,
-    running: Option<Running>,
+    /// What was begun and is not answered: each after the first runs within the wait of the one before.
+    pub stack: Vec<Running>,
+    /// By the index of what it does: the worker's number of a function that its tasks' children name.
+    pub declared: BTreeMap<usize, u64>,
+    /// Tasks that were submitted here and that the host has not heard of.
+    pub unborn: BTreeMap<u64, usize>,
     begun: u64,
     /// The shared page: each slot's lease and state (local workers).
     page: BTreeMap<u16, (Lease, Slot)>,
@@ -66,13 +72,17 @@ enum Slot {
     Recalled,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Running {
-    task: usize,
-    lease: Lease,
+/// A task that was begun.
+#[derive(Clone, Debug)]
+pub struct Running {
+    pub task: usize,
+    pub lease: Lease,
     slot: u16,
     since: Time,
-    interrupted: bool,
+    pub interrupted: bool,
+    inline: bool,
+    /// What it does with its children, if it is to have some.
+    pub plan: Option<Plan>,
 }
 
 impl Process {
@@ -87,7 +97,9 @@ impl Process {
             from_host: Decoder::default(),
             to_host: Decoder::default(),
             functions: BTreeSet::new(),
-            running: None,
+            stack: Vec::new(),
+            declared: BTreeMap::new(),
+            unborn: BTreeMap::new(),
             begun: 0,
             page: BTreeMap::new(),
             composed: Vec::new(),
@@ -97,6 +109,17 @@ impl Process {
             offered: None,
             lines: Lines::default(),
         }
+    }
+
+    /// The task that its main thread is at: the last one that was begun, unless that waits.
+    pub fn at_work(&self) -> Option<&Running> {
+        let waits = |running: &Running| running.plan.as_ref().is_some_and(|plan| plan.waits.is_some());
+        self.stack.last().filter(|running| !waits(running))
+    }
+
+    /// Says something, soon.
+    pub fn mention(&mut self, message: Option<FromWorker>) {
+        self.composed.extend(message);
     }
 
     /// Host: hands a task over through the page.
@@ -119,8 +142,8 @@ impl Process {
         match self.link {
             Link::Remote => Begun::Unknown,
             Link::Local => {
-                let started = self.page.values().find(|(_, slot)| *slot == Slot::Started);
-                started.map_or(Begun::Nothing, |(lease, _)| Begun::One(*lease))
+                let started = self.page.values().filter(|(_, slot)| *slot == Slot::Started);
+                started.map(|(lease, _)| *lease).max().map_or(Begun::Nothing, Begun::One)
             }
         }
     }
@@ -159,10 +182,11 @@ impl World {
             let delay = self.rng.span(MICRO, MILLI);
             self.post(delay, Letter::Signal { process: id });
         }
-        while let Some(answer) = self.processes[id].half.answer() {
-            self.send_up(id, &[answer]);
+        if self.say_answers(id) {
+            self.flush(id);
         }
         self.take_back(id)?;
+        self.hear_of_children(id);
         self.work(id)
     }
 
@@ -177,25 +201,40 @@ impl World {
             }
             Signal::Foreign => return Ok(()),
         }
-        let Some(running) = process.running.as_mut() else {
+        let Some(running) = process.stack.last_mut() else {
             return Err(format!("process {id} is interrupted, but runs nothing"));
         };
         running.interrupted = true;
         let (task, lease) = (running.task, running.lease);
+        let waits = running.plan.as_ref().is_some_and(|plan| plan.waits.is_some());
         rule!(!self.ledger.open.contains(&task), "task {task} is interrupted, though its result is wanted");
         if !self.ledger.tasks[task].spec.deaf {
             self.post(100 * MICRO, Letter::Done { process: id, lease });
         }
-        Ok(())
+        if waits {
+            self.ledger.saw("a task interrupted in its wait");
+        }
+        self.work(id)
     }
 
-    /// The main thread: begins the next job if it is free.
-    fn work(&mut self, id: usize) -> Check {
+    /// What the worker's half has to say, beside what waits to be written out. Whether there was something.
+    fn say_answers(&mut self, id: usize) -> bool {
+        let process = &mut self.processes[id];
+        let before = process.composed.len();
+        while let Some(answer) = process.half.answer() {
+            process.composed.push(answer);
+        }
+        process.composed.len() > before
+    }
+
+    /// The main thread: begins the next job if it is free, or lent.
+    pub(super) fn work(&mut self, id: usize) -> Check {
         loop {
-            let process = &mut self.processes[id];
-            if process.running.is_some() || !process.alive {
+            if !self.processes[id].alive || !self.is_lent(id) {
                 return Ok(());
             }
+            self.say_answers(id);
+            let process = &mut self.processes[id];
             match process.half.next_job() {
                 Some(Job::Define { function, .. }) => {
                     process.functions.insert(function);
@@ -203,7 +242,7 @@ impl World {
                 Some(Job::Forget { function }) => {
                     process.functions.remove(&function);
                 }
-                Some(Job::Run { lease, slot, function, payload, short, lent, .. }) => {
+                Some(Job::Run { lease, slot, function, payload, short, lent, within, inline, .. }) => {
                     rule!(process.functions.contains(&function), "process {id} does not know {function:?}");
                     let lent = lent.filter(|_| process.link == Link::Local);
                     if process.link == Link::Local && !process.turn(slot, lease, Slot::Waiting, Slot::Started) {
@@ -216,7 +255,7 @@ impl World {
                     }
                     let task = task::number_in(&payload);
                     lent.map_or(Ok(()), |segment| self.read_arguments(id, task, segment))?;
-                    return self.begin(id, task, lease, slot);
+                    return self.begin(id, task, lease, slot, (within, inline));
                 }
                 None => {
                     self.flush(id);
@@ -229,13 +268,24 @@ impl World {
         }
     }
 
-    fn begin(&mut self, id: usize, task: usize, lease: Lease, slot: u16) -> Check {
+    fn begin(
+        &mut self,
+        id: usize,
+        task: usize,
+        lease: Lease,
+        slot: u16,
+        (within, inline): (Option<Lease>, bool),
+    ) -> Check {
         let process = &mut self.processes[id];
-        process.begun += 1;
+        let outer = process.stack.last().map(|outer| outer.lease);
+        rule!(within == outer, "process {id} begins {lease:?} within {within:?}, but in {outer:?}");
+        process.begun += u64::from(within.is_none());
         let most = self.ledger.policy.tasks_max;
         rule!(most.is_none_or(|most| process.begun <= most), "process {id} runs more than {most:?} tasks");
         rule!(process.interrupts.begin(lease), "process {id} is interrupted in {lease:?}, which had not begun");
-        process.running = Some(Running { task, lease, slot, since: self.now, interrupted: false });
+        let brood = self.ledger.tasks[task].spec.brood;
+        let plan = (brood > 0).then(|| Plan::new(brood));
+        process.stack.push(Running { task, lease, slot, since: self.now, interrupted: false, inline, plan });
         let held = process.worker.map(|worker| Spot::Held(worker, lease));
         let local = process.link == Link::Local;
         let note = &mut self.ledger.tasks[task];
@@ -247,6 +297,7 @@ impl World {
             note.spot
         );
         let (runs, crashes) = (note.spec.runs, note.spec.crashes);
+        let parent = brood > 0;
         if !local {
             self.break_during(id, runs);
         }
@@ -254,7 +305,9 @@ impl World {
             self.post(runs / 3, Letter::Reports { process: id, lease });
             self.post(runs / 2, Letter::Reports { process: id, lease });
         }
-        if self.rng.chance(crashes) {
+        if parent {
+            self.post(runs / 4, Letter::Acts { process: id, lease });
+        } else if self.rng.chance(crashes) {
             self.post(runs, Letter::Dies { process: id, of: Some(lease) });
         } else {
             self.post(runs, Letter::Done { process: id, lease });
@@ -266,8 +319,9 @@ impl World {
     /// The running task says something of itself, which goes out at once.
     pub(super) fn reports(&mut self, id: usize, lease: Lease) {
         let process = &mut self.processes[id];
-        if let Some(running) = process.running.filter(|running| running.lease == lease && process.alive) {
-            let payload = task::report(running.task, lease, self.now);
+        let runs = process.stack.iter().find(|running| running.lease == lease && process.alive);
+        if let Some(task) = runs.map(|running| running.task) {
+            let payload = task::report(task, lease, self.now);
             process.composed.push(FromWorker::Report { lease, payload });
             self.flush(id);
         }
@@ -277,10 +331,12 @@ impl World {
     pub(super) fn done(&mut self, id: usize, lease: Lease) -> Check {
         let now = self.now;
         let process = &mut self.processes[id];
-        let Some(running) = process.running.filter(|running| running.lease == lease && process.alive) else {
+        let Some(running) = process.at_work().filter(|running| running.lease == lease && process.alive).cloned() else {
             return Ok(());
         };
-        let large = self.ledger.tasks[running.task].spec.large_result.filter(|_| process.link == Link::Local);
+        let large = self.ledger.tasks[running.task].spec.large_result;
+        let large = large.filter(|_| process.link == Link::Local && !running.inline);
+        self.leave_children(id);
         if let Some(bytes) = large {
             self.flush(id);
             self.write_result(id, bytes)?;
@@ -289,10 +345,10 @@ impl World {
         if !process.alive {
             return Ok(());
         }
-        process.running = None;
+        process.stack.pop();
         process.turn(running.slot, lease, Slot::Started, Slot::Finished);
         process.half.finished();
-        let _ = process.interrupts.end();
+        let outer_too = process.interrupts.end();
         process.composed.push(FromWorker::Finished {
             lease,
             success: !running.interrupted && !self.ledger.tasks[running.task].spec.raises,
@@ -306,12 +362,15 @@ impl World {
             process.flushes = true;
             self.post(200 * MICRO, Letter::Flush { process: id });
         }
+        if outer_too {
+            self.post(MICRO, Letter::Signal { process: id });
+        }
         self.work(id)
     }
 
     /// The running task of a worker that is to die of it, or the worker by itself.
     pub(super) fn dies(&mut self, id: usize, of: Option<Lease>) {
-        let running = self.processes[id].running.map(|running| running.lease);
+        let running = self.processes[id].at_work().map(|running| running.lease);
         if of.is_none() || running == of {
             self.die(id);
         }
@@ -322,7 +381,7 @@ impl World {
         self.flush(id);
     }
 
-    fn flush(&mut self, id: usize) {
+    pub(super) fn flush(&mut self, id: usize) {
         if self.processes[id].alive {
             let composed = std::mem::take(&mut self.processes[id].composed);
             self.send_up(id, &composed);

@@ -42,6 +42,8 @@ pub struct Profile {
     pub large: u64,
     /// Large results in the middle of which their worker dies.
     pub torn: u64,
+    /// Tasks that submit tasks.
+    pub families: u64,
     /// Whether the user may end it all in the middle.
     pub ends_early: bool,
 }
@@ -64,7 +66,7 @@ impl Profile {
         };
         let (slow, doubled, cut, parted) = (fault(100), fault(200), fault(300), fault(300));
         let (silent, dies, killers) = (fault(1000), fault(400), fault(150));
-        let (large, torn) = (fault(500), fault(100));
+        let (large, torn, families) = (fault(500), fault(100), fault(250));
         let launch =
             LaunchFaults { fails: fault(400), mute: fault(200), late: fault(300), twice: fault(400), dies: fault(300) };
         Self {
@@ -83,6 +85,7 @@ impl Profile {
             killers,
             large,
             torn,
+            families,
             ends_early: rng.chance(150),
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use kumi_core::{Dispatcher, Time};
 
+use super::families;
 use super::ledger::{Check, Ledger, rule};
 use super::staff::{Launch, WorkerNote};
 
@@ -17,6 +18,7 @@ pub fn check(ledger: &mut Ledger, brain: &Dispatcher, now: Time) -> Check {
     counts(ledger, brain)?;
     reports(ledger, brain)?;
     nobody_idle_beside_work(ledger, brain, now)?;
+    families::check(ledger)?;
     nothing_overdue(ledger, now)
 }
 
@@ -26,7 +28,7 @@ fn counts(ledger: &Ledger, brain: &Dispatcher) -> Check {
     let idle = ledger.workers.values().filter(|worker| worker.idle()).count();
     let uncollected = ledger.open.iter().filter(|number| ledger.tasks[**number].spec.kept).count() + ledger.kept.len();
     let brains = (counts.workers, counts.idle, counts.launching, counts.uncollected, counts.finished);
-    let finished = ledger.tasks.len() - ledger.open.len();
+    let finished = ledger.arrivals - ledger.open.len();
     let worlds = (ledger.workers.len(), idle, expected, uncollected, finished);
     let worlds = (worlds.0 as u64, worlds.1 as u64, worlds.2 as u64, worlds.3 as u64, worlds.4 as u64);
     rule!(brains == worlds, "(workers, idle, launching, uncollected, finished): {brains:?} is really {worlds:?}");
@@ -36,8 +38,10 @@ fn counts(ledger: &Ledger, brain: &Dispatcher) -> Check {
     let ends = [counts.success, counts.error, counts.crash, counts.cancel, counts.timeout];
     rule!(ends.iter().sum::<u64>() == counts.finished, "{ends:?} are not {} ends", counts.finished);
     rule!(counts.queued_bytes == ledger.bytes, "{} bytes are really {}", counts.queued_bytes, ledger.bytes);
+    // Nested tasks are never held up.
+    let nested = ledger.open.iter().any(|number| ledger.tasks[*number].kin.generation > 0);
     let most = ledger.policy.queue_bytes;
-    rule!(ledger.bytes <= most || open == 1, "{} bytes in {open} tasks, of {most} allowed", ledger.bytes);
+    rule!(nested || ledger.bytes <= most || open == 1, "{} bytes in {open} tasks, of {most} allowed", ledger.bytes);
     Ok(())
 }
 
@@ -53,14 +57,15 @@ fn reports(ledger: &Ledger, brain: &Dispatcher) -> Check {
 
 /// A task that waits goes to an idle worker at once, or when its burst is over; one that was prefetched and has not begun is asked back at once.
 fn nobody_idle_beside_work(ledger: &Ledger, brain: &Dispatcher, now: Time) -> Check {
-    let Some((idle, _)) = ledger.workers.iter().find(|(_, worker)| worker.idle()) else {
+    let free = |worker: &WorkerNote| worker.idle() && !worker.extra;
+    let Some((idle, _)) = ledger.workers.iter().find(|(_, worker)| free(worker)) else {
         return Ok(());
     };
     let gathered = brain.gathering().is_some_and(|until| now <= until && until <= now.after(GATHER));
     rule!(ledger.waiting.is_empty() || gathered, "{idle:?} is idle, and task {:?} waits", ledger.waiting.first());
     let count = |of: &dyn Fn(&WorkerNote) -> usize| ledger.workers.values().map(of).sum::<usize>();
-    let idle = count(&|worker| usize::from(worker.idle()));
-    let asked = count(&|worker| worker.held.iter().filter(|held| held.asked_back && !held.answered).count());
+    let idle = count(&|worker| usize::from(free(worker)));
+    let asked = count(&|worker| worker.hands().filter(|held| held.asked_back && !held.answered).count());
     let behind = count(&|worker| worker.held.iter().skip(1).filter(|held| !held.asked_back).count());
     rule!(idle <= asked || behind == 0, "{idle} workers are idle beside {behind} tasks, only {asked} are asked back");
     Ok(())
@@ -75,13 +80,15 @@ fn nothing_overdue(ledger: &Ledger, now: Time) -> Check {
         }
     }
     for (id, worker) in &ledger.workers {
-        let stops = worker.held.iter().filter_map(|held| held.interrupted).chain(worker.told_to_leave);
+        let stops = worker.hands().filter_map(|held| held.interrupted).chain(worker.told_to_leave);
         for since in stops {
             rule!(worker.killed || now <= since.after(policy.kill), "{id:?} should have been killed");
         }
         let dead = worker.heard.after(policy.silence + policy.silence / 2);
         rule!(worker.link == kumi_core::Link::Local || now <= dead, "{id:?} is silent since {:?}", worker.heard);
-        let leaves = policy.idle.filter(|_| policy.workers_min == 0).map(|idle| worker.idle_since.after(idle));
+        let idle = policy.idle.filter(|_| policy.workers_min == 0);
+        let idle = if worker.extra { Some(families::EXTRA_IDLE) } else { idle };
+        let leaves = idle.map(|idle| worker.idle_since.after(idle));
         rule!(!worker.idle() || leaves.is_none_or(|leaves| now <= leaves), "{id:?} should have left as idle");
     }
     for number in &ledger.open {

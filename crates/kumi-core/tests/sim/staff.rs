@@ -7,11 +7,15 @@ use kumi_core::{LaunchId, Lease, Link, Time};
 pub struct WorkerNote {
     pub link: Link,
     pub launch: LaunchId,
+    /// Above the policy's number.
+    pub extra: bool,
     pub joined: Time,
     pub heard: Time,
     pub idle_since: Time,
     /// Tasks dealt to it and not answered, oldest first.
     pub held: Vec<Held>,
+    /// The same of those that are to run, each, within the wait of the one before; the first one's is `held[0]`.
+    pub inner: Vec<Held>,
     pub told_to_leave: Option<Time>,
     pub killed: bool,
     pub finished: bool,
@@ -38,14 +42,35 @@ pub enum Launch {
 impl WorkerNote {
     /// Takes tasks and holds none.
     pub fn idle(&self) -> bool {
-        self.held.is_empty() && self.told_to_leave.is_none() && !self.killed
+        self.free() && self.told_to_leave.is_none() && !self.killed
+    }
+
+    fn free(&self) -> bool {
+        self.held.is_empty() && self.inner.is_empty()
+    }
+
+    /// Everything it holds.
+    pub fn hands(&self) -> impl Iterator<Item = &Held> {
+        self.held.iter().chain(&self.inner)
+    }
+
+    /// What it is at.
+    pub fn top(&self) -> Option<&Held> {
+        self.inner.last().or(self.held.first())
+    }
+
+    pub fn find(&mut self, lease: Lease) -> Option<&mut Held> {
+        self.held.iter_mut().chain(&mut self.inner).find(|held| held.lease == lease)
     }
 
     /// Takes one task out of its hands.
     pub fn take(&mut self, now: Time, lease: Lease) -> Option<Held> {
-        let at = self.held.iter().position(|held| held.lease == lease)?;
-        let held = self.held.remove(at);
-        if self.held.is_empty() {
+        let inner = self.inner.iter().position(|held| held.lease == lease);
+        let held = match inner {
+            Some(at) => self.inner.remove(at),
+            None => self.held.remove(self.held.iter().position(|held| held.lease == lease)?),
+        };
+        if self.free() {
             self.idle_since = now;
         }
         Some(held)

@@ -10,6 +10,8 @@ use super::rng::Rng;
 
 /// Most bytes in a segment: two fill what may be spare.
 const LARGEST: u64 = 600 << 10;
+/// How deep tasks nest.
+const GENERATIONS: u32 = 4;
 
 /// How long the tasks of a function take.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +44,8 @@ pub struct Spec {
     /// Bytes of its arguments, and of its result, that lie in a segment.
     pub large: Option<u64>,
     pub large_result: Option<u64>,
+    /// How many tasks it submits.
+    pub brood: u64,
 }
 
 /// Where the world believes a task to be, by what went in and came out of the brain.
@@ -79,7 +83,43 @@ pub struct Note {
     pub report: Option<Payload>,
     /// Its result was accepted.
     pub accepted: bool,
+    pub result: Option<Payload>,
     pub released: bool,
+    pub kin: Kin,
+}
+
+/// What the world knows of a task's relatives.
+#[derive(Clone, Debug, Default)]
+pub struct Kin {
+    /// How many tasks are above it.
+    pub generation: u32,
+    /// The one that submitted it, until that returns; and what it is called where somebody asks for it.
+    pub parent: Option<usize>,
+    pub asked: Option<(WorkerId, u64)>,
+    /// The how many-th task that the brain took.
+    pub arrival: usize,
+    /// The child that its worker's main thread waits for; whether it waits elsewhere, and has ever since it was dealt.
+    pub waits: Option<usize>,
+    pub elsewhere: bool,
+    pub patron: bool,
+    /// A worker died while something ran within its wait.
+    pub apart: bool,
+    /// Who submitted it has ended, and not well: so must it.
+    pub doomed: bool,
+    /// When it was done: why a worker could have been had for it.
+    pub hopeless: Option<String>,
+}
+
+impl Kin {
+    /// Waits where its worker cannot run what it waits for.
+    pub fn needy(&self) -> bool {
+        self.elsewhere || (self.waits.is_some() && self.apart)
+    }
+
+    /// Waits in its worker's main thread, which is lent meanwhile.
+    pub fn lends(&self) -> bool {
+        self.waits.is_some() && !self.apart
+    }
 }
 
 impl Spec {
@@ -107,7 +147,23 @@ impl Spec {
             payload: if rng.chance(30) { 5_000 } else { 8 + rng.below(200) as usize },
             large,
             large_result,
+            brood: if rng.chance(profile.families) { rng.between(1, 4) } else { 0 },
         }
+    }
+
+    /// Of a task that a task submits: it is nobody's to pop, and all of it passes through the host.
+    pub fn be_nested(&mut self, generation: u32) {
+        (self.kept, self.large) = (false, None);
+        if generation >= GENERATIONS {
+            self.brood = 0;
+        }
+    }
+
+    /// Its pickled arguments: its number.
+    pub fn arguments(&self, number: usize) -> Payload {
+        let mut payload = vec![0; self.payload];
+        payload[..8].copy_from_slice(&(number as u64).to_le_bytes());
+        Arc::from(payload)
     }
 
     /// As the brain is asked, with the task's number as payload.
@@ -118,11 +174,9 @@ impl Spec {
         policy_max: u32,
         large: Option<Large>,
     ) -> NewTask {
-        let mut payload = vec![0; self.payload];
-        payload[..8].copy_from_slice(&(number as u64).to_le_bytes());
         NewTask {
             function,
-            payload: Arc::from(payload),
+            payload: self.arguments(number),
             large: large.map(Box::new),
             crashes_max: (self.crashes_max != policy_max).then_some(self.crashes_max),
             once: self.once,
@@ -153,8 +207,16 @@ impl Note {
             suspect: false,
             report: None,
             accepted: false,
+            result: None,
             released: false,
+            kin: Kin::default(),
         }
+    }
+
+    /// A task that was submitted by a task and of which the host has not heard.
+    pub fn unborn(spec: Spec, generation: u32) -> Self {
+        let kin = Kin { generation, ..Kin::default() };
+        Self { spot: Spot::Done, kin, ..Self::new(TaskId::from_number(u64::MAX), spec, Time(0)) }
     }
 }
 

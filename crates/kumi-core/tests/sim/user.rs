@@ -77,7 +77,8 @@ impl World {
             }
         };
         rule!(fits && !self.ledger.closing, "task {number} is taken, though there is no room");
-        self.ledger.submitted(Note::new(id, spec, self.now));
+        self.ledger.tasks.push(Note::new(id, spec, self.now));
+        self.ledger.taken(number);
         if !self.brain.watch(id) && !self.ledger.tasks[number].spec.kept {
             let view = self.brain.view(id);
             self.ledger.resolved(self.now, id, view)?;
@@ -117,7 +118,7 @@ impl World {
     fn release(&mut self) {
         let Some(number) = self.some_task() else { return };
         let note = &mut self.ledger.tasks[number];
-        if !note.spec.kept && !note.released {
+        if !note.spec.kept && !note.released && note.kin.generation == 0 {
             note.released = true;
             self.brain.release(note.id);
         }

@@ -45,6 +45,17 @@ pub enum Letter {
         process: usize,
         lease: Lease,
     },
+    /// The running task, which has children, does the next thing.
+    Acts {
+        process: usize,
+        lease: Lease,
+    },
+    /// A task has waited for this child for long enough.
+    Tires {
+        process: usize,
+        lease: Lease,
+        child: u64,
+    },
     /// The running task reports.
     Reports {
         process: usize,
@@ -226,6 +237,8 @@ impl World {
             Letter::Up { process, bytes } if !self.processes[process].lines.cut => self.host_hears(process, &bytes),
             Letter::Down { .. } | Letter::Up { .. } => Ok(()),
             Letter::Done { process, lease } => self.done(process, lease),
+            Letter::Acts { process, lease } => self.acts(process, lease),
+            Letter::Tires { process, lease, child } => self.tires(process, lease, child),
             Letter::Reports { process, lease } => {
                 self.reports(process, lease);
                 Ok(())
@@ -294,21 +307,24 @@ impl World {
     fn said(&mut self, worker: WorkerId, message: FromWorker) -> Check {
         let mut finished = None;
         match &message {
-            FromWorker::Finished { lease, payload, .. } => {
+            FromWorker::Finished { lease, payload, success, .. } => {
                 finished = Some(self.ledger.held(worker, *lease).map(|held| held.task));
-                self.ledger.finished(self.now, worker, *lease, payload);
+                self.ledger.finished(self.now, worker, *lease, payload, *success);
             }
             FromWorker::Recalled { lease, back } => self.ledger.recalled(self.now, worker, *lease, *back),
             FromWorker::Report { lease, payload } => self.ledger.reported(worker, *lease, payload),
+            FromWorker::Submit { child, parent, .. } => {
+                let (child, parent) = (*child, *parent);
+                return self.child_comes(worker, child, parent, message);
+            }
+            FromWorker::Cancel { child } => self.ledger.cancelled_by_parent(worker, *child),
+            FromWorker::Release { child } => self.ledger.released_by_parent(worker, *child),
+            FromWorker::Wait { lease, child } => self.ledger.begins_to_wait(worker, *lease, *child),
+            FromWorker::Resume { lease, elsewhere } => self.ledger.waits_no_longer(worker, *lease, *elsewhere),
             FromWorker::Hello { .. }
             | FromWorker::Heartbeat
             | FromWorker::Declare { .. }
             | FromWorker::Withdraw { .. }
-            | FromWorker::Submit { .. }
-            | FromWorker::Cancel { .. }
-            | FromWorker::Release { .. }
-            | FromWorker::Wait { .. }
-            | FromWorker::Resume { .. }
             | FromWorker::Lend { .. }
             | FromWorker::Returned { .. } => {}
         }
@@ -357,6 +373,10 @@ impl World {
         }
         for action in actions {
             self.say(|| format!("  -> {action:?}"));
+            if let Action::Launch { launches } = &action {
+                let extras = launches.iter().filter(|launch| self.brain.is_extra(**launch));
+                self.ledger.extras.extend(extras);
+            }
             self.ledger.note(self.now, &action, |task| self.brain.view(task))?;
             self.note_memory(&action)?;
             self.orders.push_back(action);
