@@ -24,7 +24,7 @@ impl Make for ToWorker {
     fn make(input: &mut Unstructured) -> Result<Self> {
         let function = FunctionId::from_number(number(input)?);
         Ok(match input.int_in_range(0..=11)? {
-            0 => ToWorker::Welcome { name: input.arbitrary()?, reset: input.arbitrary()? },
+            0 => ToWorker::Welcome { name: input.arbitrary()?, reset: input.arbitrary()?, memory: input.arbitrary()? },
             1 => ToWorker::Refuse { reason: input.arbitrary()? },
             2 => ToWorker::Define { function, payload: payload(input)? },
             3 => ToWorker::Forget { function },
@@ -121,6 +121,7 @@ fn ending(input: &mut Unstructured) -> Result<Ending> {
         host: Some(name(input)?).filter(|host| host.len() > 3),
         exit_code: input.arbitrary()?,
         signal: input.arbitrary()?,
+        peak: input.arbitrary()?,
         stderr: name(input)?,
     };
     Ok(Ending {

@@ -139,6 +139,12 @@ class Certificate:
     @property
     def signal(self) -> int | None: ...
     @property
+    def peak_gigabytes(self) -> float | None:
+        """The most memory of its own that it was seen to have, with its children, in 10^9 bytes.
+
+        Looked at every 50 ms or more often while a task runs; None if no task ran for so long.
+        """
+    @property
     def stderr(self) -> str:
         """The last lines that the worker wrote to stderr."""
 
@@ -259,6 +265,7 @@ class Pool:
         seconds_launch: float,
         seconds_kill: float,
         tasks_max: int | None,
+        memory_bytes: int | None,
         reset: int,
         crashes_max: int,
         queue_bytes: int,

@@ -66,6 +66,9 @@ class Controller(Submitter, Executor):
         crashes_max: How often a task may crash its worker and be run again.
         seed: As `with_options` takes it, for all tasks; None: each run draws other numbers.
         queue_gigabytes_max: Bound of the arguments in the queue, in 10^9 bytes; None: a quarter of the memory.
+        memory_gigabytes_max: How much memory a worker may have, with the processes that it has started, in 10^9 bytes.
+            A task that takes more ends as a crash, with its worker. What is shared does not count: large arguments,
+            `kumi.share`. None: any amount. Not watched where tasks run in this process.
 
     Raises:
         TypeError, ValueError: If an argument is not of the kind or in the range that the message names.
@@ -92,6 +95,7 @@ class Controller(Submitter, Executor):
         crashes_max: int = 5,
         seed: int | None = None,
         queue_gigabytes_max: float | None = None,
+        memory_gigabytes_max: float | None = None,
     ) -> None:
         self._arguments = {key: value for key, value in locals().items() if key not in {"self", "__class__"}}
         self.launcher = _launcher(launcher) if os.environ.get(SYNC, "0") in {"", "0"} else Sequential()
@@ -108,6 +112,7 @@ class Controller(Submitter, Executor):
             seconds_launch=positive("seconds_launch", seconds_launch),
             seconds_kill=positive("seconds_kill", seconds_kill),
             tasks_max=whole("tasks_max", tasks_max, least=1, none=True),
+            memory_bytes=_bytes(positive("memory_gigabytes_max", memory_gigabytes_max, none=True)),
             reset=self._reset,
             crashes_max=whole("crashes_max", crashes_max, least=0),
             queue_bytes=_queue_bytes(positive("queue_gigabytes_max", queue_gigabytes_max, none=True), self.launcher),
@@ -493,11 +498,15 @@ def _workers_min(value: object, workers: int) -> int:
     return number
 
 
+def _bytes(gigabytes: float | None) -> int | None:
+    return None if gigabytes is None else max(1, int(min(gigabytes * 1e9, BYTES_UNBOUNDED)))
+
+
 def _queue_bytes(gigabytes: float | None, launcher: Launcher | Sequential) -> int:
     if isinstance(launcher, Sequential):
         return BYTES_UNBOUNDED  # it would wait for room that only itself can make
     if gigabytes is not None:
-        return max(1, int(min(gigabytes * 1e9, BYTES_UNBOUNDED)))
+        return cast("int", _bytes(gigabytes))
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
 
 

@@ -241,6 +241,7 @@ impl Reader<'_> {
             host: self.maybe(Self::text)?,
             exit_code: self.maybe(Self::u32)?.map(|bits| bits as i32),
             signal: self.maybe(Self::u32)?.map(|bits| bits as i32),
+            peak: self.maybe(Self::u64)?,
             stderr: self.text()?,
         })
     }
@@ -350,6 +351,7 @@ fn ending(out: &mut Vec<u8>, ending: &Ending) {
         maybe(out, certificate.host.as_ref(), |out, host| short_text(out, host));
         maybe(out, certificate.exit_code.map(|code| code as u32), small);
         maybe(out, certificate.signal.map(|code| code as u32), small);
+        maybe(out, certificate.peak, |out, bytes| out.extend_from_slice(&bytes.to_le_bytes()));
         short_text(out, &certificate.stderr);
     });
 }
@@ -405,9 +407,10 @@ impl Leave {
 impl Wire for ToWorker {
     fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            ToWorker::Welcome { name, reset } => frame(out, 1, |out| {
+            ToWorker::Welcome { name, reset, memory } => frame(out, 1, |out| {
                 text(out, name);
                 out.push(*reset);
+                maybe(out, *memory, |out, bytes| out.extend_from_slice(&bytes.to_le_bytes()));
             }),
             ToWorker::Refuse { reason } => frame(out, 2, |out| text(out, reason)),
             ToWorker::Define { function, payload } => {
@@ -450,7 +453,7 @@ impl Wire for ToWorker {
 
     fn decode(kind: u8, body: &mut Reader<'_>) -> Result<Self, FrameError> {
         Ok(match kind {
-            1 => ToWorker::Welcome { name: body.text()?, reset: body.u8()? },
+            1 => ToWorker::Welcome { name: body.text()?, reset: body.u8()?, memory: body.maybe(Reader::u64)? },
             2 => ToWorker::Refuse { reason: body.text()? },
             3 => ToWorker::Define { function: FunctionId::from_number(body.u64()?), payload: body.payload()? },
             4 => ToWorker::Forget { function: FunctionId::from_number(body.u64()?) },

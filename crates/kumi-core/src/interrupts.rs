@@ -49,6 +49,11 @@ impl Interrupts {
         !self.wanted.contains(&lease)
     }
 
+    /// Whether a task runs.
+    pub fn is_busy(&self) -> bool {
+        !self.running.is_empty()
+    }
+
     /// The task begun last has ended. True: the one that goes on now is to be interrupted, so signal the main thread.
     #[must_use]
     pub fn end(&mut self) -> bool {

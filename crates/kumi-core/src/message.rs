@@ -19,6 +19,8 @@ pub enum ToWorker {
         name: String,
         /// What is put back after each task, one bit for each part of the process: see `reset.py`.
         reset: u8,
+        /// How many bytes of its own it may have, with its children.
+        memory: Option<u64>,
     },
     /// Answer to [`FromWorker::Hello`]: the worker does not belong here and shall end.
     Refuse {

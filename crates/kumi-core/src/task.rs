@@ -125,6 +125,8 @@ pub struct Certificate {
     pub exit_code: Option<i32>,
     /// If a signal killed it.
     pub signal: Option<i32>,
+    /// The most bytes of its own that it was seen to have, with its children.
+    pub peak: Option<u64>,
     /// The last lines it wrote to stderr.
     pub stderr: String,
 }

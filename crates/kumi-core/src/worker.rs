@@ -233,7 +233,7 @@ impl WorkerHalf {
     /// A message from the host. Text of a refusal comes back as the error.
     pub fn handle(&mut self, message: ToWorker) -> Result<(), String> {
         match message {
-            ToWorker::Welcome { name, reset } => {
+            ToWorker::Welcome { name, reset, memory: _ } => {
                 self.name = name;
                 self.reset = Some(reset);
             }

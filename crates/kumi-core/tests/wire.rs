@@ -125,9 +125,9 @@ fn extreme_values_survive() {
         payload,
     });
     round_trip(&FromWorker::Hello { version: u32::MAX, python: (255, 0), pid: u32::MAX, host: String::new() });
-    let longest = encoded(&ToWorker::Welcome { name: "n".repeat(65_535), reset: u8::MAX });
-    assert_eq!(longest.len(), 4 + 1 + 2 + 65_535 + 1);
-    round_trip(&ToWorker::Welcome { name: "n".repeat(65_535), reset: 0 });
+    let longest = encoded(&ToWorker::Welcome { name: "n".repeat(65_535), reset: u8::MAX, memory: None });
+    assert_eq!(longest.len(), 4 + 1 + 2 + 65_535 + 1 + 1);
+    round_trip(&ToWorker::Welcome { name: "n".repeat(65_535), reset: 0, memory: Some(u64::MAX) });
 }
 
 #[test]

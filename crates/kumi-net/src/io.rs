@@ -12,6 +12,7 @@ use kumi_core::{Certificate, Event, LaunchId};
 use crate::deliver::{self, Delivery};
 use crate::epoll::{OFF, READ, Ready};
 use crate::link::{Heard, Link, read_pipe};
+use crate::memory;
 use crate::pool::{ALARM, DATA, PROCESS, SOCKETS, STDOUT, Shared, State, WAKE, Wires};
 use crate::process::{self, Ending, MARKER};
 use crate::spawn::Command;
@@ -26,6 +27,7 @@ pub(crate) fn start(shared: Arc<Shared>, wires: Arc<Wires>) -> io::Result<JoinHa
 }
 
 fn run(shared: &Shared, wires: &Wires) {
+    shared.oom_kills.store(memory::oom_kills(), Ordering::Relaxed);
     let (mut ready, mut sockets) = (Ready::default(), Ready::default());
     loop {
         // All signals are blocked here, so nothing interrupts; an error could only be a bug, and the next turn sees it.
@@ -234,9 +236,18 @@ fn certificate(shared: &Shared, link: &Link, ending: Ending) -> Certificate {
         Ending::Signalled(signal) => (None, Some(signal)),
         Ending::Unknown => (None, None),
     };
-    let cause = match &link.fault {
-        Some(fault) => format!("{ending}, because {fault}"),
-        None => ending.to_string(),
+    let peak = link.page.peak();
+    let cause = match (&link.fault, link.page.above(), shared.memory) {
+        (Some(fault), _, _) => format!("{ending}, because {fault}"),
+        (None, Some(above), Some(limit)) => format!(
+            "memory limit: with its children it had {:.3} GB of its own, and memory_gigabytes_max is {}",
+            above as f64 / 1e9,
+            limit as f64 / 1e9
+        ),
+        (None, _, _) if signal == Some(libc::SIGKILL) && !link.is_killed() && is_short_of_memory(shared, peak) => {
+            format!("{ending}, likely out of memory")
+        }
+        (None, _, _) => ending.to_string(),
     };
     Certificate {
         cause,
@@ -244,8 +255,17 @@ fn certificate(shared: &Shared, link: &Link, ending: Ending) -> Certificate {
         host: Some(shared.host.name.clone()),
         exit_code,
         signal,
+        peak,
         stderr: link.last_words(),
     }
+}
+
+/// Whether there is evidence: the kernel has killed somebody for want of memory since we looked last, or the worker had
+/// nearly as much as it may.
+fn is_short_of_memory(shared: &Shared, peak: Option<u64>) -> bool {
+    let kills = memory::oom_kills();
+    let near = shared.memory.zip(peak).is_some_and(|(limit, peak)| peak > limit / 10 * 9);
+    shared.oom_kills.swap(kills, Ordering::Relaxed) < kills || near
 }
 
 /// Why a worker never came, in one text.

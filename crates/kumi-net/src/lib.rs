@@ -15,6 +15,7 @@ mod hear;
 pub mod inbox;
 mod io;
 mod link;
+pub mod memory;
 pub mod outbox;
 pub mod page;
 pub mod pool;

@@ -1,5 +1,6 @@
 //! The host's end of one local worker: its process, its sockets, its page, its output.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
@@ -44,6 +45,7 @@ pub(crate) struct Link {
     pub want_write: bool,
     /// Why we killed it, if we did.
     pub fault: Option<String>,
+    killed: Cell<bool>,
     decoder: Decoder<FromWorker>,
     received: u64,
     out: Vec<u8>,
@@ -91,6 +93,7 @@ impl Link {
             outputs,
             want_write: false,
             fault: None,
+            killed: Cell::new(false),
             decoder: Decoder::default(),
             received: 0,
             out: Vec::new(),
@@ -246,8 +249,14 @@ impl Link {
         whole.to_owned()
     }
 
+    /// Whether we killed it.
+    pub fn is_killed(&self) -> bool {
+        self.killed.get()
+    }
+
     /// Ends the process; its children follow when it is buried.
     pub fn kill(&self) {
+        self.killed.set(true);
         // SAFETY: the descriptor is an open pidfd; no signal information is passed. That it is dead already is fine.
         unsafe {
             libc::syscall(

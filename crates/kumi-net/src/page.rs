@@ -40,6 +40,8 @@ struct Layout {
     slots: [AtomicU64; SLOTS],
     base: AtomicU64,
     end: AtomicU64,
+    peak: AtomicU64,
+    above: AtomicU64,
     region: [AtomicU8; OUTBOX_BYTES],
 }
 
@@ -176,6 +178,26 @@ impl Page {
         let to = usize::try_from(end.checked_sub(base)?).ok()?;
         let bytes = self.layout().region.get(from..to)?;
         Some(bytes.iter().map(|byte| byte.load(Relaxed)).collect())
+    }
+
+    /// Worker: it has so much memory now.
+    pub(crate) fn note_peak(&self, bytes: u64) {
+        self.layout().peak.fetch_max(bytes, Release);
+    }
+
+    /// Worker: it ends itself because it has so much memory.
+    pub(crate) fn set_above(&self, bytes: u64) {
+        self.layout().above.store(bytes, Release);
+    }
+
+    /// Host: the most memory that the worker has noted, in bytes; `None` if it never did.
+    pub fn peak(&self) -> Option<u64> {
+        Some(self.layout().peak.load(Acquire)).filter(|bytes| *bytes > 0)
+    }
+
+    /// Host: how much the worker had when it ended itself for that; `None` if it did not.
+    pub fn above(&self) -> Option<u64> {
+        Some(self.layout().above.load(Acquire)).filter(|bytes| *bytes > 0)
     }
 
     /// Where the outbox composes and sends from.

@@ -63,6 +63,10 @@ pub(crate) struct Shared {
     pub name: String,
     pub host: Host,
     pub in_process: bool,
+    /// How many bytes of its own a worker may have.
+    pub memory: Option<u64>,
+    /// What [`oom_kills`](crate::memory::oom_kills) said last.
+    pub oom_kills: AtomicU64,
     /// Of the process that made it.
     generation: u64,
     /// Pipes are not read, until somebody has shown what was read before.
@@ -169,6 +173,8 @@ impl Pool {
             name: policy.name.clone(),
             host,
             in_process: policy.in_process,
+            memory: policy.memory,
+            oom_kills: AtomicU64::new(0),
             generation: fork::generation(),
             state: Mutex::new(State {
                 brain: Dispatcher::new(policy),

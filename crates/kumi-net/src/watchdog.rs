@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use libc::POLLIN;
 
+use crate::memory::Memory;
 use crate::outbox::Outbox;
 use crate::process;
 use crate::reports::Reporter;
@@ -42,6 +43,7 @@ impl Watchdog {
         host: OwnedFd,
         outbox: Arc<Mutex<Outbox>>,
         reporter: Arc<Reporter>,
+        memory: Arc<Memory>,
         on_control: impl FnMut(&[u8]) + Send + 'static,
     ) -> io::Result<Watchdog> {
         let timer = Arc::new(new_timer()?);
@@ -50,8 +52,8 @@ impl Watchdog {
             outbox.returns().tell_by(Arc::clone(&timer));
             outbox.socket().try_clone_to_owned()?
         };
-        let guard =
-            Guard { control, host, timer: Arc::clone(&timer), data, outbox, reporter, on_control, clogged: false };
+        let (clock, clogged) = (Arc::clone(&timer), false);
+        let guard = Guard { control, host, timer: clock, data, outbox, reporter, memory, on_control, clogged };
         let thread = thread::Builder::new().name("kumi-watchdog".into());
         with_signals_blocked(|| thread.spawn(move || guard.run()))??;
         Ok(Watchdog { timer })
@@ -92,6 +94,7 @@ struct Guard<F> {
     data: OwnedFd,
     outbox: Arc<Mutex<Outbox>>,
     reporter: Arc<Reporter>,
+    memory: Arc<Memory>,
     on_control: F,
     /// A flush is due, but the data socket was full.
     clogged: bool,
@@ -107,7 +110,7 @@ impl<F: FnMut(&[u8])> Guard<F> {
     fn watch(&mut self) -> io::Result<()> {
         let mut piece = vec![0; 64 * 1024];
         loop {
-            let [host, control, timer, data, reports] = self.wait()?;
+            let [host, control, timer, data, reports, memory] = self.wait()?;
             if host || (control && !self.receive(&mut piece)) {
                 return Ok(());
             }
@@ -116,6 +119,10 @@ impl<F: FnMut(&[u8])> Guard<F> {
             }
             if reports {
                 silence(self.reporter.timer());
+            }
+            if memory {
+                silence(self.memory.timer());
+                self.memory.look()?;
             }
             if timer || data || reports {
                 self.flush()?;
@@ -126,14 +133,15 @@ impl<F: FnMut(&[u8])> Guard<F> {
         }
     }
 
-    /// Which of host, control, timer, data socket and timer of reports have something to say.
-    fn wait(&self) -> io::Result<[bool; 5]> {
+    /// Which of host, control, timer, data socket, timer of reports and that of memory have something to say.
+    fn wait(&self) -> io::Result<[bool; 6]> {
         let mut fds = [
             watch(Some(self.host.as_fd()), POLLIN),
             watch(Some(self.control.as_fd()), POLLIN),
             watch(Some(self.timer.as_fd()), POLLIN),
             watch(self.clogged.then_some(self.data.as_fd()), libc::POLLOUT),
             watch(Some(self.reporter.timer()), POLLIN),
+            watch(Some(self.memory.timer()), POLLIN),
         ];
         poll(&mut fds, None)?;
         Ok(fds.map(|fd| fd.revents != 0))

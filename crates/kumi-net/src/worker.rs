@@ -23,6 +23,7 @@ use crate::epoll::Bell;
 use crate::fds;
 use crate::fork;
 use crate::inbox::{self, Address};
+use crate::memory::Memory;
 use crate::outbox::Outbox;
 use crate::page::Page;
 use crate::process::{MARKER, become_subreaper, end_tree};
@@ -45,6 +46,7 @@ pub struct WorkerEnd {
     interrupts: Arc<Mutex<Interrupts>>,
     watchdog: Watchdog,
     reporter: Arc<Reporter>,
+    memory: Arc<Memory>,
     main: ThreadId,
     /// Of the process that made it.
     generation: u64,
@@ -176,10 +178,12 @@ impl WorkerEnd {
         become_subreaper()?;
         let (data, page) = (UnixStream::from(data?), Arc::new(Page::open(page?)?));
         let outbox = Arc::new(Mutex::new(Outbox::new(Arc::clone(&page), data.try_clone()?.into())));
-        let interrupts = Arc::default();
+        let interrupts: Arc<Mutex<Interrupts>> = Arc::default();
         let reporter = Arc::new(Reporter::new(Arc::clone(&outbox))?);
         let listen = listen(Arc::clone(&interrupts));
-        let watchdog = Watchdog::start(control?, host, Arc::clone(&outbox), Arc::clone(&reporter), listen)?;
+        let memory = Arc::new(Memory::new(Arc::clone(&page), Arc::clone(&interrupts))?);
+        let (clerk, guard) = (Arc::clone(&reporter), Arc::clone(&memory));
+        let watchdog = Watchdog::start(control?, host, Arc::clone(&outbox), clerk, guard, listen)?;
         let state = State {
             half: WorkerHalf::default(),
             reader: Some(Reader { data, decoder: Decoder::default(), came: None }),
@@ -201,6 +205,7 @@ impl WorkerEnd {
             interrupts,
             watchdog,
             reporter,
+            memory,
             main: thread::current().id(),
             generation: fork::generation(),
             needed: Condvar::new(),
@@ -367,6 +372,9 @@ impl WorkerEnd {
                 let returns = Arc::clone(self.outbox().returns());
                 state.arrived.push_back(Arc::new(Borrowed::new(mapping, *segment, returns)));
             }
+            if let ToWorker::Welcome { memory: Some(bytes), .. } = &message {
+                self.memory.set_limit(*bytes);
+            }
             state.half.handle(message).map_err(io::Error::other)?;
         }
         state.take_back_segments();
@@ -435,6 +443,11 @@ impl WorkerEnd {
     /// `<controller>-<number of the launch>`, as soon as the host has welcomed this worker.
     pub fn name(&self) -> String {
         self.lock().half.name().to_owned()
+    }
+
+    /// What watches the memory.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// What to put back after each task, as bits; told once, when the host has welcomed this worker.

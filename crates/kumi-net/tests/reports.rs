@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use common::streams;
 use kumi_core::frame::Wire;
 use kumi_core::{Decoder, FromWorker, Lease};
+use kumi_net::memory::Memory;
 use kumi_net::outbox::Outbox;
 use kumi_net::page::Page;
 use kumi_net::reports::Reporter;
@@ -17,16 +18,17 @@ use kumi_net::watchdog::{Watchdog, open_host};
 
 /// A worker's end with its watchdog, and the host's end of its socket.
 fn worker() -> (Arc<Mutex<Outbox>>, Arc<Reporter>, UnixStream) {
-    let page = Page::open(Page::create().unwrap().fd().try_clone_to_owned().unwrap()).unwrap();
+    let page = Arc::new(Page::open(Page::create().unwrap().fd().try_clone_to_owned().unwrap()).unwrap());
     let (reader, writer) = streams();
-    let outbox = Arc::new(Mutex::new(Outbox::new(Arc::new(page), writer.into())));
+    let outbox = Arc::new(Mutex::new(Outbox::new(Arc::clone(&page), writer.into())));
     let reporter = Arc::new(Reporter::new(Arc::clone(&outbox)).unwrap());
+    let memory = Arc::new(Memory::new(page, Arc::default()).unwrap());
     let (control, host_control) = streams();
     // If it closed, the watchdog would end this process.
     std::mem::forget(host_control);
     // SAFETY: no arguments, cannot fail.
     let host = open_host(unsafe { libc::getppid() }).unwrap();
-    Watchdog::start(control.into(), host, Arc::clone(&outbox), Arc::clone(&reporter), |_| ()).unwrap();
+    Watchdog::start(control.into(), host, Arc::clone(&outbox), Arc::clone(&reporter), memory, |_| ()).unwrap();
     (outbox, reporter, reader)
 }
 

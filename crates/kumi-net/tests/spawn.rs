@@ -46,7 +46,7 @@ fn sockets_and_page_are_descriptors_3_4_and_5() {
     let (process, mut data, mut control) = start(&command(&["sh", "-c", script])).unwrap();
     data.write_all(b"one\n").unwrap();
     control.write_all(b"two\n").unwrap();
-    let expected = format!("data one\ncontrol two\n{}\n", 512 * 8 + 16 + 65536);
+    let expected = format!("data one\ncontrol two\n{}\n", 512 * 8 + 32 + 65536);
     assert_eq!(read_to_end(&process.stdout), expected);
     let mut answer = String::new();
     // Until the end: the host keeps none of the worker's ends open.

@@ -17,6 +17,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{LIMIT, read_until, streams, wait_for};
+use kumi_net::memory::Memory;
 use kumi_net::outbox::Outbox;
 use kumi_net::page::Page;
 use kumi_net::process::{Ending, become_subreaper, bury, end_tree};
@@ -73,7 +74,7 @@ fn role_worker() {
         return;
     };
     let page = Arc::new(Page::open(owned(PAGE_FD)).unwrap());
-    let outbox = Arc::new(Mutex::new(Outbox::new(page, owned(DATA_FD))));
+    let outbox = Arc::new(Mutex::new(Outbox::new(Arc::clone(&page), owned(DATA_FD))));
     become_subreaper().unwrap();
     let host = open_host(host.parse().unwrap()).unwrap();
     let echo = Arc::clone(&outbox);
@@ -92,7 +93,9 @@ fn role_worker() {
         }
     };
     let reporter = Arc::new(Reporter::new(Arc::clone(&outbox)).unwrap());
-    let watchdog = Watchdog::start(owned(CONTROL_FD), host, Arc::clone(&outbox), reporter, on_control).unwrap();
+    let memory = Arc::new(Memory::new(Arc::clone(&page), Arc::default()).unwrap());
+    let outs = Arc::clone(&outbox);
+    let watchdog = Watchdog::start(owned(CONTROL_FD), host, outs, reporter, memory, on_control).unwrap();
     match work.as_str() {
         "family" => family(),
         "spawning" => spawning(),

@@ -46,13 +46,15 @@ pub struct Certificate {
     host: Option<String>,
     exit_code: Option<i32>,
     signal: Option<i32>,
+    peak_gigabytes: Option<f64>,
     stderr: String,
 }
 
 impl From<&kumi_core::Certificate> for Certificate {
     fn from(certificate: &kumi_core::Certificate) -> Self {
-        let kumi_core::Certificate { cause, pid, host, exit_code, signal, stderr } = certificate.clone();
-        Self { cause, pid, host, exit_code, signal, stderr }
+        let kumi_core::Certificate { cause, pid, host, exit_code, signal, peak, stderr } = certificate.clone();
+        let peak_gigabytes = peak.map(|bytes| bytes as f64 / 1e9);
+        Self { cause, pid, host, exit_code, signal, peak_gigabytes, stderr }
     }
 }
 

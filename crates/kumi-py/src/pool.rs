@@ -141,7 +141,7 @@ fn text(text: OsString) -> PyResult<CString> {
 impl Pool {
     #[new]
     #[pyo3(signature = (*, name, workers, workers_min, seconds_idle, seconds_wall, seconds_launch, seconds_kill,
-                        tasks_max, reset, crashes_max, queue_bytes, in_process))]
+                        tasks_max, memory_bytes, reset, crashes_max, queue_bytes, in_process))]
     #[allow(clippy::too_many_arguments)] // A policy by name, as in the stub.
     fn new(
         py: Python<'_>,
@@ -153,6 +153,7 @@ impl Pool {
         seconds_launch: f64,
         seconds_kill: f64,
         tasks_max: Option<u64>,
+        memory_bytes: Option<u64>,
         reset: u8,
         crashes_max: u32,
         queue_bytes: u64,
@@ -168,6 +169,7 @@ impl Pool {
             kill: span(seconds_kill),
             silence: SILENCE,
             tasks_max,
+            memory: memory_bytes,
             reset,
             crashes_max,
             queue_bytes,

@@ -147,6 +147,7 @@ impl Serving {
                     match Armed::new(self.end.interrupts(), lease) {
                         None => interrupted(),
                         Some(_armed) => {
+                            self.end.memory().task_begins()?;
                             let called = self
                                 .loaded(function, calls.load.bind(py))
                                 .and_then(|function| call(calls.run.bind(py), &function, &payload, memory));
@@ -192,6 +193,9 @@ impl Serving {
     fn tidy(&self, execute: &Bound<'_, PyAny>, paused: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         if let Some(paused) = paused {
             return execute.call_method1("resume", (paused,)).map(drop);
+        }
+        if self.end.memory().is_above() {
+            self.unfit.store(true, Ordering::Relaxed);
         }
         let py = execute.py();
         let untouched = match &*lock(&self.untouched) {

@@ -30,6 +30,8 @@ pub struct Policy {
     pub silence: Duration,
     /// A worker leaves after so many tasks; `None`: any number.
     pub tasks_max: Option<u64>,
+    /// How many bytes of its own a worker may have, with its children; `None`: any number.
+    pub memory: Option<u64>,
     /// What workers put back after each task: see [`ToWorker::Welcome`].
     pub reset: u8,
     /// How many crashes a task may cause and still be run again.

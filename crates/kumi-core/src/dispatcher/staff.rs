@@ -94,7 +94,7 @@ impl Dispatcher {
             Launch::Requested | Launch::Starting => {}
             Launch::Joined(_) | Launch::Abandoned => return None,
         }
-        let (name, reset) = (face.name.clone(), self.policy.reset);
+        let (name, reset, memory) = (face.name.clone(), self.policy.reset, self.policy.memory);
         let extra = note.extra;
         let id = self.workers.insert(Worker::new(launch, extra, face, link, now));
         note.state = Launch::Joined(id);
@@ -108,7 +108,7 @@ impl Dispatcher {
             self.active += 1;
             self.idle.insert((now, id));
         }
-        self.actions.push_back(Action::Send { worker: id, message: ToWorker::Welcome { name, reset } });
+        self.actions.push_back(Action::Send { worker: id, message: ToWorker::Welcome { name, reset, memory } });
         if let Some(wall) = self.policy.wall {
             self.timers.set(now.after(wall), Timer::Wall(id));
         }

@@ -45,6 +45,7 @@ pub fn policy(workers: u64) -> Policy {
         queue_bytes: u64::MAX,
         spare_bytes: 1 << 20,
         reset: 0,
+        memory: None,
         in_process: false,
     }
 }

@@ -119,6 +119,7 @@ fn policy(rng: &mut Rng) -> Policy {
         queue_bytes: if rng.chance(300) { rng.between(500, 20_000) } else { u64::MAX },
         spare_bytes: 1 << 20,
         reset: 0,
+        memory: None,
         in_process: false,
     }
 }

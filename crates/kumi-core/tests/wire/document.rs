@@ -46,7 +46,7 @@ pub fn golden() -> (Golden<ToWorker>, Golden<FromWorker>) {
 /// As the table has it. A new variant or field does not compile until it is told here, and fails until it is told there.
 fn to_worker_form(message: &ToWorker) -> &'static str {
     match message {
-        ToWorker::Welcome { name: _, reset: _ } => "Welcome {name: text, reset: u8}",
+        ToWorker::Welcome { name: _, reset: _, memory: _ } => "Welcome {name: text, reset: u8, memory: u64?}",
         ToWorker::Refuse { reason: _ } => "Refuse {reason: text}",
         ToWorker::Define { function: _, payload: _ } => "Define {function: u64, payload: payload}",
         ToWorker::Forget { function: _ } => "Forget {function: u64}",
