@@ -84,8 +84,9 @@ def test_memory_and_start_are_judged_against_their_allowances(tmp_path: Path) ->
     rows = smoke(tmp_path, ["memory", "start"], ["multiprocessing.Pool"])
     assert rows["memory"][0]["against"] == "400 bytes + payload allowed"
     assert rows["memory"][0]["kumi"] > 0
-    launch, imported = rows["start"][:2]
-    assert (launch["budget"], imported["theirs"]) == (2, 60)
+    launch, bare_launch, imported, loaded = rows["start"][:4]
+    assert (launch["budget"], bare_launch["budget"]) == (2, None)
+    assert (imported["budget"], imported["theirs"], loaded["theirs"]) == (1, 60, 60)
 
 
 def test_large_arrays_are_judged_against_a_copy(tmp_path: Path) -> None:

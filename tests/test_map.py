@@ -8,7 +8,7 @@ from pathlib import Path
 import jobs
 import kumi
 import pytest
-from kumi.map import AHEAD_MAX
+from kumi.maps import AHEAD_MAX
 
 LIMIT = jobs.SECONDS_MAX
 

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from kumi import serial, serializers
 from kumi._core import Function, Inner, Pool
-from kumi.share import Shared
+from kumi.shared import Shared
 
 BY_NAME_MAX = 1024  # these are small
 BY_VALUE_MAX = 64  # these may hold anything, and the pool keeps the bytes

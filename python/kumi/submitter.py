@@ -6,7 +6,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 from kumi import current, serial, tracing
 from kumi.functions import Prepared
-from kumi.map import Map, OnError, elements_ahead
+from kumi.maps import Map, OnError, elements_ahead
 from kumi.options import Options
 from kumi.seeds import Seeds, Stream
 from kumi.task import Task
