@@ -28,6 +28,8 @@ pub const MARKER: &str = "KUMI_WORKER";
 /// process that hangs in the kernel for longer dies without us looking on.
 const PATIENCE: Duration = Duration::from_secs(2);
 const ROUND: Duration = Duration::from_millis(100);
+/// When to look again at a process in the middle of starting a program. Arbitrary; it happens rarely.
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,11 +102,15 @@ pub fn bury(pid: i32, pidfd: BorrowedFd<'_>, marker: &str) -> Ending {
     let entry = format!("{MARKER}={marker}");
     let mut seen_ended = HashSet::new();
     kill_until_none(|| {
-        let (found, ended) = marked(&entry);
+        let Marked { found, ended, nameless } = marked(&entry);
         // One that ended while we looked may have forked another that was not there yet when we began to look.
         let news = !ended.is_subset(&seen_ended);
         seen_ended.extend(ended);
-        (news || !found.is_empty()).then_some(found)
+        if found.is_empty() && !nameless.is_empty() {
+            // Nobody tells when a program has begun.
+            await_ends(&nameless, MOMENT);
+        }
+        (news || !found.is_empty() || !nameless.is_empty()).then_some(found)
     });
     wait(pidfd)
 }
@@ -152,13 +158,13 @@ fn kill_until_none(mut find: impl FnMut() -> Option<Vec<OwnedFd>>) {
         if Instant::now() >= deadline {
             return;
         }
-        await_ends(&found);
+        await_ends(&found, ROUND);
     }
 }
 
-/// Waits until all have ended, or for one round.
-fn await_ends(processes: &[OwnedFd]) {
-    let deadline = Instant::now() + ROUND;
+/// Waits until all have ended, but not for longer.
+fn await_ends(processes: &[OwnedFd], limit: Duration) {
+    let deadline = Instant::now() + limit;
     for process in processes {
         let left = deadline.saturating_duration_since(Instant::now());
         // An error cannot be mended here; the next round looks again.
@@ -197,12 +203,21 @@ fn forbid_new_processes() -> io::Result<()> {
     }
 }
 
-/// All living processes of this user, other than this one, with that entry in their environment; and the numbers of
-/// those that have, or may have, ended before it could be read.
-fn marked(entry: &str) -> (Vec<OwnedFd>, HashSet<i32>) {
+/// What a search for an entry in environments has found among the processes of this user other than this one.
+#[derive(Default)]
+struct Marked {
+    /// They have it.
+    found: Vec<OwnedFd>,
+    /// They have ended, or may have, before it could be read.
+    ended: HashSet<i32>,
+    /// They are in the middle of `execve`: the old environment is gone and the new one is not there yet.
+    nameless: Vec<OwnedFd>,
+}
+
+fn marked(entry: &str) -> Marked {
     // SAFETY: no arguments, cannot fail.
     let (me, user) = unsafe { (libc::getpid(), libc::geteuid()) };
-    let (mut found, mut ended) = (Vec::new(), HashSet::new());
+    let mut all = Marked::default();
     for pid in processes().filter(|pid| *pid != me) {
         match fs::metadata(format!("/proc/{pid}")) {
             Ok(data) if data.uid() != user => continue,
@@ -213,15 +228,16 @@ fn marked(entry: &str) -> (Vec<OwnedFd>, HashSet<i32>) {
         match (fs::read(format!("/proc/{pid}/environ")), pidfd) {
             (Ok(environment), Ok(pidfd)) if !environment.is_empty() => {
                 if environment.split(|byte| *byte == 0).any(|one| one == entry.as_bytes()) {
-                    found.push(pidfd);
+                    all.found.push(pidfd);
                 }
             }
+            (Ok(_), Ok(pidfd)) if Kin::read(pid).is_some_and(|kin| kin.starts_program) => all.nameless.push(pidfd),
             _ => {
-                ended.insert(pid);
+                all.ended.insert(pid);
             }
         }
     }
-    (found, ended)
+    all
 }
 
 /// All living descendants of this process.
@@ -242,6 +258,10 @@ fn descendants() -> Vec<OwnedFd> {
         .collect()
 }
 
+/// Flags of processes in the kernel's `sched.h`.
+const ENDING: u32 = 0x4;
+const OF_KERNEL: u32 = 0x0020_0000;
+
 /// One process and where it comes from.
 struct Kin {
     pid: i32,
@@ -249,6 +269,8 @@ struct Kin {
     zombie: bool,
     /// Its start in clock ticks: tells it from a later process with the same number.
     born: u64,
+    /// It is in the middle of `execve`. A kernel's thread, or what is ending, has no environment either, and will get none.
+    starts_program: bool,
 }
 
 impl Kin {
@@ -258,12 +280,13 @@ impl Kin {
         let name_end = stat.iter().rposition(|byte| *byte == b')')?;
         let rest = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;
         let mut fields = rest.split_ascii_whitespace();
-        Some(Kin {
-            pid,
-            zombie: matches!(fields.next()?, "Z" | "X"),
-            parent: fields.next()?.parse().ok()?,
-            born: fields.nth(17)?.parse().ok()?,
-        })
+        let zombie = matches!(fields.next()?, "Z" | "X");
+        let parent = fields.next()?.parse().ok()?;
+        let flags: u32 = fields.nth(4)?.parse().ok()?;
+        let born = fields.nth(12)?.parse().ok()?;
+        let environment_end: u64 = fields.nth(28)?.parse().ok()?;
+        let starts_program = environment_end == 0 && flags & (ENDING | OF_KERNEL) == 0 && !zombie;
+        Some(Kin { pid, parent, zombie, born, starts_program })
     }
 }
 
@@ -308,4 +331,30 @@ fn wait(pidfd: BorrowedFd<'_>) -> Ending {
     // SAFETY: the call succeeded, so the fields of a SIGCHLD are filled in.
     let (code, status) = unsafe { (info.assume_init_ref().si_code, info.assume_init_ref().si_status()) };
     if code == libc::CLD_EXITED { Ending::Exited(status) } else { Ending::Signalled(status) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::process::{Command, Stdio};
+
+    use super::Kin;
+
+    #[test]
+    fn who_runs_a_program_is_not_taken_for_one_that_is_to_start_it() {
+        let mut bare = Command::new("/bin/cat");
+        let mut bare = bare.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        bare.stdin.as_mut().unwrap().write_all(b".").unwrap();
+        bare.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        let [me, other] = [std::process::id(), bare.id()].map(|pid| Kin::read(pid as i32).unwrap());
+        assert!(!me.starts_program && me.born > 0 && me.parent > 0);
+        assert!(!other.starts_program, "an empty environment is one");
+        assert_eq!(other.parent, me.pid);
+        drop(bare.stdin.take());
+        bare.wait().unwrap();
+        if let Some(kernel) = Kin::read(2).filter(|kin| kin.parent == 0) {
+            assert!(!kernel.starts_program);
+        }
+    }
 }

@@ -6,11 +6,12 @@ mod common;
 use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 
 use common::{read_to_end, read_until, streams, wait_for};
 use kumi_net::page::Page;
 use kumi_net::process::{Ending, bury, peek};
-use kumi_net::spawn::{Command, Spawned, spawn};
+use kumi_net::spawn::{self, Spawned, spawn};
 
 /// A shell with that marker which runs `script`, and the host's end of its data socket.
 fn worker(marker: &str, script: &str) -> (Spawned, UnixStream) {
@@ -18,7 +19,7 @@ fn worker(marker: &str, script: &str) -> (Spawned, UnixStream) {
     let (_, control_end) = streams();
     let environment = vec![c"PATH=/usr/bin:/bin".into(), CString::new(format!("KUMI_WORKER={marker}")).unwrap()];
     let argv = vec![c"sh".into(), c"-c".into(), CString::new(script).unwrap()];
-    let command = Command { argv, environment, directory: None };
+    let command = spawn::Command { argv, environment, directory: None };
     let page = Page::create().unwrap();
     (spawn(&command, data_end.into(), control_end.into(), page.fd()).unwrap(), data)
 }
@@ -45,6 +46,22 @@ fn endings_are_told_in_words() {
         let marker = marker("words");
         let (process, _data) = worker(&marker, script);
         assert_eq!(bury_now(&process, &marker).to_string(), words, "{script}");
+    }
+}
+
+#[test]
+fn what_is_only_about_to_start_ends_too() {
+    for round in 0..50 {
+        let marker = marker(&format!("about-{round}"));
+        let (process, _data) = worker(&marker, "exit 0");
+        wait_for(&process.pidfd);
+        // It has left the program it was, and is not yet the one it will be: for a moment it has no environment.
+        let mut child = Command::new("sleep").arg("600").env("KUMI_WORKER", &marker).spawn().unwrap();
+        bury(process.pid, process.pidfd.as_fd(), &marker);
+        let ended = child.try_wait().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(ended.is_some(), "round {round}");
     }
 }
 
