@@ -272,3 +272,113 @@ def shared() -> int:
 
     big = kumi.share(np.ones(1000))
     return int(sum(kumi.map(lambda row: big[row], range(3)).results()))
+
+
+# Interrupts: tasks on one worker, each within the wait of the one before
+
+
+def sleep_within(gate: str, depth: int = 1) -> str:
+    """Waits for a child that waits for a child, and so on; the last one sleeps."""
+    if depth == 0:
+        jobs.begin(gate)
+        time.sleep(600)
+    return str(kumi.submit(sleep_within, gate, depth - 1).result())
+
+
+def outlive(gate: str, depth: int) -> tuple[str, int, int]:
+    """Waits for a child that takes longer than it may. `depth`: how many sleep below it."""
+    child = kumi.with_options(seconds_run=0.6).submit(sleep_within, gate, depth)
+    error = child.exception()
+    info = kumi.task_info()
+    assert info is not None
+    return type(error).__name__, os.getpid(), info.attempt
+
+
+def cancel_from_a_thread(gate: str, note: str) -> tuple[str, int]:
+    """A thread cancels what runs within the main thread's wait."""
+    child = kumi.submit(jobs.hold, gate)
+
+    def cancel() -> None:
+        with open(note, "rb", buffering=0) as go:
+            go.read(1)
+        child.cancel()
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    ending = _ending(child)
+    thread.join()
+    return ending, os.getpid()
+
+
+def _ending(task: Any) -> str:
+    try:
+        return f"returned {task.result()}"
+    except kumi.TaskCancelled as error:
+        return type(error).__name__
+
+
+def never_yield(gate: str) -> None:
+    begun = False
+    while True:
+        try:
+            if not begun:
+                begun = True
+                jobs.begin(gate)
+            time.sleep(600)
+        except BaseException:
+            continue
+
+
+def outlive_the_deaf(gate: str, file: str) -> str:
+    """Its child does not yield, so the worker is killed, this task with it; it is begun again elsewhere."""
+    if Path(file).exists():
+        return "again"
+    Path(file).touch()
+    return type(kumi.with_options(seconds_run=0.2).submit(never_yield, gate).exception()).__name__
+
+
+def swallow(gate: str) -> None:
+    """Does not yield while it waits."""
+    while True:
+        try:
+            kumi.submit(sleep_within, gate, 0).result()
+        except BaseException:
+            never_yield(gate)
+
+
+def crash_below(file: str) -> None:
+    jobs.note(file, "parent")
+    kumi.submit(jobs.kill_self).result()
+
+
+async def block_on_async_code(count: int) -> list[int]:
+    """What does not belong into a coroutine: it keeps its loop from running. The children open loops of their own."""
+    return [kumi.submit(gathered, count).result(LIMIT), kumi.submit(run_gathered, count).result(LIMIT)]  # type: ignore[list-item]
+
+
+def infos() -> list[Any]:
+    before = kumi.task_info()
+    child = kumi.with_options(name="child").submit(kumi.task_info).result()
+    return [before, child, kumi.task_info()]
+
+
+def tree(depth: int, width: int, kinds: list[str], pids: str) -> int:
+    """How many leaves a tree of tasks has whose generations wait in different ways."""
+    jobs.note(pids, str(os.getpid()))
+    if depth == 0:
+        return 1
+    kind = kinds[depth % len(kinds)]
+    arguments = [(depth - 1, width, kinds, pids)] * width
+    if kind == "map":
+        return sum(kumi.map(tree, *zip(*arguments, strict=True)).results())
+    if kind == "async":
+
+        async def gather() -> list[int]:
+            return await asyncio.gather(*(kumi.run(tree, *each) for each in arguments))
+
+        return sum(asyncio.run(gather()))
+    if kind == "threads":
+        with concurrent.futures.ThreadPoolExecutor(width) as pool:
+            return sum(pool.map(lambda each: kumi.submit(tree, *each).result(), arguments))
+    tasks = [kumi.submit(tree, *each) for each in arguments]
+    return sum(task.result() for task in (kumi.as_completed(tasks) if kind == "as_completed" else tasks))

@@ -1,7 +1,11 @@
 """Tasks that submit tasks to the controller that runs them."""
 
+import contextlib
 import json
 import os
+import random
+import signal
+import threading
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,13 +95,6 @@ def test_a_crash_of_a_child_is_the_childs_and_costs_its_parent_nothing(tmp_path:
     lines = file.read_text().split()
     assert lines.count("parent") == 2
     assert lines.count("child") == 3
-
-
-def test_a_once_task_that_dies_of_its_child_is_not_begun_again(tmp_path: Path) -> None:
-    """There is no `once` for users yet; what a crash of the parent itself does is what matters here."""
-    with kumi.Controller(workers=1, crashes_max=0) as crew:
-        assert isinstance(crew.submit(jobs.kill_self).exception(LIMIT), kumi.CrashError)
-        assert crew.submit(families.total, 1, 2).result(LIMIT) == 2
 
 
 def test_a_crashed_parent_takes_its_children_along(tmp_path: Path, gate: jobs.Gate) -> None:
@@ -296,3 +293,110 @@ def test_in_this_process_a_task_may_open_another_controller() -> None:
 
     with kumi.Controller(kumi.Sequential(), name="here") as crew:
         assert crew.submit(opens).result() == ("other", "here")
+
+
+# Interrupts: tasks on one worker, each within the wait of the one before
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_cancelled_task_stops_with_what_runs_within_its_wait(
+    single: kumi.Controller, gate: jobs.Gate, depth: int
+) -> None:
+    task = single.submit(families.sleep_within, gate.path, depth)
+    gate.wait()
+    assert task.cancel()
+    assert task.record is not None
+    assert single.submit(jobs.pid).result(LIMIT) == task.record.pid, "its worker yields"
+    summary = single.summary()
+    assert (summary.cancel, summary.workers_launched) == (1 + depth, 1)
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+def test_what_runs_within_a_wait_is_stopped_and_who_waits_goes_on(
+    single: kumi.Controller, gate: jobs.Gate, depth: int
+) -> None:
+    ending, pid, attempt = single.submit(families.outlive, gate.path, depth).result(LIMIT)
+    assert (ending, attempt) == ("TaskTimeout", 1)
+    assert single.submit(jobs.pid).result(LIMIT) == pid
+    summary = single.summary()
+    assert (summary.timeout, summary.cancel, summary.workers_launched) == (1, depth, 1)
+
+
+def test_a_thread_cancels_what_runs_within_the_main_threads_wait(
+    single: kumi.Controller, gate: jobs.Gate, tmp_path: Path
+) -> None:
+    note = tmp_path / "note"
+    os.mkfifo(note)
+    task = single.submit(families.cancel_from_a_thread, gate.path, str(note))
+    gate.wait()
+    with note.open("wb", buffering=0) as go:
+        go.write(b".")
+    ending, pid = task.result(LIMIT)
+    assert ending == "TaskCancelled"
+    assert single.submit(jobs.pid).result(LIMIT) == pid
+
+
+def test_a_worker_is_killed_for_what_does_not_yield_and_who_waits_there_is_innocent(
+    gate: jobs.Gate, tmp_path: Path
+) -> None:
+    with kumi.Controller(workers=1, seconds_kill=0.5, crashes_max=0) as crew:
+        task = crew.submit(families.outlive_the_deaf, gate.path, str(tmp_path / "first"))
+        assert task.result(LIMIT) == "again"
+        assert task.record is not None
+        assert (task.record.attempts, task.record.certificate) == (1, None)
+        summary = crew.summary()
+        assert (summary.timeout, summary.crash, summary.workers_lost) == (1, 0, 0)
+
+
+def test_a_cancelled_task_that_does_not_yield_while_it_waits_costs_its_worker(gate: jobs.Gate) -> None:
+    with kumi.Controller(workers=1, seconds_kill=0.5) as crew:
+        task = crew.submit(families.swallow, gate.path)
+        gate.wait()
+        task.cancel()
+        assert task.record is not None
+        assert crew.submit(jobs.pid).result(LIMIT) != task.record.pid
+
+
+def test_a_once_task_whose_worker_dies_of_its_child_is_not_begun_again(tmp_path: Path) -> None:
+    file = tmp_path / "begun"
+    with kumi.Controller(workers=1) as crew:
+        task = crew.with_options(once=True).submit(families.crash_below, str(file))
+        assert isinstance(task.exception(LIMIT), kumi.CrashError)
+    assert file.read_text().split() == ["parent"]
+
+
+def test_a_coroutine_that_blocks_on_async_children_does_not_keep_them_from_running(single: kumi.Controller) -> None:
+    """They run on an extra worker: in its own thread an event loop is running already."""
+    assert single.submit(families.block_on_async_code, 2).result(LIMIT) == [[1, 2], [1, 2]]
+
+
+def test_each_task_knows_who_it_is(single: kumi.Controller) -> None:
+    before, child, after = single.submit(families.infos).result(LIMIT)
+    assert before == after
+    assert (child.name, child.worker, child.attempt) == ("child", before.worker, 1)
+    assert child.id != before.id
+
+
+def test_workers_killed_at_random_cost_no_tree_of_tasks_its_result(tmp_path: Path) -> None:
+    choose = random.Random(int(os.environ.get("KUMI_SEED", "1")))
+    file, done, kinds = tmp_path / "pids", threading.Event(), ["map", "submit", "as_completed", "async", "threads"]
+    file.touch()
+
+    def kill() -> None:
+        while not done.wait(choose.uniform(0.05, 0.3)):
+            pid = choose.choice(file.read_text().split() or ["none"])
+            with contextlib.suppress(OSError):
+                if f"KUMI_WORKER={os.getpid()}-".encode() in Path(f"/proc/{pid}/environ").read_bytes():
+                    os.kill(int(pid), signal.SIGKILL)
+
+    with kumi.Controller(workers=2, crashes_max=1000) as crew:
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            for _ in range(3):
+                shapes = [(choose.randint(1, 3), 2, choose.sample(kinds, 3)) for _ in range(4)]
+                tasks = [crew.submit(families.tree, *shape, str(file)) for shape in shapes]
+                assert [task.result(LIMIT) for task in tasks] == [2**depth for depth, _, _ in shapes]
+        finally:
+            done.set()
+            killer.join()

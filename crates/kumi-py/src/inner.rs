@@ -107,7 +107,7 @@ impl Inner {
         if timeout.is_some_and(|seconds| seconds <= 0.0) {
             return self.wait_elsewhere(py, child, deadline);
         }
-        if end.runs_here() {
+        if end.runs_here() && !in_async_code(py)? {
             end.begin_wait(child.number)?;
             let waited = self.run_descendants(py, child, deadline);
             end.end_wait(child.number)?;
@@ -203,6 +203,11 @@ fn whole(made: Made<'_>) -> Payload {
         Made::Small(payload) => payload,
         Made::Large(parts) => parts.pack(|_| None::<(SegmentId, Arc<Segment>)>).payload,
     }
+}
+
+/// Whether an event loop runs in this thread. What runs within its wait could not open one of its own.
+fn in_async_code(py: Python<'_>) -> PyResult<bool> {
+    py.import("kumi.loops")?.call_method0("running")?.is_truthy()
 }
 
 fn is_open(end: &WorkerEnd, child: &Child) -> bool {

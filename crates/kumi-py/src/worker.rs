@@ -139,10 +139,13 @@ impl Serving {
             Job::Run { task, lease, slot, function, attempt, inline, payload, .. } => {
                 let missing = || PyRuntimeError::new_err("this worker does not serve yet");
                 let calls = self.calls.get().ok_or_else(missing)?;
-                let paused = self.pause(calls.execute.bind(py))?;
                 let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 let clock = Instant::now();
-                let (success, made) = {
+                // If the task that waits is interrupted in the middle of this, the other one goes with it, answered too.
+                let paused = self.pause(calls.execute.bind(py));
+                let (success, made) = if paused.is_err() {
+                    interrupted()
+                } else {
                     let _running = self.running.begin(task, lease, attempt);
                     match Armed::new(self.end.interrupts(), lease) {
                         None => interrupted(),
@@ -179,7 +182,7 @@ impl Serving {
                 } else {
                     self.end.finish(slot, finished)?;
                 }
-                self.tidy(calls.execute.bind(py), paused)
+                self.tidy(calls.execute.bind(py), paused?)
             }
         }
     }
