@@ -13,7 +13,7 @@ import pytest
 FACE = {
     *("Controller", "Local", "Map", "Record", "Sequential", "Status", "Summary", "Task"),
     *("as_completed", "wait", "daemons", "default", "map", "register_serializer", "report", "rng", "run", "share"),
-    *("submit", "task_info", "try_submit", "with_options"),
+    *("everywhere", "state", "submit", "task_info", "try_submit", "with_options"),
     *("ControllerClosed", "ControllerError", "CrashError", "KumiError", "LaunchError", "QueueFull", "RemoteError"),
     *("SerializationError", "TaskCancelled", "TaskInfo", "TaskTimeout"),
 }

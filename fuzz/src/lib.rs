@@ -23,8 +23,14 @@ pub trait Make: Wire {
 impl Make for ToWorker {
     fn make(input: &mut Unstructured) -> Result<Self> {
         let function = FunctionId::from_number(number(input)?);
-        Ok(match input.int_in_range(0..=11)? {
+        Ok(match input.int_in_range(0..=12)? {
             0 => ToWorker::Welcome { name: input.arbitrary()?, reset: input.arbitrary()?, memory: input.arbitrary()? },
+            12 => ToWorker::Prepare {
+                lease: Lease(number(input)?),
+                slot: input.arbitrary()?,
+                function,
+                payload: payload(input)?,
+            },
             1 => ToWorker::Refuse { reason: input.arbitrary()? },
             2 => ToWorker::Define { function, payload: payload(input)? },
             3 => ToWorker::Forget { function },
@@ -58,12 +64,17 @@ impl Make for ToWorker {
 
 impl Make for FromWorker {
     fn make(input: &mut Unstructured) -> Result<Self> {
-        Ok(match input.int_in_range(0..=13)? {
+        Ok(match input.int_in_range(0..=14)? {
             0 => FromWorker::Hello {
                 version: input.arbitrary()?,
                 python: input.arbitrary()?,
                 pid: input.arbitrary()?,
                 host: input.arbitrary()?,
+            },
+            14 => FromWorker::Prepared {
+                lease: Lease(number(input)?),
+                error: input.arbitrary()?,
+                payload: payload(input)?,
             },
             1 => FromWorker::Finished {
                 lease: Lease(number(input)?),

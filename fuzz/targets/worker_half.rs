@@ -60,6 +60,10 @@ impl World {
             }
             ToWorker::Ping => self.pings += 1,
             ToWorker::Stop { .. } => self.stopped = true,
+            ToWorker::Prepare { lease, .. } if *lease > self.newest => {
+                self.newest = *lease;
+                self.to_come.insert(*lease, None);
+            }
             ToWorker::Run { lease, within, .. } if *lease > self.newest => {
                 self.newest = *lease;
                 self.to_come.insert(*lease, *within);
@@ -69,6 +73,7 @@ impl World {
             | ToWorker::Define { .. }
             | ToWorker::Forget { .. }
             | ToWorker::Run { .. }
+            | ToWorker::Prepare { .. }
             | ToWorker::Resolved { .. }
             | ToWorker::Lend { .. }
             | ToWorker::Returned { .. }
@@ -90,7 +95,9 @@ impl World {
         }
         let has_job = self.half.has_job();
         match self.half.next_job() {
-            Some(Job::Run { lease, within, .. }) => {
+            Some(job @ (Job::Run { .. } | Job::Prepare { .. })) => {
+                let (Job::Run { lease, .. } | Job::Prepare { lease, .. }) = job else { unreachable!() };
+                let within = if let Job::Run { within, .. } = job { within } else { None };
                 assert_eq!(within, self.running.last().copied(), "not within what waits");
                 assert_eq!(self.to_come.remove(&lease), Some(within), "never came, came back, or began twice");
                 let before = self.to_come.iter().find(|(_, other)| **other == within);
@@ -135,6 +142,7 @@ impl World {
                 }
                 FromWorker::Hello { .. }
                 | FromWorker::Finished { .. }
+                | FromWorker::Prepared { .. }
                 | FromWorker::Report { .. }
                 | FromWorker::Lend { .. }
                 | FromWorker::Returned { .. }

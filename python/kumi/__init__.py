@@ -28,10 +28,11 @@ if TYPE_CHECKING:
         TaskCancelled,
         TaskTimeout,
     )
-    from kumi.front import daemons, default, map, run, submit, try_submit, with_options
+    from kumi.front import daemons, default, everywhere, map, run, submit, try_submit, with_options
     from kumi.inside import TaskInfo, report, rng, task_info
     from kumi.launchers import Local, Sequential
     from kumi.maps import Map
+    from kumi.namespace import state
     from kumi.serializers import register_serializer
     from kumi.shared import share
     from kumi.status import Status, Summary
@@ -60,12 +61,14 @@ __all__ = [
     "as_completed",
     "daemons",
     "default",
+    "everywhere",
     "map",
     "register_serializer",
     "report",
     "rng",
     "run",
     "share",
+    "state",
     "submit",
     "task_info",
     "try_submit",
@@ -82,10 +85,11 @@ _NAMES = {
         *("ControllerClosed", "ControllerError", "CrashError", "KumiError", "LaunchError", "QueueFull", "RemoteError"),
         *("SerializationError", "TaskCancelled", "TaskTimeout"),
     ),
-    "front": ("daemons", "default", "map", "run", "submit", "try_submit", "with_options"),
+    "front": ("daemons", "default", "everywhere", "map", "run", "submit", "try_submit", "with_options"),
     "inside": ("TaskInfo", "report", "rng", "task_info"),
     "launchers": ("Local", "Sequential"),
     "maps": ("Map",),
+    "namespace": ("state",),
     "serializers": ("register_serializer",),
     "shared": ("share",),
     "status": ("Status", "Summary"),

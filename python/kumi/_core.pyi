@@ -64,6 +64,7 @@ class Handle:
     With the last reference the core forgets the task's result (the task itself still runs).
     `crashes_max=None` means the pool's own. `limits`: `seconds_run`, `seconds_total`
     and `once`. `kept` tasks are counted as pushed and come out of `Pool.pop`.
+    `everywhere`: every worker makes the call before its next task, now and later; the result is None.
     `wait`: block while the queue is full, instead of raising `kumi.QueueFull`.
     """
 
@@ -77,6 +78,7 @@ class Handle:
         limits: tuple[float | None, float | None, bool] | None,
         kept: bool,
         wait: bool,
+        everywhere: bool = False,
         /,
     ) -> Self: ...
     @property
@@ -287,8 +289,11 @@ class Pool:
         """Takes in a shared value, and those that it names itself. Forgotten like a function."""
     def report_job(self, id: int, payload: bytes, /) -> None:
         """In-process pools only: what a task begun by `next_job` says of itself. Raises ValueError if it is long."""
-    def next_job(self) -> tuple[int, bytes, bytes] | None:
-        """In-process pools only: begins the oldest waiting task. Its id, its pickled function, its arguments."""
+    def next_job(self) -> tuple[int, bytes, bytes, bool] | None:
+        """In-process pools only: begins the oldest waiting task. Its id, its pickled function, its arguments.
+
+        And whether it is a call that every worker makes, for what it leaves behind.
+        """
     def finish_job(self, id: int, success: bool, payload: bytes | Parcel, started: float, seconds: float, /) -> None:
         """In-process pools only: resolves a task begun by `next_job`."""
     def pop(self, timeout: float | None, /) -> int | None:
@@ -408,6 +413,8 @@ class Executor(Protocol):
         """Unpickles a function; its errors become errors of the task."""
     def run(self, function: Any, payload: bytes, memory: Memory | None = None, /) -> tuple[bool, bytes | Parcel]:
         """Calls `function`: (True, pickled value) or (False, pickled error). Never raises."""
+    def prepare(self, function: Any, payload: bytes, memory: Memory | None = None, /) -> tuple[str, bytes]:
+        """Calls `function`: two empty ones, or the traceback and the pickled error. Never raises."""
     def is_stale(self) -> bool:
         """Whether code that was imported has been edited since. Asked when messages have come."""
     def reset(self, parts: int, /) -> Untouched:

@@ -20,7 +20,7 @@ from typing import Any, Literal, Self, cast
 from kumi import current, loops, serial
 from kumi._core import Pool
 from kumi.deliver import deliverer
-from kumi.errors import ControllerClosed, QueueFull
+from kumi.errors import ControllerClosed, LaunchError, QueueFull
 from kumi.functions import Functions, Prepared
 from kumi.inner import running_here
 from kumi.kept import Kept, Records
@@ -69,6 +69,7 @@ class Controller(Submitter, Executor):
         memory_gigabytes_max: How much memory a worker may have, with the processes that it has started, in 10^9 bytes.
             A task that takes more ends as a crash, with its worker. What is shared does not count: large arguments,
             `kumi.share`. None: any amount. Not watched where tasks run in this process.
+        setup: Called by each worker before its first task; if it fails, the launch of the worker has failed.
 
     Raises:
         TypeError, ValueError: If an argument is not of the kind or in the range that the message names.
@@ -96,6 +97,7 @@ class Controller(Submitter, Executor):
         seed: int | None = None,
         queue_gigabytes_max: float | None = None,
         memory_gigabytes_max: float | None = None,
+        setup: Callable[[], object] | None = None,
     ) -> None:
         self._arguments = {key: value for key, value in locals().items() if key not in {"self", "__class__"}}
         self.launcher = _launcher(launcher) if os.environ.get(SYNC, "0") in {"", "0"} else Sequential()
@@ -119,6 +121,7 @@ class Controller(Submitter, Executor):
             in_process=isinstance(self.launcher, Sequential),
         )
         self._seconds_until_gone = seconds_kill + SECONDS_UNTIL_GONE
+        self._setup = _setup(setup)
         self._life = threading.RLock()  # guards the next three; a signal's handler may come in between
         self._pool: Pool | None = None
         self._functions: Functions | None = None  # from the start on
@@ -351,18 +354,20 @@ class Controller(Submitter, Executor):
         stream: Stream | None,
         wait: bool,
         kept: bool,
+        everywhere: bool = False,
     ) -> Task[Any] | None:
         pool, handle, limits = self._pool, function.handle, options.limits
         name, crashes_max = options.name, options.crashes_max
         assert pool is not None, "a function is prepared by a controller that was started"
+        arguments = (Task, pool, handle, payload, name, crashes_max, limits, kept)
         try:
             try:
-                task: Task[Any] = Task.__new__(Task, pool, handle, payload, name, crashes_max, limits, kept, False)
+                task: Task[Any] = Task.__new__(*arguments, False, everywhere)
             except QueueFull:
                 if not wait:
                     return None
                 _refuse_to_block_a_loop()
-                task = Task.__new__(Task, pool, handle, payload, name, crashes_max, limits, kept, True)
+                task = Task.__new__(*arguments, True, everywhere)
         except ControllerClosed as error:
             raise self._closed_error(error) from None
         if stream is not None:
@@ -393,6 +398,13 @@ class Controller(Submitter, Executor):
                 await waiting.wait(partial(pool.watch_room, payload), forget=pool.forget)
             return task
 
+    def _everywhere(
+        self, function: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
+    ) -> Task[Any]:
+        payload = self._dump(function, args, kwargs, None)
+        task = self._hand_in(function, payload, options, None, wait=True, kept=False, everywhere=True)
+        return cast("Task[Any]", task)
+
     def _push(
         self,
         function: Prepared,
@@ -419,17 +431,31 @@ class Controller(Submitter, Executor):
 
     def _start(self) -> Functions:
         pool = self._made_pool()
-        pool.start()
+        functions = Functions(pool)
         self._pid = os.getpid()
         if isinstance(self.launcher, Sequential):
             self._executor = TaskExecutor(self._reset)
             current.may_run = True
-        else:
+        if self._setup is not None:
+            # Before there is a worker: each does it when it joins.
+            self._submit_setup(pool, functions, self._setup)
+            self._setup = None  # not again, if what follows fails and the controller is opened another time
+        pool.start()
+        if self._executor is None:
             deliverer.start()
             # The thread must not hold the controller, or nobody could ever let go of that.
             orders = (pool, self.launcher, self.workers)
             threading.Thread(target=carry_out_orders, args=orders, name="kumi-launcher", daemon=True).start()
-        return Functions(pool)
+        return functions
+
+    def _submit_setup(self, pool: Pool, functions: Functions, setup: Callable[[], object]) -> None:
+        function = functions.get(setup)
+        payload = serial.dumps_call((), {}, setup)
+        task: Task[Any] = Task.__new__(Task, pool, function.handle, payload, None, None, None, False, False, True)
+        if self._executor is not None:
+            run_one(pool, self._executor, functions.resolve)
+            if (error := task.exception()) is not None:
+                raise LaunchError(f"setup failed, so no task can run: {error!r}") from error
 
     def _made_pool(self) -> Pool:
         if self._pool is None:
@@ -488,6 +514,12 @@ class Controller(Submitter, Executor):
 def _launcher(value: Launcher | Sequential) -> Launcher | Sequential:
     if isinstance(value, type) or not isinstance(value, Launcher | Sequential):
         raise TypeError(f"launcher must be a launcher, such as kumi.Local(), not {value!r}")
+    return value
+
+
+def _setup(value: object) -> Callable[[], object] | None:
+    if value is not None and not callable(value):
+        raise TypeError(f"setup must be callable without arguments, not {value!r}")
     return value
 
 

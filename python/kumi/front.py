@@ -97,6 +97,7 @@ os.register_at_fork(after_in_child=_defaults.__init__)  # type: ignore[misc]
 
 _front = _Front()
 submit = _front.submit
+everywhere = _front.everywhere
 try_submit = _front.try_submit
 run = _front.run
 map = _front.map

@@ -118,6 +118,12 @@ class Inner(Submitter, Executor):
             "task's own record"
         )
 
+    def _everywhere(self, *_: object) -> NoReturn:
+        raise ControllerError(
+            "a task cannot call everywhere, for it would have to wait for itself: leave that to the program that "
+            "opened the controller, or give it to the controller as setup"
+        )
+
     def _closed_error(self, reason: ControllerClosed) -> ControllerClosed:
         return ControllerClosed(f"controller {self.name!r} cannot be reached from here: {reason}")
 

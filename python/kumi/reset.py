@@ -202,6 +202,12 @@ class Reset:
         """Makes the process as it was before the first task, but for what imports did."""
         self._state.put_back()
 
+    def keep(self) -> None:
+        """From now on puts the process back to what it is now."""
+        _imports.end(self._state)
+        self._state = State(self._parts)
+        _imports.begin(self._state)
+
     def pause(self) -> "Paused":
         """Puts the process back for a task that is run while another one waits. Returns what `resume` needs."""
         paused = State(self._parts), self._generators.stream

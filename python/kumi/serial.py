@@ -288,6 +288,11 @@ def dumps_error(error: BaseException) -> bytes:
         return _LAST_WORDS
 
 
+def traceback_in(payload: bytes) -> str:
+    """The traceback, as text, of what `dumps_error` pickled."""
+    return str(_loads(payload)[2])
+
+
 def loads_error(payload: bytes) -> BaseException:
     """Unpickles what a task raised: the original, or a `RemoteError`, whose `__cause__` shows the remote traceback.
 

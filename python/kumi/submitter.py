@@ -50,6 +50,11 @@ class Queue(Protocol):
     ) -> Task[Any]:
         """Submits one call; waits for room without blocking the event loop."""
 
+    def _everywhere(
+        self, function: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
+    ) -> Task[Any]:
+        """Submits one call that every worker makes."""
+
     def _push(
         self,
         function: Prepared,
@@ -85,6 +90,30 @@ class Submitter(ABC):
         crew = self._target()
         function = crew._prepare(fn)
         return cast("Task[T]", crew._enter(function, args, kwargs, self._options, self._stream(crew), wait=True))
+
+    def everywhere(self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> Task[None]:
+        """Has every worker call `fn(*args, **kwargs)` before its next task: those that are there and those to come.
+
+        The task is done, with None, when the workers that are there have made the call; at once if there are none. If
+        it fails on one, the error is the task's, and workers to come do not make the call; nor if it is cancelled. If
+        it fails on a worker that comes later, the launch of that worker has failed. Workers make all calls in their
+        order. Only what a task itself has submitted and waits for may still run before. What the call leaves behind,
+        in `kumi.state` or in the process, is there for all tasks to come.
+
+        Every call and its arguments are kept until the controller ends, and workers that come later make all of them
+        within `seconds_launch`: not a thing to do thousands of times.
+
+        Raises:
+            SerializationError: If the function or an argument cannot be pickled.
+            ControllerClosed: If the controller has ended.
+            ControllerError: In a task.
+            QueueFull: As `submit` does.
+
+        Example:
+            >>> crew.everywhere(setattr, kumi.state, "factor", 3).result()
+        """
+        crew = self._target()
+        return cast("Task[None]", crew._everywhere(crew._prepare(fn), args, kwargs, self._options))
 
     def try_submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Task[T] | None:
         """Like `submit`, but returns None at once when the queue is full.

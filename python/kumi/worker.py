@@ -75,6 +75,11 @@ class Executor:
         self._reset.put_back()
         return self._reset.begin()
 
+    def keep(self) -> "Untouched":
+        """What was done for all tasks to come is not put back."""
+        self._reset.keep()
+        return self._reset.begin()
+
     def pause(self) -> "Paused":
         """Puts it back for a task that is run while another one waits."""
         return self._reset.pause()
@@ -150,6 +155,31 @@ class Executor:
             return tracing.traced(function, carrier, number, attempt, worker, _run_coroutine)
         except ImportError:  # the host traces, and this machine cannot
             return function
+
+    def prepare(self, function: "Any", payload: bytes, memory: "Memory | None" = None) -> tuple[str, bytes]:
+        """Calls a function that every worker calls, for what it leaves behind here. Never raises.
+
+        Args:
+            function: What `load` returned.
+            payload: What `serial.dumps_call` returned, or the core made of it.
+            memory: Where the rest of it lies.
+
+        Returns:
+            Two empty ones, or the traceback and the pickled error.
+        """
+        try:
+            args, kwargs, _ = _load_call(payload, memory)
+            value = function(*args, **kwargs)
+            if type(value) is CoroutineType:
+                _run_coroutine(value)
+            if os.getpid() != self._pid:
+                _leave_at_once(None)
+            return "", b""
+        except BaseException as error:
+            if os.getpid() != self._pid:
+                _leave_at_once(error)
+            payload = serial.dumps_error(error)
+            return serial.traceback_in(payload), payload
 
 
 def main() -> None:

@@ -448,6 +448,11 @@ impl Wire for ToWorker {
                 out.extend_from_slice(&segment.number().to_le_bytes());
                 out.push(u8::from(*forked));
             }),
+            ToWorker::Prepare { lease, slot, function, payload } => frames(out, 10, payload, |out| {
+                out.extend_from_slice(&lease.0.to_le_bytes());
+                out.extend_from_slice(&slot.to_le_bytes());
+                out.extend_from_slice(&function.number().to_le_bytes());
+            }),
         }
     }
 
@@ -475,15 +480,22 @@ impl Wire for ToWorker {
             30 => ToWorker::Lend { segment: SegmentId::from_number(body.u64()?), bytes: body.u64()? },
             31 => ToWorker::Returned { segment: SegmentId::from_number(body.u64()?), forked: body.bool()? },
             13 => ToWorker::Resolved { child: body.u64()?, ending: Box::new(body.ending()?), payload: body.payload()? },
+            10 => ToWorker::Prepare {
+                lease: Lease(body.u64()?),
+                slot: body.u16()?,
+                function: FunctionId::from_number(body.u64()?),
+                payload: body.payload()?,
+            },
             kind => return Err(FrameError::UnknownKind(kind)),
         })
     }
 
     fn payload_mut(&mut self) -> Option<&mut Payload> {
         match self {
-            ToWorker::Define { payload, .. } | ToWorker::Run { payload, .. } | ToWorker::Resolved { payload, .. } => {
-                Some(payload)
-            }
+            ToWorker::Define { payload, .. }
+            | ToWorker::Run { payload, .. }
+            | ToWorker::Prepare { payload, .. }
+            | ToWorker::Resolved { payload, .. } => Some(payload),
             ToWorker::Welcome { .. }
             | ToWorker::Refuse { .. }
             | ToWorker::Forget { .. }
@@ -554,6 +566,10 @@ impl Wire for FromWorker {
                 out.extend_from_slice(&segment.number().to_le_bytes());
                 out.push(u8::from(*forked));
             }),
+            FromWorker::Prepared { lease, error, payload } => frames(out, 134, payload, |out| {
+                out.extend_from_slice(&lease.0.to_le_bytes());
+                text(out, error);
+            }),
         }
     }
 
@@ -590,6 +606,7 @@ impl Wire for FromWorker {
             144 => FromWorker::Release { child: body.u64()? },
             145 => FromWorker::Wait { lease: body.lease()?, child: Some(body.u64()?).filter(|child| *child > 0) },
             146 => FromWorker::Resume { lease: body.lease()?, elsewhere: body.bool()? },
+            134 => FromWorker::Prepared { lease: Lease(body.u64()?), error: body.text()?, payload: body.payload()? },
             kind => return Err(FrameError::UnknownKind(kind)),
         })
     }
@@ -599,6 +616,7 @@ impl Wire for FromWorker {
             FromWorker::Finished { payload, .. }
             | FromWorker::Report { payload, .. }
             | FromWorker::Declare { payload, .. }
+            | FromWorker::Prepared { payload, .. }
             | FromWorker::Submit { payload, .. } => Some(payload),
             FromWorker::Hello { .. }
             | FromWorker::Recalled { .. }

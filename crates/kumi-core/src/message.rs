@@ -60,6 +60,17 @@ pub enum ToWorker {
         /// Pickled arguments.
         payload: Payload,
     },
+    /// A call of `everywhere`, or the controller's setup, to run in its turn.
+    Prepare {
+        /// For the answer.
+        lease: Lease,
+        /// Its place in the shared page (local workers).
+        slot: u16,
+        /// What to call.
+        function: FunctionId,
+        /// Pickled arguments.
+        payload: Payload,
+    },
     /// Give back a task that has not begun (remote workers; local ones are asked through the page).
     Recall {
         /// Which.
@@ -166,6 +177,15 @@ pub enum FromWorker {
         /// As dealt.
         lease: Lease,
         /// Pickled value.
+        payload: Payload,
+    },
+    /// Answer to [`ToWorker::Prepare`].
+    Prepared {
+        /// As sent.
+        lease: Lease,
+        /// Empty if the function returned; otherwise its traceback.
+        error: String,
+        /// Empty, or its pickled error.
         payload: Payload,
     },
     /// Answer to [`ToWorker::Recall`].

@@ -140,6 +140,8 @@ pub(crate) enum Place {
     Held(WorkerId),
     /// Run by the host process itself.
     Here,
+    /// A call of `everywhere`, under its number: done when the workers that were present have done it.
+    Everywhere(u64),
     /// Done; kept until nobody wants the result any more.
     Done(Box<Done>),
 }
@@ -179,6 +181,8 @@ pub(crate) struct Task {
     pub once: bool,
     pub name: Option<Arc<str>>,
     pub kept: bool,
+    /// A call of `everywhere`, in a process without workers.
+    pub everywhere: bool,
     /// May have killed a worker: it runs alone from now on, so that guilt is certain.
     pub suspect: bool,
     /// Somebody holds a handle on it and may ask for the result.
@@ -290,7 +294,7 @@ impl Task {
     pub fn is_done(&self) -> bool {
         match self.place {
             Place::Done(_) => true,
-            Place::Waiting | Place::Held(_) | Place::Here => false,
+            Place::Waiting | Place::Held(_) | Place::Here | Place::Everywhere(_) => false,
         }
     }
 
@@ -311,7 +315,7 @@ impl Task {
         let report = self.report.as_ref().map_or(0, |report| report.payload.len() as u64);
         match &self.place {
             Place::Done(done) => done.bytes() + report,
-            Place::Waiting | Place::Held(_) | Place::Here => 0,
+            Place::Waiting | Place::Held(_) | Place::Here | Place::Everywhere(_) => 0,
         }
     }
 

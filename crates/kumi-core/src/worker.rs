@@ -33,6 +33,8 @@ pub const HELD_MAX: u16 = 256;
 /// Whether a worker takes further tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
+    /// Not yet: it does the calls of `everywhere` before it, and counts as a launch until then.
+    Preparing,
     /// Yes.
     Active,
     /// No; it leaves when it holds nothing.
@@ -52,6 +54,10 @@ pub(crate) struct Worker {
     pub face: Arc<Face>,
     pub link: Link,
     pub stage: Stage,
+    /// It was prepared, and counts as a worker.
+    pub enlisted: bool,
+    /// Number of the last call of `everywhere` that it was sent.
+    pub served: u64,
     /// What it was dealt and has not answered, oldest first. It works on the first.
     pub held: VecDeque<Held>,
     /// What it was dealt while the first waits: each runs within the wait of the one before.
@@ -72,11 +78,12 @@ pub(crate) struct Worker {
     pub stall_timer: bool,
     /// Tasks dealt and not taken back.
     pub dealt: u64,
-    /// Tasks finished.
+    /// Tasks finished, and whether it has done a call of `everywhere`.
     pub finished: u64,
+    pub prepared: bool,
 }
 
-/// One task in a worker's hands.
+/// One task, or one call of `everywhere`, in a worker's hands.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Held {
     pub lease: Lease,
@@ -84,6 +91,8 @@ pub(crate) struct Held {
     pub slot: u16,
     pub nanos: u64,
     pub recall: Recall,
+    /// It is a call of `everywhere`, with this number; `task` is then the task that waits for all of them.
+    pub call: Option<u64>,
 }
 
 /// Whether a held task was asked back.
@@ -108,7 +117,9 @@ impl Worker {
             extra,
             face: Arc::new(face),
             link,
-            stage: Stage::Active,
+            stage: Stage::Preparing,
+            enlisted: false,
+            served: 0,
             held: VecDeque::new(),
             inner: Vec::new(),
             declared: BTreeMap::new(),
@@ -124,6 +135,7 @@ impl Worker {
             stall_timer: false,
             dealt: 0,
             finished: 0,
+            prepared: false,
         }
     }
 
@@ -149,6 +161,22 @@ impl Worker {
     /// It has nothing in its hands.
     pub fn is_free(&self) -> bool {
         self.held.is_empty() && self.inner.is_empty()
+    }
+
+    /// Takes one more into its hands, which must have a slot left.
+    pub fn hold(&mut self, held: Held) {
+        self.held_nanos = self.held_nanos.saturating_add(held.nanos);
+        self.held.push_back(held);
+    }
+
+    /// The call of `everywhere` that it was sent and has not answered; nothing is dealt behind it.
+    pub fn errand(&self) -> Option<&Held> {
+        self.held.back().filter(|held| held.call.is_some())
+    }
+
+    /// Whether it holds no task.
+    pub fn is_taskless(&self) -> bool {
+        self.held.iter().all(|held| held.call.is_some())
     }
 
     /// Takes one task out of its hands.
@@ -227,6 +255,19 @@ pub enum Job {
         /// The host's segment that the rest of them lies in.
         lent: Option<SegmentId>,
     },
+    /// Do what `everywhere` asks every worker to do.
+    Prepare {
+        /// For the answer.
+        lease: Lease,
+        /// Its place in the shared page.
+        slot: u16,
+        /// What to call.
+        function: FunctionId,
+        /// Pickled arguments.
+        payload: Payload,
+        /// The host's segment that the rest of them lies in.
+        lent: Option<SegmentId>,
+    },
 }
 
 impl WorkerHalf {
@@ -245,12 +286,12 @@ impl WorkerHalf {
             ToWorker::Forget { function } => self.jobs.push_back(Job::Forget { function }),
             ToWorker::Run { task, lease, slot, function, attempt, short, within, inline, payload } => {
                 let lent = self.lent.take();
-                // Leases grow: an old one is a repetition.
-                if lease > self.newest {
-                    self.newest = lease;
-                    let job = Job::Run { task, lease, slot, function, attempt, short, within, inline, payload, lent };
-                    self.jobs.push_back(job);
-                }
+                let job = Job::Run { task, lease, slot, function, attempt, short, within, inline, payload, lent };
+                self.take(lease, job);
+            }
+            ToWorker::Prepare { lease, slot, function, payload } => {
+                let lent = self.lent.take();
+                self.take(lease, Job::Prepare { lease, slot, function, payload, lent });
             }
             ToWorker::Recall { lease } => self.recall(lease),
             // Goes past the main thread, to `Interrupts`.
@@ -267,10 +308,18 @@ impl WorkerHalf {
         Ok(())
     }
 
+    /// Leases grow: an old one is a repetition.
+    fn take(&mut self, lease: Lease, job: Job) {
+        if lease > self.newest {
+            self.newest = lease;
+            self.jobs.push_back(job);
+        }
+    }
+
     fn recall(&mut self, lease: Lease) {
         let before = self.jobs.len();
         self.jobs.retain(|job| match job {
-            Job::Run { lease: other, .. } => *other != lease,
+            Job::Run { lease: other, .. } | Job::Prepare { lease: other, .. } => *other != lease,
             Job::Define { .. } | Job::Forget { .. } => true,
         });
         let back = self.jobs.len() < before;
@@ -284,7 +333,7 @@ impl WorkerHalf {
     pub fn next_job(&mut self) -> Option<Job> {
         let at = self.next_place()?;
         let job = self.jobs.remove(at)?;
-        if let Job::Run { lease, .. } = job {
+        if let Job::Run { lease, .. } | Job::Prepare { lease, .. } = job {
             self.running.push(lease);
             self.waits = false;
         }
@@ -300,7 +349,7 @@ impl WorkerHalf {
         let free = self.running.is_empty();
         self.jobs.iter().position(|job| match job {
             Job::Define { .. } | Job::Forget { .. } => true,
-            Job::Run { within: None, .. } => free,
+            Job::Run { within: None, .. } | Job::Prepare { .. } => free,
             Job::Run { within, .. } => self.waits && *within == self.running.last().copied(),
         })
     }
@@ -317,7 +366,7 @@ impl WorkerHalf {
                 answers.push_back(FromWorker::Recalled { lease: *inner, back: true });
                 false
             }
-            Job::Run { .. } | Job::Define { .. } | Job::Forget { .. } => true,
+            Job::Run { .. } | Job::Prepare { .. } | Job::Define { .. } | Job::Forget { .. } => true,
         });
     }
 
@@ -374,7 +423,7 @@ impl WorkerHalf {
     pub fn short_next(&self) -> bool {
         match self.jobs.front() {
             Some(Job::Run { short, .. }) => *short && self.running.is_empty(),
-            Some(Job::Define { .. } | Job::Forget { .. }) | None => false,
+            Some(Job::Prepare { .. } | Job::Define { .. } | Job::Forget { .. }) | None => false,
         }
     }
 

@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use dispatcher::crew::{Crew, MILLI, SECOND, policy};
 use kumi_core::interrupts::Signal;
-use kumi_core::message::{FromWorker, Leave, ToWorker};
-use kumi_core::{Begun, Bug, Face, Interrupts, Large, Lease, Limit, Link, Outcome, Policy, SegmentId, TaskId};
+use kumi_core::message::{FromWorker, Leave, Terms, ToWorker};
+use kumi_core::{
+    Begun, Bug, Certificate, Event, Face, Interrupts, Large, Lease, Limit, Link, Outcome, Policy, SegmentId, TaskId,
+};
 
 #[test]
 fn a_task_of_which_nothing_is_known_is_dealt_alone() {
@@ -517,4 +519,194 @@ fn a_result_is_given_back_when_nobody_uses_it() {
     crew.listen();
     assert_eq!(crew.sent[&worker], [ToWorker::Returned { segment: theirs, forked: true }]);
     assert_eq!(crew.brain.counts().result_bytes, 0);
+}
+
+// What every worker does before its next task.
+
+#[test]
+fn a_call_is_done_when_all_who_are_here_have_done_it_and_nothing_is_dealt_behind_it() {
+    let (mut crew, one) = Crew::of_one_that_is_fast(policy(2), Link::Local);
+    let busy = crew.submit();
+    let other = crew.submit();
+    let two = crew.join(Link::Local);
+    assert_eq!(crew.dealt(two), [other]);
+    crew.finish(two, other, 10_000);
+    let call = crew.everywhere();
+    let later = crew.submit_many(4);
+    let (first, second) = (crew.prepares(one).unwrap(), crew.prepares(two).unwrap());
+    crew.prepared(two, second, "");
+    assert_eq!(crew.dealt(two)[..1], later[..1], "who has done it goes on");
+    assert!(!crew.brain.is_done(call), "the first is not even at it");
+    crew.finish(one, busy, 10_000);
+    assert_eq!(crew.dealt(one), [], "nothing behind a call");
+    crew.prepared(one, first, "");
+    assert_eq!(crew.brain.outcome(call), Some(&Outcome::Success(Arc::from(*b"done"))));
+}
+
+#[test]
+fn calls_are_done_in_order_and_one_at_a_time() {
+    let (mut crew, worker) = Crew::of_one_that_is_fast(policy(1), Link::Local);
+    let calls = [crew.everywhere(), crew.everywhere()];
+    let first = crew.prepares(worker).unwrap();
+    crew.prepared(worker, first, "");
+    assert_eq!(calls.map(|call| crew.brain.is_done(call)), [true, false]);
+    let second = crew.prepares(worker).unwrap();
+    crew.prepared(worker, first, "late, or repeated");
+    crew.prepared(worker, second, "");
+    assert_eq!(
+        calls.map(|call| crew.brain.outcome(call).is_some_and(|outcome| matches!(outcome, Outcome::Success(_)))),
+        [true, true]
+    );
+}
+
+#[test]
+fn a_newcomer_counts_as_a_launch_until_it_has_done_all_calls() {
+    let mut crew = Crew::new(policy(1));
+    let call = crew.everywhere();
+    assert!(crew.brain.is_done(call), "nobody is here");
+    assert!(crew.launches.is_empty(), "nor comes for that");
+    let task = crew.submit();
+    let worker = crew.join(Link::Local);
+    let counts = crew.brain.counts();
+    assert_eq!((counts.workers, counts.launching), (0, 1));
+    let lease = crew.prepares(worker).unwrap();
+    crew.prepared(worker, lease, "");
+    assert_eq!(crew.dealt(worker), [task]);
+    assert_eq!((crew.brain.counts().workers, crew.brain.counts().launching), (1, 0));
+}
+
+#[test]
+fn a_newcomer_that_fails_in_a_call_is_a_failed_launch_whose_text_is_the_traceback() {
+    let mut crew = Crew::new(policy(1));
+    crew.everywhere();
+    let task = crew.submit();
+    for _ in 0..kumi_core::scaling::FAILURES_MAX {
+        crew.wait(20 * SECOND);
+        let worker = crew.join(Link::Local);
+        let lease = crew.prepares(worker).unwrap();
+        crew.prepared(worker, lease, "no licence");
+        assert_eq!(crew.killed.pop(), Some(worker));
+        crew.dies(worker, Begun::Nothing);
+    }
+    let Some(Outcome::Unlaunchable(text)) = crew.brain.outcome(task) else { unreachable!() };
+    assert!(text.contains("no licence"), "{text}");
+}
+
+#[test]
+fn a_newcomer_that_takes_too_long_is_a_failed_launch() {
+    let mut crew = Crew::new(policy(1));
+    crew.everywhere();
+    crew.submit();
+    let worker = crew.join(Link::Local);
+    crew.wait(59 * SECOND);
+    assert_eq!(crew.killed, []);
+    crew.wait(SECOND);
+    assert_eq!(crew.killed, [worker]);
+}
+
+#[test]
+fn a_newcomer_that_makes_room_after_a_call_is_no_failed_launch() {
+    let mut crew = Crew::new(policy(1));
+    crew.everywhere();
+    let task = crew.submit();
+    for _ in 0..10 {
+        let worker = crew.join(Link::Local);
+        let lease = crew.prepares(worker).unwrap();
+        crew.prepared(worker, lease, "");
+        let certificate = Certificate { exit_code: Some(0), ..Certificate::default() };
+        crew.tell(Event::Gone { worker, begun: Begun::Nothing, certificate });
+    }
+    assert!(!crew.brain.is_done(task));
+    assert_eq!(crew.launches.len(), 1, "at once");
+}
+
+#[test]
+fn an_error_is_the_tasks_and_nobody_does_the_call_again() {
+    let mut crew = Crew::new(policy(2));
+    crew.submit_many(2);
+    let (one, two) = (crew.join(Link::Local), crew.join(Link::Local));
+    for worker in [one, two] {
+        let task = crew.dealt(worker)[0];
+        crew.finish(worker, task, 10_000_000);
+    }
+    let call = crew.everywhere();
+    let (first, second) = (crew.prepares(one).unwrap(), crew.prepares(two).unwrap());
+    crew.prepared(one, first, "no");
+    assert!(!crew.brain.is_done(call), "the other is still at it");
+    crew.prepared(two, second, "");
+    assert_eq!(crew.brain.outcome(call), Some(&Outcome::Error(Arc::from(*b"no"))));
+    crew.dies(two, Begun::Nothing);
+    let tasks = crew.submit_many(2);
+    let three = crew.join(Link::Local);
+    assert_eq!(crew.dealt(three), tasks[1..]);
+}
+
+#[test]
+fn nobody_waits_for_a_worker_that_dies_in_the_middle() {
+    let mut crew = Crew::new(policy(2));
+    crew.submit_many(2);
+    let (one, two) = (crew.join(Link::Local), crew.join(Link::Local));
+    for worker in [one, two] {
+        let task = crew.dealt(worker)[0];
+        crew.finish(worker, task, 10_000_000);
+    }
+    let call = crew.everywhere();
+    let (first, second) = (crew.prepares(one).unwrap(), crew.prepares(two).unwrap());
+    crew.prepared(one, first, "");
+    crew.dies(two, Begun::One(second));
+    assert!(crew.brain.outcome(call).is_some_and(|outcome| matches!(outcome, Outcome::Success(_))), "one has done it");
+    let last = crew.everywhere();
+    let third = crew.prepares(one).unwrap();
+    crew.dies(one, Begun::One(third));
+    assert!(crew.crashed(last), "nobody has done it");
+}
+
+#[test]
+fn a_call_that_is_cancelled_is_taken_back_or_interrupted_and_not_done_again() {
+    let (mut crew, worker) = Crew::of_one_that_is_fast(policy(1), Link::Local);
+    let call = crew.everywhere();
+    let lease = crew.prepares(worker).unwrap();
+    crew.brain.cancel(crew.now, call);
+    crew.listen();
+    assert_eq!(crew.brain.outcome(call), Some(&Outcome::Cancel));
+    assert!(crew.sent.remove(&worker).unwrap_or_default().contains(&ToWorker::Recall { lease }));
+    crew.say(worker, FromWorker::Recalled { lease, back: false });
+    assert!(crew.sent.remove(&worker).unwrap_or_default().contains(&ToWorker::Interrupt { lease }));
+    let task = crew.submit();
+    assert_eq!(crew.dealt(worker), []);
+    crew.prepared(worker, lease, "interrupted");
+    assert_eq!(crew.dealt(worker), [task]);
+}
+
+#[test]
+fn what_is_done_before_the_start_is_not_counted() {
+    let mut crew = Crew::not_started(policy(1));
+    let setup = crew.everywhere();
+    assert!(crew.brain.is_done(setup));
+    assert_eq!(crew.brain.counts().finished, 0);
+}
+
+#[test]
+fn a_result_that_is_none_brings_nothing_along() {
+    let (mut crew, worker) = Crew::of_one_that_is_fast(policy(1), Link::Local);
+    crew.everywhere();
+    let lease = crew.prepares(worker).unwrap();
+    crew.brain.borrow(worker, SegmentId::from_number(7), 1000).unwrap();
+    crew.prepared(worker, lease, "");
+    let returned = ToWorker::Returned { segment: SegmentId::from_number(7), forked: false };
+    assert!(crew.sent.remove(&worker).unwrap_or_default().contains(&returned));
+}
+
+#[test]
+fn what_a_call_submits_is_refused() {
+    let (mut crew, worker) = Crew::of_one_that_is_fast(policy(1), Link::Local);
+    crew.everywhere();
+    let lease = crew.prepares(worker).unwrap();
+    crew.say(worker, FromWorker::Declare { function: 1, label: "f".into(), payload: Arc::from([]) });
+    let (terms, payload) =
+        (Terms { crashes_max: None, once: false, seconds_run: None, seconds_total: None }, Arc::from([]));
+    crew.say(worker, FromWorker::Submit { child: 1, parent: lease, function: 1, terms, payload });
+    let sent = crew.sent.remove(&worker).unwrap_or_default();
+    assert!(sent.iter().any(|message| matches!(message, ToWorker::Resolved { child: 1, .. })));
+    assert_eq!(crew.brain.counts().waiting, 0);
 }

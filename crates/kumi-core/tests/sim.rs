@@ -8,6 +8,7 @@
 
 mod sim {
     pub mod ends;
+    pub mod everywhere;
     pub mod families;
     pub mod launcher;
     pub mod ledger;
@@ -97,8 +98,9 @@ fn the_same_seed_gives_the_same_history() {
 }
 
 /// What the seeds must contain between them, or they prove nothing.
-const HAPPENINGS: [&str; 50] = [
+const HAPPENINGS: [&str; 56] = [
     "a burst hurried",
+    "a call replayed",
     "a child cancelled by its parent",
     "a child cancelled with its parent",
     "a child let go",
@@ -108,6 +110,8 @@ const HAPPENINGS: [&str; 50] = [
     "a full queue",
     "a late hello",
     "a late signal",
+    "a newcomer fails in a call",
+    "a newcomer takes too long",
     "a report",
     "a report that does not count",
     "a result of a worker that is gone",
@@ -133,6 +137,7 @@ const HAPPENINGS: [&str; 50] = [
     "a wait given up",
     "a waiting task of a dead worker",
     "a worker dead in the middle of a result",
+    "a worker dies of a call",
     "a worker killed",
     "a worker lost by its silence",
     "an extra launch",
@@ -140,6 +145,8 @@ const HAPPENINGS: [&str; 50] = [
     "cancel",
     "crash",
     "error",
+    "everywhere",
+    "everywhere, and nobody is here",
     "left as closing",
     "left as idle",
     "left by tasks_max",
@@ -174,6 +181,8 @@ fn planted_bugs_are_found() {
         Bug::HelpsStrangers,
         Bug::OrphansGoOn,
         Bug::BlameWaiting,
+        Bug::NoReplay,
+        Bug::WaitsForTheDead,
     ];
     for bug in bugs {
         let found = (0..200).find_map(|seed| run(seed, Some(bug)).err().map(|rule| (seed, rule)));

@@ -108,7 +108,7 @@ impl Link {
     pub fn queue(&mut self, message: &ToWorker) {
         match message {
             // The worker may take it from the page as soon as it sees the frame: the page comes first.
-            ToWorker::Run { lease, slot, .. } => {
+            ToWorker::Run { lease, slot, .. } | ToWorker::Prepare { lease, slot, .. } => {
                 // The brain deals HELD_MAX slots, which the page has.
                 let _ = self.page.offer(*slot, lease.0);
             }

@@ -272,13 +272,19 @@ impl WorkerEnd {
         self.say_answers(state)?;
         while let Some(job) = state.half.next_job() {
             let lent = match &job {
-                Job::Run { lent, .. } | Job::Define { lent, .. } => lent.and_then(|segment| state.arrived(segment)),
+                Job::Run { lent, .. } | Job::Prepare { lent, .. } | Job::Define { lent, .. } => {
+                    lent.and_then(|segment| state.arrived(segment))
+                }
                 Job::Forget { .. } => None,
             };
             match job {
                 // The host took it back.
-                Job::Run { lease, slot, .. } if !self.page.start(slot, lease.0) => state.half.finished(),
-                Job::Run { .. } | Job::Define { .. } | Job::Forget { .. } => return Ok(Next::Job(job, lent)),
+                Job::Run { lease, slot, .. } | Job::Prepare { lease, slot, .. } if !self.page.start(slot, lease.0) => {
+                    state.half.finished();
+                }
+                Job::Run { .. } | Job::Prepare { .. } | Job::Define { .. } | Job::Forget { .. } => {
+                    return Ok(Next::Job(job, lent));
+                }
             }
         }
         self.say_answers(state)?;
@@ -413,6 +419,18 @@ impl WorkerEnd {
     /// None is known, save that the socket was closed under us.
     pub fn finish(&self, slot: u16, finished: Finished) -> io::Result<()> {
         self.answer(&mut self.lock(), slot, finished).map_err(without_host)
+    }
+
+    /// The call of `everywhere` that was taken last is done; or it failed, with this text and the pickled error.
+    ///
+    /// # Errors
+    /// None is known, save that the socket was closed under us.
+    pub fn prepared(&self, slot: u16, lease: Lease, error: String, payload: Payload) -> io::Result<()> {
+        let mut state = self.lock();
+        let said = self.say(&mut state, &FromWorker::Prepared { lease, error, payload });
+        self.page.finish(slot, lease.0);
+        state.half.finished();
+        said.and_then(|_| self.outbox().flush()).map_err(without_host)
     }
 
     fn answer(&self, state: &mut State, slot: u16, finished: Finished) -> io::Result<()> {

@@ -17,6 +17,9 @@ use crate::pool::{Function, Pool, QueueFull};
 /// A report's number and what it says.
 type News<'py> = (u64, Bound<'py, PyBytes>);
 
+/// What a call of `everywhere` results in: None, pickled.
+const NONE: &[u8] = b"\x80\x05N.";
+
 /// An outcome's code, what belongs to it, and where the rest of that lies.
 type Ending<'py> = (u8, Bound<'py, PyBytes>, Option<Shown>);
 
@@ -44,7 +47,7 @@ struct Nested {
 #[pymethods]
 impl Handle {
     #[new]
-    #[pyo3(signature = (pool, function, payload, name, crashes_max, limits, kept, wait, /))]
+    #[pyo3(signature = (pool, function, payload, name, crashes_max, limits, kept, wait, everywhere=false, /))]
     #[allow(clippy::too_many_arguments)] // By position, because this is the hottest call of all.
     fn new(
         pool: &Bound<'_, PyAny>,
@@ -55,6 +58,7 @@ impl Handle {
         limits: Option<(Option<f64>, Option<f64>, bool)>,
         kept: bool,
         wait: bool,
+        everywhere: bool,
     ) -> PyResult<Self> {
         let py = function.py();
         let made = Made::of(payload)?;
@@ -87,7 +91,14 @@ impl Handle {
         };
         loop {
             let new = new.clone();
-            match with(py, net, move |state, now| state.brain.submit(now, new))? {
+            let submit = move |state: &mut kumi_net::pool::State, now| {
+                if everywhere {
+                    state.brain.everywhere(now, new, Arc::from(NONE))
+                } else {
+                    state.brain.submit(now, new)
+                }
+            };
+            match with(py, net, submit)? {
                 Ok(id) => {
                     entry.handed_over();
                     let home = Home::Pool(pool.clone().unbind(), id);

@@ -28,8 +28,8 @@ pyo3::import_exception!(kumi.errors, QueueFull);
 /// A remote worker that is silent for so long is lost; local ones are judged by their process alone.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// A task's id, its pickled function, its pickled arguments.
-type Job<'py> = (u64, Bound<'py, PyBytes>, Bound<'py, PyBytes>);
+/// A task's id, its pickled function, its pickled arguments, whether it is a call of `everywhere`.
+type Job<'py> = (u64, Bound<'py, PyBytes>, Bound<'py, PyBytes>, bool);
 
 /// See the stub.
 #[pyclass(frozen, module = "kumi._core")]
@@ -256,7 +256,9 @@ impl Pool {
 
     fn next_job<'py>(&self, py: Python<'py>) -> PyResult<Option<Job<'py>>> {
         let job = with(py, &self.net, |state, _| state.brain.begin_here())?;
-        Ok(job.map(|(id, function, payload)| (id.number(), PyBytes::new(py, &function), PyBytes::new(py, &payload))))
+        Ok(job.map(|(id, function, payload, everywhere)| {
+            (id.number(), PyBytes::new(py, &function), PyBytes::new(py, &payload), everywhere)
+        }))
     }
 
     #[pyo3(signature = (id, success, payload, started, seconds, /))]

@@ -46,7 +46,8 @@ pub struct Serving {
 struct Calls {
     load: Py<PyAny>,
     run: Py<PyAny>,
-    /// Both of them, and what is done between tasks.
+    prepare: Py<PyAny>,
+    /// All of them, and what is done between tasks.
     execute: Py<PyAny>,
 }
 
@@ -95,8 +96,13 @@ impl Worker {
     #[pyo3(signature = (execute, /))]
     fn serve(&self, execute: &Bound<'_, PyAny>) -> PyResult<&'static str> {
         let (py, serving) = (execute.py(), &self.serving);
-        let (load, run) = (execute.getattr("load")?.unbind(), execute.getattr("run")?.unbind());
-        let calls = Calls { load, run, execute: execute.clone().unbind() };
+        let method = |name| execute.getattr(name).map(Bound::unbind);
+        let calls = Calls {
+            load: method("load")?,
+            run: method("run")?,
+            prepare: method("prepare")?,
+            execute: execute.clone().unbind(),
+        };
         serving.calls.set(calls).map_err(|_| PyRuntimeError::new_err("this worker serves already"))?;
         loop {
             if serving.unfit.load(Ordering::Relaxed) {
@@ -184,6 +190,26 @@ impl Serving {
                 }
                 self.tidy(calls.execute.bind(py), paused?)
             }
+            Job::Prepare { lease, slot, function, payload, .. } => {
+                let missing = || PyRuntimeError::new_err("this worker does not serve yet");
+                let calls = self.calls.get().ok_or_else(missing)?;
+                let (error, payload) = match Armed::new(self.end.interrupts(), lease) {
+                    None => unprepared(),
+                    Some(_armed) => {
+                        let prepared = self.loaded(function, calls.load.bind(py)).and_then(|function| {
+                            let shown = memory.map(|memory| Shown::new(memory));
+                            let prepared = calls.prepare.call1(py, (function, PyBytes::new(py, &payload), shown))?;
+                            prepared.extract::<(String, Vec<u8>)>(py)
+                        });
+                        match prepared {
+                            Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => unprepared(),
+                            prepared => prepared?,
+                        }
+                    }
+                };
+                detached(py, || self.end.prepared(slot, lease, error, Arc::from(payload)))?;
+                self.find_untouched(calls.execute.bind(py).call_method0("keep")?)
+            }
         }
     }
 
@@ -260,6 +286,11 @@ impl Drop for Armed<'_> {
 /// The answer of a task that the host has resolved already, since it wants it interrupted.
 fn interrupted<'py>() -> (bool, Made<'py>) {
     (false, Made::Small(Payload::default()))
+}
+
+/// The same for a call of `everywhere`.
+fn unprepared() -> (String, Vec<u8>) {
+    (String::from("it was cancelled"), Vec::new())
 }
 
 fn call<'py>(

@@ -32,6 +32,9 @@ class Guest(Protocol):
     def load(self, payload: bytes, /) -> Any:
         """Unpickles a function."""
 
+    def prepare(self, function: Any, payload: bytes, /) -> "tuple[str, bytes]":
+        """Calls it for what it leaves behind in the process. The traceback and the pickled error, if it fails."""
+
     def run_as_guest(self, function: Any, payload: bytes, /) -> "tuple[bool, bytes | Parcel]":
         """Calls it, and puts back what that has changed in the process."""
 
@@ -47,8 +50,15 @@ def run_one(pool: Pool, executor: Guest, resolve: Callable[[int], Any]) -> None:
     job = pool.next_job()
     if job is None:
         return
-    number, function, payload = job
+    number, function, payload, everywhere = job
     started, clock = time.time(), time.perf_counter()
-    with serial.resolving(resolve), current.Here(pool, number):
-        success, outcome = executor.run_as_guest(_loaded(executor.load, function), payload)
+    success, outcome = True, serial.dumps(None)
+    with serial.resolving(resolve):
+        call = _loaded(executor.load, function)
+        if everywhere:
+            error, failure = executor.prepare(call, payload)
+            success, outcome = (False, failure) if error else (success, outcome)
+        else:
+            with current.Here(pool, number):
+                success, outcome = executor.run_as_guest(call, payload)
     pool.finish_job(number, success, outcome, started, time.perf_counter() - clock)

@@ -46,7 +46,7 @@ impl Dispatcher {
     }
 
     fn check_tasks(&self) -> Check {
-        let (mut waiting, mut here, mut bytes, mut kept, mut results) = (Vec::new(), 0, 0, 0, 0);
+        let (mut waiting, mut here, mut spread, mut bytes, mut kept, mut results) = (Vec::new(), 0, 0, 0, 0, 0);
         let mut held = BTreeMap::new();
         for (id, task) in self.tasks.iter() {
             match &task.place {
@@ -55,6 +55,7 @@ impl Dispatcher {
                     held.insert(id, *worker);
                 }
                 Place::Here => here += 1,
+                Place::Everywhere(_) => spread += 1,
                 Place::Done(_) => {
                     results += task.result_bytes();
                     continue;
@@ -66,6 +67,7 @@ impl Dispatcher {
         same("waiting", self.waiting, waiting.len() as u64)?;
         same("dealt", self.dealt, held.len() as u64)?;
         same("here", self.here, here)?;
+        same("spread", self.spread, spread)?;
         same("bytes", self.bytes, bytes)?;
         same("result_bytes", self.result_bytes, results)?;
         same("kept_open", self.kept_open, kept)?;
@@ -130,9 +132,11 @@ impl Dispatcher {
         same("inner", self.inner, self.workers.iter().map(|(_, worker)| worker.inner.len() as u64).sum())?;
         let hands = |worker: &Worker| worker.held.iter().chain(&worker.inner).copied().collect::<Vec<_>>();
         let asked = |worker: &Worker| hands(worker).iter().filter(|held| held.recall == Recall::Requeue).count() as u64;
+        let unlisted = self.workers.iter().filter(|(_, worker)| !worker.enlisted);
+        same("unlisted", self.unlisted, unlisted.count() as u64)?;
         same("recalls", self.recalls, self.workers.iter().map(|(_, worker)| asked(worker)).sum())?;
         for (id, worker) in self.workers.iter() {
-            let behind = worker.held.iter().skip(1).any(|held| held.recall == Recall::No);
+            let behind = worker.held.iter().skip(1).any(|held| held.recall == Recall::No && held.call.is_none());
             let loaded = self.loaded.contains(&id);
             if behind && !loaded || loaded && worker.held.len() < 2 {
                 return Err(format!("{id:?} holds {} tasks, loaded: {loaded}", worker.held.len()));
@@ -153,8 +157,10 @@ impl Dispatcher {
         let expected = |state| matches!(state, Launch::Requested | Launch::Starting);
         let count =
             |extra| self.launches.iter().filter(|(_, note)| expected(note.state) && note.extra == extra).count() as u64;
-        same("expected", self.expected, count(false))?;
-        same("expected extras", self.extras_expected, count(true))?;
+        let newcomers =
+            |extra| self.workers.iter().filter(|(_, worker)| !worker.enlisted && worker.extra == extra).count() as u64;
+        same("expected", self.expected, count(false) + newcomers(false))?;
+        same("expected extras", self.extras_expected, count(true) + newcomers(true))?;
         let extra = self.launches.iter().filter(|(_, note)| note.extra).count() as u64;
         same("launches of extras", self.extra_launches, extra)?;
         let joined = self.launches.iter().filter_map(|(id, note)| match note.state {

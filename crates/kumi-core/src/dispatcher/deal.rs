@@ -17,7 +17,7 @@ use crate::worker::{HELD_MAX, Held, Link, Recall, Stage, Worker};
 /// How much work, in nanoseconds, a worker may hold; a task that takes longer is not short and is never prefetched.
 const WINDOW: u64 = 1_000_000;
 /// Estimate for a task of which nothing is known, or that must run alone: nothing is dealt behind it.
-const LONG: u64 = u64::MAX / 4;
+pub(super) const LONG: u64 = u64::MAX / 4;
 /// A worker that says nothing for so long, while tasks wait behind another, is not running short tasks.
 const STALL: Duration = Duration::from_millis(5);
 
@@ -134,12 +134,12 @@ impl Dispatcher {
             self.idle.remove(&(worker.idle_since, id));
             self.idle_extras.remove(&(worker.idle_since, id));
         }
+        let held = Held { lease, task: task_id, slot, nanos, recall: Recall::No, call: None };
         if within.is_some() {
             self.inner += 1;
-            worker.inner.push(Held { lease, task: task_id, slot, nanos, recall: Recall::No });
+            worker.inner.push(held);
         } else {
-            worker.held.push_back(Held { lease, task: task_id, slot, nanos, recall: Recall::No });
-            worker.held_nanos = worker.held_nanos.saturating_add(nanos);
+            worker.hold(held);
             worker.dealt += 1;
         }
         let full = within.is_none() && self.policy.tasks_max.is_some_and(|most| worker.dealt >= most);
@@ -200,6 +200,7 @@ impl Dispatcher {
     pub(super) fn finished(&mut self, now: Time, id: WorkerId, lease: Lease, outcome: Outcome, run: (u64, u64)) {
         let mut offered = None;
         let known = self.workers.get_mut(id).and_then(|worker| {
+            worker.held(lease).filter(|held| held.call.is_none())?;
             offered = worker.offered.take();
             let inner = worker.inner.len();
             let held = worker.let_go(lease)?;
@@ -245,15 +246,17 @@ impl Dispatcher {
     }
 
     /// A worker holds less than before: it may be free, or leave.
-    fn lightened(&mut self, now: Time, id: WorkerId) {
-        let Some(worker) = self.workers.get_mut(id) else { return };
-        if worker.held.len() < 2 {
+    pub(super) fn lightened(&mut self, now: Time, id: WorkerId) {
+        if self.workers.get(id).is_some_and(|worker| worker.held.len() < 2) {
             self.loaded.remove(&id);
         }
-        if !worker.is_free() {
+        self.catch_up(id);
+        if self.workers.get(id).is_none_or(|worker| !worker.is_free()) {
             return self.help_top(now, id);
         }
+        let Some(worker) = self.workers.get_mut(id).filter(|worker| worker.held.is_empty()) else { return };
         match worker.stage {
+            Stage::Preparing => self.enlist(now, id),
             Stage::Active => {
                 worker.idle_since = now;
                 if worker.extra {
@@ -339,10 +342,10 @@ impl Dispatcher {
             return;
         }
         let inner = worker.inner.len();
-        worker.let_go(lease);
+        let is_call = worker.let_go(lease).is_some_and(|held| held.call.is_some());
         let inner = (inner - worker.inner.len()) as u64;
         self.inner -= inner;
-        worker.dealt -= 1 - inner;
+        worker.dealt -= 1 - inner - u64::from(is_call);
         match why {
             Recall::Requeue => self.requeue(now, task),
             Recall::CancelIfWaiting => self.resolve(now, task, Outcome::Cancel, None, None),
@@ -435,6 +438,6 @@ impl Dispatcher {
 
 /// The youngest `count` tasks behind the first that were not asked back yet.
 fn recallable(held: &std::collections::VecDeque<Held>, count: usize) -> Vec<Lease> {
-    let behind = held.iter().skip(1).rev().filter(|held| held.recall == Recall::No);
+    let behind = held.iter().skip(1).rev().filter(|held| held.recall == Recall::No && held.call.is_none());
     behind.take(count).map(|held| held.lease).collect()
 }

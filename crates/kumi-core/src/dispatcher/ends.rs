@@ -30,6 +30,7 @@ impl Dispatcher {
             Place::Waiting => self.waiting -= 1,
             Place::Held(_) => self.dealt -= 1,
             Place::Here => self.here -= 1,
+            Place::Everywhere(_) => self.spread -= 1,
             Place::Done(_) => return,
         }
         self.bytes -= task.bytes();
@@ -38,13 +39,9 @@ impl Dispatcher {
         if let Some(deadline) = task.deadline() {
             self.timers.unset(deadline, Timer::Total(id));
         }
-        self.counts.finished += 1;
-        match &outcome {
-            Outcome::Success(_) => self.counts.success += 1,
-            Outcome::Error(_) => self.counts.error += 1,
-            Outcome::Crash(_) | Outcome::Unlaunchable(_) => self.counts.crash += 1,
-            Outcome::Cancel => self.counts.cancel += 1,
-            Outcome::Timeout(_) => self.counts.timeout += 1,
+        // What is done before the start is the controller's own, its setup.
+        if self.started {
+            self.counts.add(&outcome);
         }
         task.place = Place::Done(Box::new(Done { outcome, finished: now, run, face, loan: None }));
         self.result_bytes += task.result_bytes();
@@ -92,7 +89,7 @@ impl Dispatcher {
         match self.tasks.get(id).map(|task| &task.place) {
             Some(Place::Waiting) => self.resolve_waiting(now, id, Outcome::Cancel),
             Some(Place::Held(worker)) => self.ask_back_of(*worker, id, Recall::CancelIfWaiting),
-            Some(Place::Here | Place::Done(_)) | None => {}
+            Some(Place::Here | Place::Everywhere(_) | Place::Done(_)) | None => {}
         }
         self.settle(now);
     }
@@ -121,6 +118,7 @@ impl Dispatcher {
                 self.discard(now, worker, id);
             }
             Some(Place::Here) => self.resolve(now, id, outcome, None, None),
+            Some(Place::Everywhere(number)) => self.stop_call(now, *number, id, outcome),
             Some(Place::Done(_)) | None => {}
         }
     }

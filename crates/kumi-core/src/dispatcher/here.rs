@@ -9,15 +9,15 @@ use crate::task::{Limit, Outcome, Place};
 use crate::worker::Face;
 
 impl Dispatcher {
-    /// Begins the oldest waiting task.
-    pub fn begin_here(&mut self) -> Option<(TaskId, Payload, Payload)> {
+    /// Begins the oldest waiting task: its function, its arguments, and whether it is a call of `everywhere`.
+    pub fn begin_here(&mut self) -> Option<(TaskId, Payload, Payload, bool)> {
         let id = self.take_waiting()?;
         let task = self.tasks.get_mut(id)?;
         let function = self.functions.get(task.function)?;
         task.place = Place::Here;
         self.waiting -= 1;
         self.here += 1;
-        Some((id, Arc::clone(&function.payload), Arc::clone(&task.payload)))
+        Some((id, Arc::clone(&function.payload), Arc::clone(&task.payload), task.everywhere))
     }
 
     /// The task begun last, or another one begun before, is done.

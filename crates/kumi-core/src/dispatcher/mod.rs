@@ -6,6 +6,7 @@
 //! - `event.rs`: what it is told and what it answers.
 //! - `functions.rs`: the functions that tasks name.
 //! - `deal.rs`: tasks to workers: prefetch, recall.
+//! - `everywhere.rs`: what every worker does before its next task.
 //! - `nested.rs`: tasks that submit tasks.
 //! - `here.rs`: tasks that the host runs itself.
 //! - `report.rs`: what tasks say of themselves while they run.
@@ -21,6 +22,7 @@ mod check;
 mod deal;
 mod ends;
 mod event;
+mod everywhere;
 mod functions;
 mod here;
 mod nested;
@@ -33,6 +35,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 pub use self::event::{Action, Begun, Event, Policy};
+use self::everywhere::Call;
 use self::functions::Function;
 use self::nested::Child;
 pub use self::nested::GENERATIONS_MAX;
@@ -98,11 +101,15 @@ pub struct Dispatcher {
     /// Of those, how many run within the wait of another.
     inner: u64,
     here: u64,
+    /// Calls of `everywhere` that are not done, and those that have not been withdrawn, by number.
+    spread: u64,
+    calls: BTreeMap<u64, Call>,
+    last_call: u64,
     bytes: u64,
     /// Of results that somebody still holds; and whether it was said that they are many.
     result_bytes: u64,
     warned: bool,
-    /// Workers that take tasks, and launches that may become workers.
+    /// Workers that take tasks; launches that may become workers; of those, workers that are not ready, or never were.
     active: u64,
     expected: u64,
     /// The same of extra workers, which are not among those, nor among the idle; and all their launches.
@@ -110,6 +117,7 @@ pub struct Dispatcher {
     extras_expected: u64,
     extra_launches: u64,
     idle_extras: BTreeSet<(Time, WorkerId)>,
+    unlisted: u64,
     /// When a task was submitted last, and until when the present burst of short ones is gathered.
     submitted: Time,
     gathering: Option<Time>,
@@ -146,6 +154,10 @@ pub enum Bug {
     OrphansGoOn,
     /// A worker's death is the fault of the task that waits, not of the one that ran within its wait.
     BlameWaiting,
+    /// A worker that joins does not do what `everywhere` asked for before.
+    NoReplay,
+    /// A call of `everywhere` waits for workers that are dead.
+    WaitsForTheDead,
 }
 
 #[cfg(feature = "planted-bugs")]
@@ -188,6 +200,9 @@ impl Dispatcher {
             dealt: 0,
             inner: 0,
             here: 0,
+            spread: 0,
+            calls: BTreeMap::new(),
+            last_call: 0,
             bytes: 0,
             result_bytes: 0,
             warned: false,
@@ -197,6 +212,7 @@ impl Dispatcher {
             extras_expected: 0,
             extra_launches: 0,
             idle_extras: BTreeSet::new(),
+            unlisted: 0,
             submitted: Time(0),
             gathering: None,
             failures: 0,
@@ -223,14 +239,7 @@ impl Dispatcher {
     /// # Errors
     /// When the queue is full or closed; the task is not taken then.
     pub fn submit(&mut self, now: Time, new: NewTask) -> Result<TaskId, SubmitError> {
-        if self.closing {
-            return Err(SubmitError::Closed);
-        }
-        // A task larger than the bound is taken when it is alone, else it could never run.
-        if !self.has_room(new.bytes()) {
-            return Err(SubmitError::Full);
-        }
-        let id = self.take_in(now, new, None)?;
+        let id = self.admit(now, new, Place::Waiting)?;
         if let Some(task) = self.tasks.get(id) {
             self.queue.push(task.number, id);
         }
@@ -238,8 +247,27 @@ impl Dispatcher {
         Ok(id)
     }
 
-    /// A new task, which has to be queued by the caller.
-    fn take_in(&mut self, now: Time, new: NewTask, family: Option<Box<Family>>) -> Result<TaskId, SubmitError> {
+    /// Notes a new task, whose place the caller has to see to.
+    fn admit(&mut self, now: Time, new: NewTask, place: Place) -> Result<TaskId, SubmitError> {
+        if self.closing {
+            return Err(SubmitError::Closed);
+        }
+        // A task larger than the bound is taken when it is alone, else it could never run.
+        if !self.has_room(new.bytes()) {
+            return Err(SubmitError::Full);
+        }
+        self.take_in(now, new, place, None)
+    }
+
+    /// A new task. One that waits has to be queued by the caller.
+    fn take_in(
+        &mut self,
+        now: Time,
+        new: NewTask,
+        place: Place,
+        family: Option<Box<Family>>,
+    ) -> Result<TaskId, SubmitError> {
+        let waits = matches!(place, Place::Waiting);
         let deadline = new.seconds_total.map(|span| now.after(span));
         let limited = new.seconds_run.is_some() || deadline.is_some();
         let task = Task {
@@ -248,13 +276,14 @@ impl Dispatcher {
             payload: new.payload,
             large: new.large,
             submitted: now,
-            place: Place::Waiting,
+            place,
             crashes: 0,
             crashes_max: new.crashes_max.unwrap_or(self.policy.crashes_max),
             attempts: 0,
             once: new.once,
             name: new.name,
             kept: new.kept,
+            everywhere: false,
             suspect: false,
             wanted: true,
             watched: false,
@@ -277,8 +306,8 @@ impl Dispatcher {
             self.failures = 0;
         }
         self.bytes += task.bytes();
-        self.waiting += 1;
         self.next_number += 1;
+        self.waiting += u64::from(waits);
         self.kept_open += u64::from(new.kept);
         let id = self.tasks.insert(task);
         if let Some(deadline) = deadline {
@@ -309,6 +338,7 @@ impl Dispatcher {
                 let outcome = if success { Outcome::Success(payload) } else { Outcome::Error(payload) };
                 self.finished(now, worker, lease, outcome, (started, nanoseconds));
             }
+            FromWorker::Prepared { lease, error, payload } => self.prepared(now, worker, lease, &error, payload),
             FromWorker::Recalled { lease, back } => self.recalled(now, worker, lease, back),
             FromWorker::Returned { segment, forked } => self.returned(worker, segment, forked),
             FromWorker::Report { lease, payload } => self.reported(worker, lease, payload),
@@ -363,6 +393,7 @@ impl Dispatcher {
         self.scale(now);
         if self.closing && self.unresolved() == 0 {
             self.send_all_home(now);
+            self.withdraw_calls();
             self.trim_segments(true);
         }
     }

@@ -43,7 +43,13 @@ impl Dispatcher {
         }
         worker.newest_child = child.number;
         let function = worker.declared.get(&child.function).copied();
-        let parent = worker.held(child.parent).map(|held| held.task);
+        let parent = worker.held(child.parent).copied();
+        if parent.is_some_and(|parent| parent.call.is_some()) {
+            let text = "what every worker does before its first task (setup, everywhere) cannot submit tasks itself";
+            let outcome = Outcome::Unlaunchable(Arc::from(text));
+            return self.tell_parent(id, child.number, refused(now, &outcome, &self.nothing));
+        }
+        let parent = parent.map(|parent| parent.task);
         let parent = parent.filter(|parent| self.tasks.get(*parent).is_some_and(|task| !task.is_done()));
         let (Some(parent), Some(function)) = (parent, function) else {
             // What ended, or was cancelled, takes along what it submits afterwards.
@@ -60,7 +66,7 @@ impl Dispatcher {
         let (large, kept) = (None, false);
         let new = NewTask { function, payload, large, crashes_max, once, name: None, kept, seconds_run, seconds_total };
         let family = Family { parent: Some((parent, id, child.number)), generation, ..Family::default() };
-        let Ok(task) = self.take_in(now, new, Some(Box::new(family))) else { return };
+        let Ok(task) = self.take_in(now, new, Place::Waiting, Some(Box::new(family))) else { return };
         if let Some(worker) = self.workers.get_mut(id) {
             worker.children.insert(child.number, task);
         }
@@ -85,7 +91,8 @@ impl Dispatcher {
     /// A task waits: its worker gives back what it holds behind it, and helps it.
     pub(super) fn begin_wait(&mut self, now: Time, id: WorkerId, lease: Lease, child: Option<u64>) {
         let Some(worker) = self.workers.get_mut(id) else { return };
-        let Some(task) = worker.held(lease).map(|held| held.task) else { return };
+        let held = worker.held(lease).filter(|held| held.call.is_none());
+        let Some(task) = held.map(|held| held.task) else { return };
         let waited_for = child.map(|child| worker.children.get(&child).copied());
         self.busy_for_long(id, lease);
         self.recall_all(id);

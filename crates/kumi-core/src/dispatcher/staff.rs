@@ -30,7 +30,7 @@ impl Dispatcher {
     }
 
     /// How many launches of this sort may become workers.
-    fn expected(&mut self, extra: bool) -> &mut u64 {
+    pub(super) fn expected(&mut self, extra: bool) -> &mut u64 {
         if extra { &mut self.extras_expected } else { &mut self.expected }
     }
 
@@ -59,7 +59,7 @@ impl Dispatcher {
         }
     }
 
-    fn note_failure(&mut self, now: Time, text: Arc<str>) {
+    pub(super) fn note_failure(&mut self, now: Time, text: Arc<str>) {
         self.failures = self.failures.saturating_add(1);
         self.failed = now;
         self.failure = text;
@@ -73,7 +73,8 @@ impl Dispatcher {
                 self.abandon(id);
                 self.note_failure(now, Arc::from(format!("no worker came within {seconds} s (seconds_launch)")));
             }
-            Launch::Joined(_) | Launch::Abandoned => {}
+            Launch::Joined(worker) => self.set_up_due(now, worker),
+            Launch::Abandoned => {}
         }
     }
 
@@ -98,26 +99,16 @@ impl Dispatcher {
         let extra = note.extra;
         let id = self.workers.insert(Worker::new(launch, extra, face, link, now));
         note.state = Launch::Joined(id);
-        *self.expected(extra) -= 1;
-        self.counts.launched += 1;
-        if extra {
-            self.extras += 1;
-            self.idle_extras.insert((now, id));
-            self.watch_idle(now, id);
-        } else {
-            self.active += 1;
-            self.idle.insert((now, id));
-        }
+        // Its launch is expected to become a worker until it is ready.
+        self.unlisted += 1;
         self.actions.push_back(Action::Send { worker: id, message: ToWorker::Welcome { name, reset, memory } });
-        if let Some(wall) = self.policy.wall {
-            self.timers.set(now.after(wall), Timer::Wall(id));
-        }
         if link == Link::Remote {
             self.timers.set(now.after(self.policy.silence), Timer::Silence(id));
         }
-        let idle: Vec<_> = self.idle.iter().map(|(_, id)| *id).collect();
-        for id in idle {
-            self.watch_idle(now, id);
+        if !self.planted(Bug::NoReplay) && self.catch_up(id) {
+            self.timers.set(now.after(self.policy.launch), Timer::Launch(launch));
+        } else {
+            self.enlist(now, id);
         }
         self.settle(now);
         Some(id)
@@ -152,17 +143,23 @@ impl Dispatcher {
     /// The worker takes no more tasks and leaves when it holds none.
     pub(super) fn drain(&mut self, now: Time, id: WorkerId, why: Leave) {
         let Some(worker) = self.workers.get_mut(id) else { return };
-        if worker.stage != Stage::Active {
+        let stage = worker.stage;
+        if !matches!(stage, Stage::Active | Stage::Preparing) {
             return;
         }
         worker.stage = Stage::Draining(why);
         let (free, since, extra) = (worker.is_free(), worker.idle_since, worker.extra);
-        self.retire(id, since, extra);
-        if free {
+        let (taskless, beyond) = (worker.is_taskless(), worker.served + 1);
+        if stage == Stage::Active {
+            self.retire(id, since, extra);
+        }
+        // When a controller ends, nobody waits for what its workers still prepare.
+        if free || taskless && why == Leave::Closing {
             self.send_home(now, id, why);
         } else if why != Leave::Tasks {
             self.recall_all(id);
         }
+        self.excuse(now, id, beyond);
     }
 
     /// It takes no more tasks.
@@ -184,9 +181,10 @@ impl Dispatcher {
     }
 
     pub(super) fn send_all_home(&mut self, now: Time) {
-        let active: Vec<_> = self.workers.iter().filter(|(_, worker)| worker.stage == Stage::Active).collect();
-        let active: Vec<_> = active.into_iter().map(|(id, _)| id).collect();
-        for id in active {
+        let staying = |stage| matches!(stage, Stage::Active | Stage::Preparing);
+        let staying: Vec<_> =
+            self.workers.iter().filter(|(_, worker)| staying(worker.stage)).map(|(id, _)| id).collect();
+        for id in staying {
             self.drain(now, id, Leave::Closing);
         }
         self.abandon_all();
@@ -212,13 +210,13 @@ impl Dispatcher {
         self.abandon_all();
     }
 
-    fn kill(&mut self, id: WorkerId) {
+    pub(super) fn kill(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get_mut(id) else { return };
         let (stage, since, extra) = (worker.stage, worker.idle_since, worker.extra);
         worker.stage = Stage::Killed;
         match stage {
             Stage::Active => self.retire(id, since, extra),
-            Stage::Draining(_) | Stage::Leaving(_) => {}
+            Stage::Preparing | Stage::Draining(_) | Stage::Leaving(_) => {}
             Stage::Killed => return,
         }
         self.actions.push_back(Action::Kill { worker: id });
@@ -265,6 +263,10 @@ impl Dispatcher {
         self.recalls -= recalls as u64;
         // It found itself unfit for what comes next, and said so by the way it left: see `is_stale` in worker.py.
         let made_room = begun == Begun::Nothing && certificate.exit_code == Some(0);
+        if !worker.enlisted {
+            self.unlisted -= 1;
+            *self.expected(worker.extra) -= 1;
+        }
         match worker.stage {
             Stage::Active => {
                 self.retire(id, worker.idle_since, worker.extra);
@@ -274,6 +276,9 @@ impl Dispatcher {
                     self.counts.lost += 1;
                 }
             }
+            _ if !worker.enlisted => {}
+            // One that is not enlisted was told above.
+            Stage::Preparing => {}
             Stage::Draining(_) => self.counts.lost += 1,
             Stage::Leaving(Leave::Idle) => self.counts.left_idle += 1,
             Stage::Leaving(Leave::Wall | Leave::Tasks) => self.counts.left_limit += 1,
@@ -281,7 +286,7 @@ impl Dispatcher {
         }
         self.returned_by_death(id, worker.offered);
         // Whoever we ended ourselves did not crash.
-        let crashed = matches!(worker.stage, Stage::Active | Stage::Draining(_));
+        let crashed = matches!(worker.stage, Stage::Preparing | Stage::Active | Stage::Draining(_));
         let certificate = Arc::new(certificate);
         // Where one task ran within the wait of another, nobody but the last can have been at work.
         let begun = match (begun, worker.inner.last()) {
@@ -295,11 +300,22 @@ impl Dispatcher {
         let mut blamed = false;
         // From within: what a task has submitted goes with it.
         for held in worker.inner.iter().rev().chain(&worker.held) {
-            blamed |= self.widow(now, id, held, &worker, &guilt);
+            blamed |= match held.call {
+                None => self.widow(now, id, held, &worker, &guilt),
+                Some(_) => crashed && self.bereave(id, held, begun, (&certificate, &worker.face)),
+            };
         }
+        if !self.planted(Bug::WaitsForTheDead) {
+            self.excuse(now, id, worker.served);
+        }
+        let set_up = worker.stage == Stage::Preparing;
         let useless = worker.finished == 0 && !matches!(begun, Begun::One(_));
-        if crashed && !blamed && useless {
-            self.note_failure(now, Arc::from(format!("a worker died before its first task: {}", certificate.cause)));
+        // What it had imported to be prepared was edited.
+        let stale = made_room && worker.prepared;
+        if !stale && crashed && !blamed && (useless || set_up) {
+            let when = if set_up { "while it was set up" } else { "before its first task" };
+            let Certificate { cause, stderr, .. } = &*certificate;
+            self.note_failure(now, Arc::from(format!("a worker died {when}: {cause}\n{stderr}").trim_end()));
         }
     }
 

@@ -34,6 +34,19 @@ pub struct Counts {
     pub lost: u64,
 }
 
+impl Counts {
+    pub(super) fn add(&mut self, outcome: &Outcome) {
+        self.finished += 1;
+        match outcome {
+            Outcome::Success(_) => self.success += 1,
+            Outcome::Error(_) => self.error += 1,
+            Outcome::Crash(_) | Outcome::Unlaunchable(_) => self.crash += 1,
+            Outcome::Cancel => self.cancel += 1,
+            Outcome::Timeout(_) => self.timeout += 1,
+        }
+    }
+}
+
 impl Dispatcher {
     /// Whether nothing is left: no task to resolve, no worker, no launch, and none will come.
     pub fn ended(&self) -> bool {
@@ -42,7 +55,7 @@ impl Dispatcher {
 
     /// Tasks that are not done.
     pub fn unresolved(&self) -> u64 {
-        self.waiting + self.dealt + self.here
+        self.waiting + self.dealt + self.here + self.spread
     }
 
     /// Kept tasks that are not done.
@@ -64,7 +77,7 @@ impl Dispatcher {
     pub fn outcome(&self, id: TaskId) -> Option<&Outcome> {
         match &self.tasks.get(id)?.place {
             Place::Done(done) => Some(&done.outcome),
-            Place::Waiting | Place::Held(_) | Place::Here => None,
+            Place::Waiting | Place::Held(_) | Place::Here | Place::Everywhere(_) => None,
         }
     }
 
@@ -76,7 +89,7 @@ impl Dispatcher {
                     |worker: &Worker| worker.held.front().into_iter().chain(&worker.inner).any(|held| held.task == id);
                 self.workers.get(*worker).is_some_and(begun)
             }
-            Some(Place::Here) => true,
+            Some(Place::Here | Place::Everywhere(_)) => true,
             Some(Place::Waiting | Place::Done(_)) | None => false,
         }
     }
@@ -87,7 +100,7 @@ impl Dispatcher {
             Some(Place::Held(worker)) if self.is_running(id) => {
                 self.workers.get(*worker).map(|worker| Arc::clone(&worker.face))
             }
-            Some(Place::Held(_) | Place::Waiting | Place::Here | Place::Done(_)) | None => None,
+            Some(Place::Held(_) | Place::Waiting | Place::Here | Place::Everywhere(_) | Place::Done(_)) | None => None,
         }
     }
 
@@ -115,7 +128,7 @@ impl Dispatcher {
 
     /// All counts at this instant.
     pub fn counts(&self) -> Counts {
-        let workers = self.workers.len() as u64;
+        let workers = self.workers.len() as u64 - self.unlisted;
         let idle = (self.idle.len() + self.idle_extras.len()) as u64;
         let begun = self.dealt.min(workers - idle + self.inner);
         Counts {
@@ -124,7 +137,7 @@ impl Dispatcher {
             extra: self.extras,
             launching: self.expected + self.extras_expected,
             waiting: self.waiting + self.dealt - begun,
-            running: begun + self.here,
+            running: begun + self.here + self.spread,
             uncollected: self.kept_open + self.kept_done.len() as u64,
             queued_bytes: self.bytes,
             result_bytes: self.result_bytes,

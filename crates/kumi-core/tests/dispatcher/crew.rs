@@ -50,11 +50,32 @@ pub fn policy(workers: u64) -> Policy {
     }
 }
 
+/// A task that is nothing special.
+fn bare(function: FunctionId) -> NewTask {
+    NewTask {
+        large: None,
+        function,
+        payload: Arc::from([]),
+        crashes_max: None,
+        once: false,
+        name: None,
+        kept: false,
+        seconds_run: None,
+        seconds_total: None,
+    }
+}
+
 impl Crew {
     pub fn new(policy: Policy) -> Self {
+        let mut crew = Self::not_started(policy);
+        crew.brain.start(Time(0));
+        crew.listen();
+        crew
+    }
+
+    pub fn not_started(policy: Policy) -> Self {
         let mut brain = Dispatcher::new(policy);
         let function = brain.define(Arc::from([]), Arc::from("f"));
-        brain.start(Time(0));
         let mut crew = Self {
             now: Time(0),
             brain,
@@ -134,17 +155,7 @@ impl Crew {
 
     /// As somebody does who has more to submit.
     pub fn submit_and_go_on(&mut self, change: impl FnOnce(&mut NewTask)) -> TaskId {
-        let mut task = NewTask {
-            large: None,
-            function: self.function,
-            payload: Arc::from([]),
-            crashes_max: None,
-            once: false,
-            name: None,
-            kept: false,
-            seconds_run: None,
-            seconds_total: None,
-        };
+        let mut task = bare(self.function);
         change(&mut task);
         let id = self.brain.submit(self.now, task).unwrap();
         self.listen();
@@ -157,6 +168,30 @@ impl Crew {
 
     pub fn submit_many(&mut self, count: usize) -> Vec<TaskId> {
         (0..count).map(|_| self.submit()).collect()
+    }
+
+    /// A call of `everywhere`; its result is "done".
+    pub fn everywhere(&mut self) -> TaskId {
+        let id = self.brain.everywhere(self.now, bare(self.function), Arc::from(*b"done")).unwrap();
+        self.listen();
+        id
+    }
+
+    /// The lease of the call that a worker was sent since the story last looked.
+    pub fn prepares(&mut self, worker: WorkerId) -> Option<Lease> {
+        let sent = self.sent.remove(&worker).unwrap_or_default();
+        let mut leases = sent
+            .into_iter()
+            .filter_map(|message| if let ToWorker::Prepare { lease, .. } = message { Some(lease) } else { None });
+        let lease = leases.next();
+        assert_eq!(leases.next(), None, "one at a time");
+        lease
+    }
+
+    /// A worker has done a call, or, with a text, failed in it.
+    pub fn prepared(&mut self, worker: WorkerId, lease: Lease, error: &str) {
+        let message = FromWorker::Prepared { lease, error: error.into(), payload: Arc::from(error.as_bytes()) };
+        self.say(worker, message);
     }
 
     /// A worker for the oldest launch that has none.

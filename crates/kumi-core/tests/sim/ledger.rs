@@ -46,6 +46,8 @@ pub struct Ledger {
     /// Kept tasks in the order of finishing.
     pub kept: VecDeque<usize>,
     pub closing: bool,
+    /// How many ended before the start: they are nobody's tasks.
+    pub uncounted: usize,
     /// When a launch failed, and nothing gave hope since.
     pub failed: Option<Time>,
     /// Under this lease, this result has just come in and must be accepted.
@@ -71,6 +73,7 @@ impl Ledger {
             owed: BTreeMap::new(),
             kept: VecDeque::new(),
             closing: false,
+            uncounted: 0,
             failed: None,
             expected: None,
             seen: BTreeMap::new(),
@@ -104,6 +107,7 @@ impl Ledger {
             return Ok(());
         };
         self.launches.insert(launch, Launch::Joined);
+        let enlisted = self.calls_from(0).next().is_none();
         let note = WorkerNote {
             link,
             launch,
@@ -116,6 +120,9 @@ impl Ledger {
             told_to_leave: None,
             killed: false,
             finished: false,
+            enlisted,
+            answered: BTreeSet::new(),
+            leaves: false,
         };
         rule!(self.workers.insert(worker, note).is_none(), "{worker:?} joined twice");
         Ok(())
@@ -182,6 +189,7 @@ impl Ledger {
         }
         if let Some(held) = self.workers.get_mut(&worker).and_then(|note| note.take(now, lease)) {
             self.wait_again(held.task);
+            self.enlist_if_prepared(now, worker);
         }
     }
 
@@ -199,9 +207,9 @@ impl Ledger {
             (begun, _) => begun,
         };
         let crashed = note.told_to_leave.is_none() && !note.killed;
-        let mut innocent = true;
+        let mut innocent = !self.excused(worker, &note, begun, crashed);
         for (at, held) in note.inner.iter().rev().chain(&note.held).enumerate() {
-            if !self.open.contains(&held.task) {
+            if !self.open.contains(&held.task) || self.is_call(held.task) {
                 continue;
             }
             let Some(task) = self.tasks.get_mut(held.task) else {
@@ -227,7 +235,8 @@ impl Ledger {
             }
             self.wait_again(held.task);
         }
-        if crashed && innocent && !note.finished && !matches!(begun, Begun::One(_)) {
+        let useless = !note.finished && !matches!(begun, Begun::One(_));
+        if crashed && innocent && (useless || !note.enlisted) {
             self.failed = Some(now);
         }
         Ok(())
@@ -239,7 +248,7 @@ impl Ledger {
     }
 
     fn wait_again(&mut self, number: usize) {
-        if self.open.contains(&number) {
+        if self.open.contains(&number) && !self.is_call(number) {
             self.stops_waiting(number);
             self.doom_children(number);
             self.tasks[number].spot = Spot::Waiting;
@@ -268,6 +277,11 @@ impl Ledger {
                 };
                 rule!(!note.killed, "{worker:?} killed twice");
                 note.killed = true;
+                let late = !note.enlisted && now == note.joined.after(self.policy.launch);
+                if late {
+                    self.saw("a newcomer takes too long");
+                    self.failed = Some(now);
+                }
                 self.saw("a worker killed");
                 Ok(())
             }
@@ -295,6 +309,7 @@ impl Ledger {
                 );
                 self.dealt(now, worker, *task, *lease, *within)
             }
+            ToWorker::Prepare { lease, payload, .. } => self.prepare_sent(worker, *lease, payload),
             ToWorker::Recall { lease } => self.asked_back(worker, *lease),
             ToWorker::Interrupt { lease } => {
                 if let Some(held) = self.held(worker, *lease) {
@@ -328,10 +343,16 @@ impl Ledger {
         let idle = self.workers.values().filter(|worker| worker.idle() && !worker.extra).count();
         let next = self.next_for(id, within)?;
         rule!(next == Some(number), "task {number} is dealt to {id:?} within {within:?} before {next:?}");
+        let mut held = self.workers.get(&id).into_iter().flat_map(|worker| &worker.held);
+        let busy = held.any(|held| self.is_call(held.task)) && within.is_none();
         let Some(worker) = self.workers.get_mut(&id) else {
             return Err(format!("task {number} goes to nobody, {id:?}"));
         };
         rule!(worker.told_to_leave.is_none() && !worker.killed, "task {number} goes to {id:?}, which is leaving");
+        rule!(
+            worker.enlisted && (!worker.leaves || within.is_some()) && !busy,
+            "task {number} goes to {id:?}, which is not ready for tasks"
+        );
         let held = Held { lease, task: number, asked_back: false, answered: false, interrupted: None };
         let note = &mut self.tasks[number];
         (note.spot, note.dealt) = (Spot::Held(id, lease), now);
@@ -378,11 +399,13 @@ impl Ledger {
         let stays = |worker: &&WorkerNote| worker.told_to_leave.is_none() && !worker.killed && !worker.extra;
         let active = self.workers.values().filter(stays).count();
         let (extras, patrons) = (self.extra_workers(), self.patrons());
-        let Some(worker) = self.workers.get_mut(&id) else {
+        let Some(worker) = self.workers.get(&id) else {
             return Err(format!("{id:?} is told to leave, but gone"));
         };
-        let hands = worker.hands().count();
-        rule!(hands == 0, "{id:?} is told to leave with {hands} tasks");
+        // When all is over, nobody waits for a call.
+        let free = |held: &Held| leave == Leave::Closing && self.is_call(held.task) && self.open.is_empty();
+        rule!(worker.hands().all(free), "{id:?} is told to leave with {} tasks", worker.hands().count());
+        let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
         rule!(worker.told_to_leave.is_none(), "{id:?} is told to leave twice");
         worker.told_to_leave = Some(now);
         *self.seen.entry(leave_word(leave)).or_default() += 1;
@@ -433,7 +456,8 @@ impl Ledger {
         rule!(living <= most, "{living} workers and launches, of {most} allowed");
         let expected =
             |(launch, state): &(&LaunchId, &Launch)| matches!(state, Launch::Expected(_)) && ordinary(launch);
-        let expected = self.launches.iter().filter(expected).count();
+        let newcomers = self.workers.values().filter(|worker| !worker.enlisted && !worker.extra).count();
+        let expected = self.launches.iter().filter(expected).count() + newcomers;
         let idle = self.workers.values().filter(|worker| worker.idle() && !worker.extra).count();
         let least = if self.closing { 0 } else { self.policy.workers_min as usize };
         let need = self.unbegun().max(least);
@@ -444,7 +468,7 @@ impl Ledger {
     /// Tasks that wait, or are behind another in a worker's hands.
     fn unbegun(&self) -> usize {
         let behind = self.workers.values().flat_map(|worker| worker.held.iter().skip(1));
-        self.waiting.len() + behind.filter(|held| self.open.contains(&held.task)).count()
+        self.waiting.len() + behind.filter(|held| self.open.contains(&held.task) && !self.is_call(held.task)).count()
     }
 
     /// A task is done, rightly so?
@@ -465,19 +489,26 @@ impl Ledger {
             self.kept.push_back(number);
         }
         task.accepted = result.is_some();
+        let (released, is_call) = (task.released, task.call.is_some());
         let result = result.map(|(_, payload, _)| payload);
         if task.kin.generation > 0 {
             // How it ended is told to whoever submitted it, or to nobody.
             task.result = result;
             return Ok(());
         }
+        if is_call {
+            self.call_resolved(now, number, view.as_ref())?;
+        }
         let Some(view) = view else {
-            rule!(task.released, "task {number} is done without a trace");
+            rule!(released, "task {number} is done without a trace");
             return Ok(());
         };
         *self.seen.entry(outcome_word(&view.outcome)).or_default() += 1;
         if matches!(view.outcome, Outcome::Unlaunchable(_)) {
-            task.kin.hopeless.take().map_or(Ok(()), Err)?;
+            self.tasks[number].kin.hopeless.take().map_or(Ok(()), Err)?;
+        }
+        if is_call {
+            return Ok(());
         }
         justified(now, number, &self.tasks[number], &view, result)
     }

@@ -87,7 +87,7 @@ impl World {
             return Err(format!("{segment:?} has no memory any more"));
         };
         rule!(ours.size >= bytes && !ours.forked, "{segment:?} is used again for {bytes} bytes: {ours:?}");
-        rule!(!self.ledger.open.contains(&ours.content), "{segment:?} is used again, task {} needs it", ours.content);
+        rule!(!self.ledger.needs(ours.content), "{segment:?} is used again, task {} needs it", ours.content);
         ours.content = number;
         self.ledger.saw("a segment used again");
         Ok(())
@@ -107,7 +107,7 @@ impl World {
     fn close_segment(&mut self, segment: SegmentId) -> Check {
         let ours = self.memory.ours.remove(&segment);
         let Some(Ours { content, .. }) = ours else { return Err(format!("{segment:?} is closed, but is not there")) };
-        rule!(!self.ledger.open.contains(&content), "{segment:?} is closed, but task {content} needs it");
+        rule!(!self.ledger.needs(content), "{segment:?} is closed, but task {content} needs it");
         Ok(())
     }
 
@@ -124,8 +124,8 @@ impl World {
     /// A worker begins a task with these arguments; sooner or later it forgets them, or it keeps them.
     pub(super) fn read_arguments(&mut self, id: usize, task: usize, segment: SegmentId) -> Check {
         let content = self.memory.ours.get(&segment).map(|ours| ours.content);
-        let open = self.ledger.open.contains(&task);
-        rule!(content == Some(task) || !open, "task {task} reads {segment:?} with the arguments of {content:?}");
+        let needed = self.ledger.needs(task);
+        rule!(content == Some(task) || !needed, "task {task} reads {segment:?} with the arguments of {content:?}");
         match self.rng.below(10) {
             0..4 => {
                 let after = self.ledger.tasks[task].spec.runs;

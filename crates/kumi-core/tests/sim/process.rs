@@ -40,6 +40,8 @@ pub struct Process {
     /// Tasks that were submitted here and that the host has not heard of.
     pub unborn: BTreeMap<u64, usize>,
     begun: u64,
+    /// Calls of `everywhere` that it has begun.
+    called: Vec<usize>,
     /// The shared page: each slot's lease and state (local workers).
     page: BTreeMap<u16, (Lease, Slot)>,
     /// Results that are not written out yet; in the shared page too, so that they survive.
@@ -101,6 +103,7 @@ impl Process {
             declared: BTreeMap::new(),
             unborn: BTreeMap::new(),
             begun: 0,
+            called: Vec::new(),
             page: BTreeMap::new(),
             composed: Vec::new(),
             flushes: false,
@@ -257,6 +260,19 @@ impl World {
                     lent.map_or(Ok(()), |segment| self.read_arguments(id, task, segment))?;
                     return self.begin(id, task, lease, slot, (within, inline));
                 }
+                Some(Job::Prepare { lease, slot, function, payload, lent }) => {
+                    rule!(process.functions.contains(&function), "process {id} does not know {function:?}");
+                    let lent = lent.filter(|_| process.link == Link::Local);
+                    if process.link == Link::Local && !process.turn(slot, lease, Slot::Waiting, Slot::Started) {
+                        process.half.finished();
+                        lent.into_iter().for_each(|segment| self.returns(id, segment));
+                        continue;
+                    }
+                    self.flush(id);
+                    let call = task::number_in(&payload);
+                    lent.map_or(Ok(()), |segment| self.read_arguments(id, call, segment))?;
+                    return self.begin_call(id, call, lease, slot);
+                }
                 None => {
                     self.flush(id);
                     if self.processes[id].half.leaving().is_some() {
@@ -276,6 +292,9 @@ impl World {
         slot: u16,
         (within, inline): (Option<Lease>, bool),
     ) -> Check {
+        if within.is_none() {
+            self.ledger.comes_after_calls(task, &self.processes[id].called)?;
+        }
         let process = &mut self.processes[id];
         let outer = process.stack.last().map(|outer| outer.lease);
         rule!(within == outer, "process {id} begins {lease:?} within {within:?}, but in {outer:?}");
@@ -316,6 +335,46 @@ impl World {
         Ok(())
     }
 
+    fn begin_call(&mut self, id: usize, call: usize, lease: Lease, slot: u16) -> Check {
+        let process = &mut self.processes[id];
+        rule!(
+            process.called.last().is_none_or(|last| *last < call),
+            "process {id} does call {call} after {:?}",
+            process.called
+        );
+        rule!(process.interrupts.begin(lease), "process {id} is interrupted in {lease:?}, which had not begun");
+        process.called.push(call);
+        let (task, since) = (call, self.now);
+        process.stack.push(Running { task, lease, slot, since, interrupted: false, inline: false, plan: None });
+        let spec = &self.ledger.tasks[call].spec;
+        let (runs, crashes) = (spec.runs, spec.crashes);
+        if process.link == Link::Remote {
+            self.break_during(id, runs);
+        }
+        let dies = self.rng.chance(crashes);
+        let of = Some(lease);
+        self.post(runs, if dies { Letter::Dies { process: id, of } } else { Letter::Done { process: id, lease } });
+        self.say(|| format!("process {id} begins call {call} under {lease:?}"));
+        Ok(())
+    }
+
+    /// The running call is done.
+    fn called(&mut self, id: usize, running: Running, raises: u64) -> Check {
+        let failed = running.interrupted || self.rng.chance(raises);
+        let process = &mut self.processes[id];
+        process.stack.pop();
+        process.turn(running.slot, running.lease, Slot::Started, Slot::Finished);
+        process.half.finished();
+        let _ = process.interrupts.end();
+        process.composed.push(FromWorker::Prepared {
+            lease: running.lease,
+            error: String::from(if failed { "it failed" } else { "" }),
+            payload: task::result(running.task, running.lease),
+        });
+        self.flush(id);
+        self.work(id)
+    }
+
     /// The running task says something of itself, which goes out at once.
     pub(super) fn reports(&mut self, id: usize, lease: Lease) {
         let process = &mut self.processes[id];
@@ -334,6 +393,9 @@ impl World {
         let Some(running) = process.at_work().filter(|running| running.lease == lease && process.alive).cloned() else {
             return Ok(());
         };
+        if let Some(raises) = self.ledger.tasks[running.task].call.as_ref().map(|call| call.raises) {
+            return self.called(id, running, raises);
+        }
         let large = self.ledger.tasks[running.task].spec.large_result;
         let large = large.filter(|_| process.link == Link::Local && !running.inline);
         self.leave_children(id);

@@ -38,6 +38,8 @@ pub struct Profile {
     pub deeds: u64,
     /// Tasks that crash their worker each time, or sometimes.
     pub killers: u64,
+    /// Deeds that are a call of `everywhere`.
+    pub calls: u64,
     /// Tasks with large arguments, and with large results.
     pub large: u64,
     /// Large results in the middle of which their worker dies.
@@ -66,7 +68,7 @@ impl Profile {
         };
         let (slow, doubled, cut, parted) = (fault(100), fault(200), fault(300), fault(300));
         let (silent, dies, killers) = (fault(1000), fault(400), fault(150));
-        let (large, torn, families) = (fault(500), fault(100), fault(250));
+        let (large, torn, families, calls) = (fault(500), fault(100), fault(250), fault(200));
         let launch =
             LaunchFaults { fails: fault(400), mute: fault(200), late: fault(300), twice: fault(400), dies: fault(300) };
         Self {
@@ -83,6 +85,7 @@ impl Profile {
             hopeless: rng.chance(30),
             deeds: rng.between(10, 80),
             killers,
+            calls,
             large,
             torn,
             families,

@@ -17,6 +17,7 @@ pub fn check(ledger: &mut Ledger, brain: &Dispatcher, now: Time) -> Check {
     brain.check()?;
     counts(ledger, brain)?;
     reports(ledger, brain)?;
+    ledger.calls_are_done(now)?;
     nobody_idle_beside_work(ledger, brain, now)?;
     families::check(ledger)?;
     nothing_overdue(ledger, now)
@@ -28,8 +29,10 @@ fn counts(ledger: &Ledger, brain: &Dispatcher) -> Check {
     let idle = ledger.workers.values().filter(|worker| worker.idle()).count();
     let uncollected = ledger.open.iter().filter(|number| ledger.tasks[**number].spec.kept).count() + ledger.kept.len();
     let brains = (counts.workers, counts.idle, counts.launching, counts.uncollected, counts.finished);
-    let finished = ledger.arrivals - ledger.open.len();
-    let worlds = (ledger.workers.len(), idle, expected, uncollected, finished);
+    let finished = (ledger.arrivals - ledger.open.len()).saturating_sub(ledger.uncounted);
+    let newcomers = ledger.workers.values().filter(|worker| !worker.enlisted).count();
+    let (workers, expected) = (ledger.workers.len() - newcomers, expected + newcomers);
+    let worlds = (workers, idle, expected, uncollected, finished);
     let worlds = (worlds.0 as u64, worlds.1 as u64, worlds.2 as u64, worlds.3 as u64, worlds.4 as u64);
     rule!(brains == worlds, "(workers, idle, launching, uncollected, finished): {brains:?} is really {worlds:?}");
     let open = ledger.open.len() as u64;
@@ -66,9 +69,14 @@ fn nobody_idle_beside_work(ledger: &Ledger, brain: &Dispatcher, now: Time) -> Ch
     let count = |of: &dyn Fn(&WorkerNote) -> usize| ledger.workers.values().map(of).sum::<usize>();
     let idle = count(&|worker| usize::from(free(worker)));
     let asked = count(&|worker| worker.hands().filter(|held| held.asked_back && !held.answered).count());
-    let behind = count(&|worker| worker.held.iter().skip(1).filter(|held| !held.asked_back).count());
+    let behind = count(&|worker| behind(ledger, worker));
     rule!(idle <= asked || behind == 0, "{idle} workers are idle beside {behind} tasks, only {asked} are asked back");
     Ok(())
+}
+
+/// Tasks behind another that were not asked back; a call is no task that others could run.
+fn behind(ledger: &Ledger, worker: &WorkerNote) -> usize {
+    worker.held.iter().skip(1).filter(|held| !held.asked_back && !ledger.is_call(held.task)).count()
 }
 
 /// Every limit of the policy and of the tasks is kept to the nanosecond.

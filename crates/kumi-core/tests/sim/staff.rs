@@ -1,5 +1,7 @@
 //! The world's notes of workers and launches.
 
+use std::collections::BTreeSet;
+
 use kumi_core::{LaunchId, Lease, Link, Time};
 
 /// A worker that has joined and is not gone.
@@ -12,13 +14,19 @@ pub struct WorkerNote {
     pub joined: Time,
     pub heard: Time,
     pub idle_since: Time,
-    /// Tasks dealt to it and not answered, oldest first.
+    /// Tasks and calls sent to it and not answered, oldest first.
     pub held: Vec<Held>,
     /// The same of those that are to run, each, within the wait of the one before; the first one's is `held[0]`.
     pub inner: Vec<Held>,
     pub told_to_leave: Option<Time>,
     pub killed: bool,
     pub finished: bool,
+    /// It has done all calls of `everywhere` that were made before it came, and counts as a worker.
+    pub enlisted: bool,
+    /// Calls that it has answered.
+    pub answered: BTreeSet<usize>,
+    /// It takes no tasks any more, though nobody has told it so.
+    pub leaves: bool,
 }
 
 /// A task in a worker's hands, in the world's books.
@@ -42,7 +50,7 @@ pub enum Launch {
 impl WorkerNote {
     /// Takes tasks and holds none.
     pub fn idle(&self) -> bool {
-        self.free() && self.told_to_leave.is_none() && !self.killed
+        self.enlisted && self.free() && self.told_to_leave.is_none() && !self.killed
     }
 
     fn free(&self) -> bool {
@@ -61,6 +69,11 @@ impl WorkerNote {
 
     pub fn find(&mut self, lease: Lease) -> Option<&mut Held> {
         self.held.iter_mut().chain(&mut self.inner).find(|held| held.lease == lease)
+    }
+
+    /// Takes one more into its hands.
+    pub fn hold(&mut self, lease: Lease, task: usize) {
+        self.held.push(Held { lease, task, asked_back: false, answered: false, interrupted: None });
     }
 
     /// Takes one task out of its hands.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kumi_core::{Large, Lease, NewTask, Payload, TaskId, Time, WorkerId};
 
+use super::everywhere::Call;
 use super::profile::{MICRO, MILLI, Profile, SECOND};
 use super::rng::Rng;
 
@@ -85,6 +86,8 @@ pub struct Note {
     pub accepted: bool,
     pub result: Option<Payload>,
     pub released: bool,
+    /// It is a call of `everywhere`.
+    pub call: Option<Call>,
     pub kin: Kin,
 }
 
@@ -210,6 +213,7 @@ impl Note {
             result: None,
             released: false,
             kin: Kin::default(),
+            call: None,
         }
     }
 

@@ -12,6 +12,7 @@ impl World {
     pub(super) fn deed(&mut self) -> Check {
         self.deeds_left -= 1;
         match self.rng.below(100) {
+            _ if self.rng.chance(self.profile.calls) => self.call_everywhere()?,
             0..25 => self.submit_some(1)?,
             25..40 => {
                 let count = self.rng.between(2, 40);

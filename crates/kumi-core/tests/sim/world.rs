@@ -162,6 +162,10 @@ impl World {
 
     /// From the first deed to the end of everything.
     pub fn run(&mut self) -> Check {
+        if self.rng.chance(self.profile.calls) {
+            self.ledger.uncounted = 1;
+            self.call_everywhere()?;
+        }
         self.brain.start(self.now);
         self.absorb()?;
         self.post(MICRO, Letter::Deed);
@@ -312,6 +316,9 @@ impl World {
                 self.ledger.finished(self.now, worker, *lease, payload, *success);
             }
             FromWorker::Recalled { lease, back } => self.ledger.recalled(self.now, worker, *lease, *back),
+            FromWorker::Prepared { lease, error, payload } => {
+                self.ledger.prepared(self.now, worker, *lease, error, payload);
+            }
             FromWorker::Report { lease, payload } => self.ledger.reported(worker, *lease, payload),
             FromWorker::Submit { child, parent, .. } => {
                 let (child, parent) = (*child, *parent);
@@ -390,7 +397,7 @@ impl World {
             match action {
                 Action::Send { worker, message } => {
                     let Some(&id) = self.hosts.get(&worker) else { continue };
-                    if let ToWorker::Run { slot, lease, .. } = &message {
+                    if let ToWorker::Run { slot, lease, .. } | ToWorker::Prepare { slot, lease, .. } = &message {
                         self.processes[id].offer(*slot, *lease);
                     }
                     self.send_down(id, &message);

@@ -66,6 +66,9 @@ fn to_worker_form(message: &ToWorker) -> &'static str {
         ToWorker::Recall { lease: _ } => "Recall {lease: u64}",
         ToWorker::Interrupt { lease: _ } => "Interrupt {lease: u64}",
         ToWorker::Ping => "Ping {}",
+        ToWorker::Prepare { lease: _, slot: _, function: _, payload: _ } => {
+            "Prepare {lease: u64, slot: u16, function: u64, payload: payload}"
+        }
         ToWorker::Stop { leave: Leave::Idle | Leave::Wall | Leave::Tasks | Leave::Closing } => "Stop {leave: leave}",
         ToWorker::Resolved { child: _, ending: _, payload: _ } => {
             "Resolved {child: u64, ending: ending, payload: payload}"
@@ -99,6 +102,9 @@ fn from_worker_form(message: &FromWorker) -> &'static str {
         FromWorker::Resume { lease: _, elsewhere: _ } => "Resume {lease: u64, elsewhere: bool}",
         FromWorker::Lend { segment: _, bytes: _ } => "Lend {segment: u64, bytes: u64}",
         FromWorker::Returned { segment: _, forked: _ } => "Returned {segment: u64, forked: bool}",
+        FromWorker::Prepared { lease: _, error: _, payload: _ } => {
+            "Prepared {lease: u64, error: text, payload: payload}"
+        }
     }
 }
 
