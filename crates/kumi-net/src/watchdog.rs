@@ -13,16 +13,23 @@ use std::sync::{Arc, Mutex, TryLockError};
 use std::thread;
 use std::time::Duration;
 
-use libc::POLLIN;
-
+use crate::epoll::{Epoll, READ, Ready, WRITE};
 use crate::memory::Memory;
 use crate::outbox::Outbox;
 use crate::process;
 use crate::reports::Reporter;
-use crate::sys::{check, own, pidfd_open, poll, watch, with_signals_blocked};
+use crate::sys::{check, own, pidfd_open, with_signals_blocked};
 
 /// When to look again if the main thread has the outbox just as it ought to be flushed. Arbitrary; it happens rarely.
 pub(crate) const AGAIN: Duration = Duration::from_millis(1);
+
+// What the thread waits for; the keys are places in the answer of `Guard::wait`.
+const HOST: u64 = 0;
+const CONTROL: u64 = 1;
+const TIMER: u64 = 2;
+const DATA: u64 = 3;
+const REPORTS: u64 = 4;
+const MEMORY: u64 = 5;
 
 /// The main thread's handle. The thread itself lives as long as the process.
 #[derive(Debug)]
@@ -53,7 +60,15 @@ impl Watchdog {
             outbox.socket().try_clone_to_owned()?
         };
         let (clock, clogged) = (Arc::clone(&timer), false);
-        let guard = Guard { control, host, timer: clock, data, outbox, reporter, memory, on_control, clogged };
+        // Not poll, which refuses more descriptors than a task may have left the process with (`RLIMIT_NOFILE`).
+        let epoll = Epoll::new()?;
+        epoll.add(host.as_fd(), HOST, READ)?;
+        epoll.add(control.as_fd(), CONTROL, READ)?;
+        epoll.add(clock.as_fd(), TIMER, READ)?;
+        epoll.add(reporter.timer(), REPORTS, READ)?;
+        epoll.add(memory.timer(), MEMORY, READ)?;
+        let guard =
+            Guard { epoll, control, _host: host, timer: clock, data, outbox, reporter, memory, on_control, clogged };
         let thread = thread::Builder::new().name("kumi-watchdog".into());
         with_signals_blocked(|| thread.spawn(move || guard.run()))??;
         Ok(Watchdog { timer })
@@ -88,8 +103,10 @@ pub fn open_host(expected: i32) -> io::Result<OwnedFd> {
 
 /// What the thread holds.
 struct Guard<F> {
+    epoll: Epoll,
     control: OwnedFd,
-    host: OwnedFd,
+    /// Held, since the set looks at it only as long as it is open.
+    _host: OwnedFd,
     timer: Arc<OwnedFd>,
     data: OwnedFd,
     outbox: Arc<Mutex<Outbox>>,
@@ -109,8 +126,9 @@ impl<F: FnMut(&[u8])> Guard<F> {
 
     fn watch(&mut self) -> io::Result<()> {
         let mut piece = vec![0; 64 * 1024];
+        let mut ready = Ready::default();
         loop {
-            let [host, control, timer, data, reports, memory] = self.wait()?;
+            let [host, control, timer, data, reports, memory] = self.wait(&mut ready)?;
             if host || (control && !self.receive(&mut piece)) {
                 return Ok(());
             }
@@ -134,17 +152,13 @@ impl<F: FnMut(&[u8])> Guard<F> {
     }
 
     /// Which of host, control, timer, data socket, timer of reports and that of memory have something to say.
-    fn wait(&self) -> io::Result<[bool; 6]> {
-        let mut fds = [
-            watch(Some(self.host.as_fd()), POLLIN),
-            watch(Some(self.control.as_fd()), POLLIN),
-            watch(Some(self.timer.as_fd()), POLLIN),
-            watch(self.clogged.then_some(self.data.as_fd()), libc::POLLOUT),
-            watch(Some(self.reporter.timer()), POLLIN),
-            watch(Some(self.memory.timer()), POLLIN),
-        ];
-        poll(&mut fds, None)?;
-        Ok(fds.map(|fd| fd.revents != 0))
+    fn wait(&self, ready: &mut Ready) -> io::Result<[bool; 6]> {
+        match self.epoll.wait(ready, None) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        let said = |key| ready.iter().any(|(one, _)| one == key);
+        Ok([said(HOST), said(CONTROL), said(TIMER), said(DATA), said(REPORTS), said(MEMORY)])
     }
 
     /// Hands on what arrived; false at the end of the stream.
@@ -166,14 +180,27 @@ impl<F: FnMut(&[u8])> Guard<F> {
     /// An error means that the host closed the data socket. That is for the main thread to see; our signs are others.
     fn flush(&mut self) -> io::Result<()> {
         let sent = match self.outbox.try_lock() {
-            Ok(mut outbox) => outbox.try_flush(),
-            Err(TryLockError::Poisoned(broken)) => broken.into_inner().try_flush(),
-            Err(TryLockError::WouldBlock) => {
-                self.clogged = false;
-                return arm(&self.timer, AGAIN);
-            }
+            Ok(mut outbox) => Some(outbox.try_flush()),
+            Err(TryLockError::Poisoned(broken)) => Some(broken.into_inner().try_flush()),
+            Err(TryLockError::WouldBlock) => None,
         };
-        self.clogged = matches!(sent, Ok(false));
+        self.set_clogged(matches!(sent, Some(Ok(false))))?;
+        if sent.is_none() {
+            return arm(&self.timer, AGAIN);
+        }
+        Ok(())
+    }
+
+    /// The socket is in the set only while there is something to write: once hung up it would always be ready.
+    fn set_clogged(&mut self, clogged: bool) -> io::Result<()> {
+        if clogged != self.clogged {
+            self.clogged = clogged;
+            return if clogged {
+                self.epoll.add(self.data.as_fd(), DATA, WRITE)
+            } else {
+                self.epoll.remove(self.data.as_fd())
+            };
+        }
         Ok(())
     }
 }
