@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use kumi_core::frame::{CHUNK, PART, Wire};
 use kumi_core::{
-    Certificate, Ending, Face, FromWorker, FunctionId, Lease, Leave, Payload, SegmentId, TaskId, Terms, Time, ToWorker,
-    Word,
+    Certificate, Ending, Face, FromAgent, FromWorker, FunctionId, Lease, Leave, Payload, Secret, SegmentId, TaskId,
+    Terms, Time, ToAgent, ToWorker, Word,
 };
 use libfuzzer_sys::arbitrary::{Arbitrary, Result, Unstructured};
 
@@ -49,15 +49,49 @@ impl Make for ToWorker {
             6 => ToWorker::Interrupt { lease: Lease(number(input)?) },
             7 => ToWorker::Ping,
             8 => ToWorker::Lend { segment: SegmentId::from_number(number(input)?), bytes: input.arbitrary()? },
-            9 => {
-                ToWorker::Returned { segment: SegmentId::from_number(number(input)?), forked: input.arbitrary()? }
+            9 => ToWorker::Returned { segment: SegmentId::from_number(number(input)?), forked: input.arbitrary()? },
+            10 => {
+                ToWorker::Resolved { child: number(input)?, ending: Box::new(ending(input)?), payload: payload(input)? }
             }
-            10 => ToWorker::Resolved {
-                child: number(input)?,
-                ending: Box::new(ending(input)?),
-                payload: payload(input)?,
-            },
             _ => ToWorker::Stop { leave: *input.choose(&[Leave::Idle, Leave::Wall, Leave::Tasks, Leave::Closing])? },
+        })
+    }
+}
+
+impl Make for ToAgent {
+    fn make(input: &mut Unstructured) -> Result<Self> {
+        Ok(match input.int_in_range(0..=6)? {
+            0 => ToAgent::Session {
+                session: number(input)?,
+                key: Secret(input.arbitrary()?),
+                silence: number(input)?,
+                reconnect: number(input)?,
+            },
+            1 => ToAgent::Resumed { received: number(input)? },
+            2 => ToAgent::Ack { received: number(input)? },
+            3 => ToAgent::End,
+            4 => ToAgent::Content { payload: payload(input)? },
+            _ => ToAgent::Worker(ToWorker::make(input)?),
+        })
+    }
+}
+
+impl Make for FromAgent {
+    fn make(input: &mut Unstructured) -> Result<Self> {
+        Ok(match input.int_in_range(0..=5)? {
+            0 => FromAgent::Prove {
+                ticket: number(input)?,
+                index: input.arbitrary()?,
+                incarnation: number(input)?,
+                proof: input.arbitrary()?,
+            },
+            1 => FromAgent::Resume { session: number(input)?, received: number(input)?, proof: input.arbitrary()? },
+            2 => FromAgent::Ack { received: number(input)? },
+            3 => FromAgent::Died {
+                begun: Some(Lease(number(input)?)).filter(|lease| lease.0 > 0),
+                certificate: Certificate { cause: input.arbitrary()?, ..Certificate::default() },
+            },
+            _ => FromAgent::Worker(FromWorker::make(input)?),
         })
     }
 }
@@ -86,11 +120,7 @@ impl Make for FromWorker {
             2 => FromWorker::Recalled { lease: Lease(number(input)?), back: input.arbitrary()? },
             3 => FromWorker::Heartbeat,
             4 => FromWorker::Lend { segment: SegmentId::from_number(number(input)?), bytes: input.arbitrary()? },
-            5 => FromWorker::Declare {
-                function: number(input)?,
-                label: input.arbitrary()?,
-                payload: payload(input)?,
-            },
+            5 => FromWorker::Declare { function: number(input)?, label: input.arbitrary()?, payload: payload(input)? },
             6 => FromWorker::Withdraw { function: number(input)? },
             7 => FromWorker::Submit {
                 child: number(input)?,

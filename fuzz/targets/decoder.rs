@@ -6,14 +6,19 @@ use std::fmt::Debug;
 use std::iter::from_fn;
 
 use kumi_core::frame::Wire;
-use kumi_core::{Decoder, FrameError, FromWorker, ToWorker};
+use kumi_core::{Decoder, FrameError, FromAgent, FromWorker, ToAgent, ToWorker};
 use kumi_fuzz::{Make, stream};
 use libfuzzer_sys::arbitrary::Unstructured;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: (bool, u64, &[u8])| {
-    let (to_worker, seed, bytes) = input;
-    if to_worker { check::<ToWorker>(seed, bytes) } else { check::<FromWorker>(seed, bytes) }
+fuzz_target!(|input: (u8, u64, &[u8])| {
+    let (which, seed, bytes) = input;
+    match which % 4 {
+        0 => check::<ToWorker>(seed, bytes),
+        1 => check::<FromWorker>(seed, bytes),
+        2 => check::<ToAgent>(seed, bytes),
+        _ => check::<FromAgent>(seed, bytes),
+    }
 });
 
 fn check<M: Make + Debug + PartialEq>(seed: u64, input: &[u8]) {

@@ -26,8 +26,20 @@ const READ: usize = 1 << 16;
 
 /// A message that can be a frame.
 pub trait Wire: Sized {
+    /// Appends the frame of this message, or the first one of a message in parts.
+    fn first(&self, out: &mut Vec<u8>);
+    /// What is for Python alone.
+    fn payload(&self) -> Option<&Payload>;
+
     /// Appends the frame, or frames, of this message.
-    fn encode(&self, out: &mut Vec<u8>);
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.first(out);
+        let payload = self.payload().map(|payload| &payload[..]).unwrap_or_default();
+        if payload.len() > CHUNK {
+            payload.chunks(CHUNK).skip(1).for_each(|chunk| part(out, chunk));
+        }
+    }
+
     /// The message of a frame's body, and how many payload bytes are still to come.
     fn decode(kind: u8, body: &mut Reader<'_>) -> Result<Self, FrameError>;
     /// Where a message that came in parts takes its whole payload.
@@ -41,6 +53,8 @@ pub struct Decoder<M> {
     start: usize,
     end: usize,
     partial: Option<Partial<M>>,
+    frame_max: usize,
+    payload_max: u64,
 }
 
 #[derive(Debug)]
@@ -52,7 +66,19 @@ struct Partial<M> {
 
 impl<M> Default for Decoder<M> {
     fn default() -> Self {
-        Self { bytes: Vec::new(), start: 0, end: 0, partial: None }
+        Self::limited(FRAME_MAX, u64::MAX)
+    }
+}
+
+impl<M> Decoder<M> {
+    /// One that takes no longer frames and no longer payloads than these, in bytes.
+    pub fn limited(frame_max: usize, payload_max: u64) -> Self {
+        Self { bytes: Vec::new(), start: 0, end: 0, partial: None, frame_max, payload_max }
+    }
+
+    /// Other bounds from the next frame on.
+    pub fn limit(&mut self, frame_max: usize, payload_max: u64) {
+        (self.frame_max, self.payload_max) = (frame_max, payload_max);
     }
 }
 
@@ -102,7 +128,7 @@ impl<M: Wire> Decoder<M> {
                 return Ok(None);
             };
             let length = u32::from_le_bytes(*length) as usize;
-            if length > FRAME_MAX {
+            if length > self.frame_max {
                 return Err(FrameError::TooLong { length: length as u64 });
             }
             let Some(body) = rest.get(..length) else {
@@ -128,6 +154,9 @@ impl<M: Wire> Decoder<M> {
             }
             if self.partial.is_some() {
                 return Err(FrameError::Misplaced);
+            }
+            if reader.missing > self.payload_max {
+                return Err(FrameError::TooLong { length: reader.missing });
             }
             let payload = message.payload_mut().map(|payload| payload.to_vec()).unwrap_or_default();
             self.partial = Some(Partial { message, payload, missing: reader.missing });
@@ -164,7 +193,7 @@ pub struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], FrameError> {
+    pub(crate) fn take<const N: usize>(&mut self) -> Result<[u8; N], FrameError> {
         let (field, rest) = self.bytes.split_first_chunk::<N>().ok_or(FrameError::Malformed)?;
         self.bytes = rest;
         Ok(*field)
@@ -178,11 +207,11 @@ impl Reader<'_> {
         Ok(u16::from_le_bytes(self.take()?))
     }
 
-    fn u32(&mut self) -> Result<u32, FrameError> {
+    pub(crate) fn u32(&mut self) -> Result<u32, FrameError> {
         Ok(u32::from_le_bytes(self.take()?))
     }
 
-    fn u64(&mut self) -> Result<u64, FrameError> {
+    pub(crate) fn u64(&mut self) -> Result<u64, FrameError> {
         Ok(u64::from_le_bytes(self.take()?))
     }
 
@@ -234,7 +263,7 @@ impl Reader<'_> {
         })
     }
 
-    fn certificate(&mut self) -> Result<Certificate, FrameError> {
+    pub(crate) fn certificate(&mut self) -> Result<Certificate, FrameError> {
         Ok(Certificate {
             cause: self.text()?,
             pid: self.maybe(Self::u32)?,
@@ -246,7 +275,7 @@ impl Reader<'_> {
         })
     }
 
-    fn payload(&mut self) -> Result<Payload, FrameError> {
+    pub(crate) fn payload(&mut self) -> Result<Payload, FrameError> {
         let total = self.u64()?;
         let here = std::mem::take(&mut self.bytes);
         if here.len() as u64 != chunk_of(total) {
@@ -263,7 +292,7 @@ fn chunk_of(missing: u64) -> u64 {
 }
 
 /// Appends one frame; the length is filled in at the end.
-fn frame(out: &mut Vec<u8>, kind: u8, fields: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn frame(out: &mut Vec<u8>, kind: u8, fields: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[0, 0, 0, 0, kind]);
     fields(out);
@@ -273,17 +302,18 @@ fn frame(out: &mut Vec<u8>, kind: u8, fields: impl FnOnce(&mut Vec<u8>)) {
     }
 }
 
-/// Appends a frame whose last field is a payload, and the parts it needs.
-fn frames(out: &mut Vec<u8>, kind: u8, payload: &[u8], fields: impl FnOnce(&mut Vec<u8>)) {
-    let mut chunks = payload.chunks(CHUNK);
+/// Appends a frame whose last field is a payload: its length, and what of it goes into the first frame.
+pub(crate) fn frame_with(out: &mut Vec<u8>, kind: u8, payload: &[u8], fields: impl FnOnce(&mut Vec<u8>)) {
     frame(out, kind, |out| {
         fields(out);
         out.extend_from_slice(&(payload.len() as u64).to_le_bytes());
-        out.extend_from_slice(chunks.next().unwrap_or_default());
+        out.extend_from_slice(payload.chunks(CHUNK).next().unwrap_or_default());
     });
-    for chunk in chunks {
-        frame(out, PART, |out| out.extend_from_slice(chunk));
-    }
+}
+
+/// Appends a frame that goes on with a payload.
+pub(crate) fn part(out: &mut Vec<u8>, chunk: &[u8]) {
+    frame(out, PART, |out| out.extend_from_slice(chunk));
 }
 
 fn text(out: &mut Vec<u8>, text: &str) {
@@ -345,15 +375,17 @@ fn ending(out: &mut Vec<u8>, ending: &Ending) {
         small(out, face.pid);
         short_text(out, &face.host);
     });
-    maybe(out, ending.certificate.as_ref(), |out, certificate| {
-        short_text(out, &certificate.cause);
-        maybe(out, certificate.pid, small);
-        maybe(out, certificate.host.as_ref(), |out, host| short_text(out, host));
-        maybe(out, certificate.exit_code.map(|code| code as u32), small);
-        maybe(out, certificate.signal.map(|code| code as u32), small);
-        maybe(out, certificate.peak, |out, bytes| out.extend_from_slice(&bytes.to_le_bytes()));
-        short_text(out, &certificate.stderr);
-    });
+    maybe(out, ending.certificate.as_ref(), certificate);
+}
+
+pub(crate) fn certificate(out: &mut Vec<u8>, certificate: &Certificate) {
+    short_text(out, &certificate.cause);
+    maybe(out, certificate.pid, small);
+    maybe(out, certificate.host.as_ref(), |out, host| short_text(out, host));
+    maybe(out, certificate.exit_code.map(|code| code as u32), small);
+    maybe(out, certificate.signal.map(|code| code as u32), small);
+    maybe(out, certificate.peak, |out, bytes| out.extend_from_slice(&bytes.to_le_bytes()));
+    short_text(out, &certificate.stderr);
 }
 
 impl Word {
@@ -405,7 +437,7 @@ impl Leave {
 }
 
 impl Wire for ToWorker {
-    fn encode(&self, out: &mut Vec<u8>) {
+    fn first(&self, out: &mut Vec<u8>) {
         match self {
             ToWorker::Welcome { name, reset, memory } => frame(out, 1, |out| {
                 text(out, name);
@@ -414,13 +446,13 @@ impl Wire for ToWorker {
             }),
             ToWorker::Refuse { reason } => frame(out, 2, |out| text(out, reason)),
             ToWorker::Define { function, payload } => {
-                frames(out, 3, payload, |out| out.extend_from_slice(&function.number().to_le_bytes()));
+                frame_with(out, 3, payload, |out| out.extend_from_slice(&function.number().to_le_bytes()));
             }
             ToWorker::Forget { function } => {
                 frame(out, 4, |out| out.extend_from_slice(&function.number().to_le_bytes()));
             }
             ToWorker::Run { task, lease, slot, function, attempt, short, within, inline, payload } => {
-                frames(out, 5, payload, |out| {
+                frame_with(out, 5, payload, |out| {
                     out.extend_from_slice(&task.number().to_le_bytes());
                     out.extend_from_slice(&lease.0.to_le_bytes());
                     out.extend_from_slice(&slot.to_le_bytes());
@@ -436,7 +468,7 @@ impl Wire for ToWorker {
             ToWorker::Interrupt { lease } => frame(out, 7, |out| out.extend_from_slice(&lease.0.to_le_bytes())),
             ToWorker::Ping => frame(out, 8, |_| ()),
             ToWorker::Stop { leave } => frame(out, 9, |out| out.push(leave.code())),
-            ToWorker::Resolved { child, ending: how, payload } => frames(out, 13, payload, |out| {
+            ToWorker::Resolved { child, ending: how, payload } => frame_with(out, 13, payload, |out| {
                 number(out, *child);
                 ending(out, how);
             }),
@@ -448,7 +480,7 @@ impl Wire for ToWorker {
                 out.extend_from_slice(&segment.number().to_le_bytes());
                 out.push(u8::from(*forked));
             }),
-            ToWorker::Prepare { lease, slot, function, payload } => frames(out, 10, payload, |out| {
+            ToWorker::Prepare { lease, slot, function, payload } => frame_with(out, 10, payload, |out| {
                 out.extend_from_slice(&lease.0.to_le_bytes());
                 out.extend_from_slice(&slot.to_le_bytes());
                 out.extend_from_slice(&function.number().to_le_bytes());
@@ -490,6 +522,24 @@ impl Wire for ToWorker {
         })
     }
 
+    fn payload(&self) -> Option<&Payload> {
+        match self {
+            ToWorker::Define { payload, .. }
+            | ToWorker::Run { payload, .. }
+            | ToWorker::Prepare { payload, .. }
+            | ToWorker::Resolved { payload, .. } => Some(payload),
+            ToWorker::Welcome { .. }
+            | ToWorker::Refuse { .. }
+            | ToWorker::Forget { .. }
+            | ToWorker::Recall { .. }
+            | ToWorker::Interrupt { .. }
+            | ToWorker::Ping
+            | ToWorker::Stop { .. }
+            | ToWorker::Lend { .. }
+            | ToWorker::Returned { .. } => None,
+        }
+    }
+
     fn payload_mut(&mut self) -> Option<&mut Payload> {
         match self {
             ToWorker::Define { payload, .. }
@@ -510,7 +560,7 @@ impl Wire for ToWorker {
 }
 
 impl Wire for FromWorker {
-    fn encode(&self, out: &mut Vec<u8>) {
+    fn first(&self, out: &mut Vec<u8>) {
         match self {
             FromWorker::Hello { version, python, pid, host } => frame(out, 129, |out| {
                 out.extend_from_slice(&version.to_le_bytes());
@@ -519,7 +569,7 @@ impl Wire for FromWorker {
                 text(out, host);
             }),
             FromWorker::Finished { lease, success, started, nanoseconds, payload } => {
-                frames(out, 130, payload, |out| {
+                frame_with(out, 130, payload, |out| {
                     out.extend_from_slice(&lease.0.to_le_bytes());
                     out.push(u8::from(*success));
                     out.extend_from_slice(&started.to_le_bytes());
@@ -532,15 +582,15 @@ impl Wire for FromWorker {
             }),
             FromWorker::Heartbeat => frame(out, 132, |_| ()),
             FromWorker::Report { lease, payload } => {
-                frames(out, 133, payload, |out| out.extend_from_slice(&lease.0.to_le_bytes()));
+                frame_with(out, 133, payload, |out| out.extend_from_slice(&lease.0.to_le_bytes()));
             }
-            FromWorker::Declare { function, label, payload } => frames(out, 140, payload, |out| {
+            FromWorker::Declare { function, label, payload } => frame_with(out, 140, payload, |out| {
                 number(out, *function);
                 text(out, label);
             }),
             FromWorker::Withdraw { function } => frame(out, 141, |out| number(out, *function)),
             FromWorker::Submit { child, parent, function, terms: asked, payload } => {
-                frames(out, 142, payload, |out| {
+                frame_with(out, 142, payload, |out| {
                     number(out, *child);
                     number(out, parent.0);
                     number(out, *function);
@@ -566,7 +616,7 @@ impl Wire for FromWorker {
                 out.extend_from_slice(&segment.number().to_le_bytes());
                 out.push(u8::from(*forked));
             }),
-            FromWorker::Prepared { lease, error, payload } => frames(out, 134, payload, |out| {
+            FromWorker::Prepared { lease, error, payload } => frame_with(out, 134, payload, |out| {
                 out.extend_from_slice(&lease.0.to_le_bytes());
                 text(out, error);
             }),
@@ -611,12 +661,32 @@ impl Wire for FromWorker {
         })
     }
 
+    fn payload(&self) -> Option<&Payload> {
+        match self {
+            FromWorker::Finished { payload, .. }
+            | FromWorker::Report { payload, .. }
+            | FromWorker::Prepared { payload, .. }
+            | FromWorker::Declare { payload, .. }
+            | FromWorker::Submit { payload, .. } => Some(payload),
+            FromWorker::Hello { .. }
+            | FromWorker::Recalled { .. }
+            | FromWorker::Heartbeat
+            | FromWorker::Withdraw { .. }
+            | FromWorker::Cancel { .. }
+            | FromWorker::Release { .. }
+            | FromWorker::Wait { .. }
+            | FromWorker::Resume { .. }
+            | FromWorker::Lend { .. }
+            | FromWorker::Returned { .. } => None,
+        }
+    }
+
     fn payload_mut(&mut self) -> Option<&mut Payload> {
         match self {
             FromWorker::Finished { payload, .. }
             | FromWorker::Report { payload, .. }
-            | FromWorker::Declare { payload, .. }
             | FromWorker::Prepared { payload, .. }
+            | FromWorker::Declare { payload, .. }
             | FromWorker::Submit { payload, .. } => Some(payload),
             FromWorker::Hello { .. }
             | FromWorker::Recalled { .. }

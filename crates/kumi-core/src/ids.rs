@@ -81,6 +81,8 @@ ids! {
     SegmentId,
     /// One segment of a worker's that the host uses.
     LoanId,
+    /// What lets workers from other machines in.
+    TicketId,
 }
 
 /// Things by id, with reuse of places.

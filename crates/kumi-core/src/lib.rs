@@ -16,6 +16,7 @@
 // Ids and lengths may come from a peer: nothing here may panic on one.
 #![deny(clippy::indexing_slicing)]
 
+pub mod agent;
 pub mod children;
 pub mod dispatcher;
 pub mod error;
@@ -26,17 +27,20 @@ pub mod message;
 pub mod queue;
 pub mod scaling;
 pub mod segments;
+pub mod session;
 pub mod task;
 pub mod timer;
 pub mod worker;
 
-pub use dispatcher::{Action, Begun, Bug, Counts, Dispatcher, Event, Policy};
+pub use agent::{AgentHalf, FromAgent, Order, Secret, ToAgent};
+pub use dispatcher::{Action, Begun, Bug, Caller, Counts, Dispatcher, Event, Origin, Policy, Ticket};
 pub use error::{FrameError, SubmitError};
 pub use frame::Decoder;
-pub use ids::{FunctionId, LaunchId, Lease, LoanId, SegmentId, TaskId, Time, WorkerId};
+pub use ids::{FunctionId, LaunchId, Lease, LoanId, SegmentId, TaskId, TicketId, Time, WorkerId};
 pub use interrupts::Interrupts;
 pub use message::{Ending, FromWorker, Leave, Payload, Terms, ToWorker, Word};
 pub use segments::{Reserved, Store};
+pub use session::{Session, Talk};
 pub use task::{Certificate, Large, Limit, NewTask, Outcome, REPORT_MAX, Report, TaskView};
 pub use worker::{Face, HELD_MAX, Job, Link, WorkerHalf};
 

@@ -13,8 +13,10 @@ pub enum Timer {
     Wall(WorkerId),
     /// The worker may have been busy with what was thought a short task: give the others behind it back.
     Stall(WorkerId),
-    /// The worker may have been silent for too long (remote workers).
+    /// Time to ask the worker for a sign of life, or it has been silent for too long (remote workers).
     Silence(WorkerId),
+    /// Another worker waits for this one's place, which may have given no sign of life.
+    Rival(WorkerId),
     /// The worker was asked to leave, or to stop a task, and may not have done so.
     Kill(WorkerId, Lease),
     /// The worker was interrupted and may not have noticed: once more.

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::children::Children;
+use crate::dispatcher::{Caller, Origin};
 use crate::ids::{FunctionId, LaunchId, Lease, LoanId, SegmentId, TaskId, Time};
 use crate::message::{FromWorker, Leave, Payload, ToWorker};
 
@@ -73,6 +75,8 @@ pub(crate) struct Worker {
     /// Of its segments the one that its next result lies in.
     pub offered: Option<LoanId>,
     pub heard: Time,
+    /// Of remote workers.
+    pub remote: Option<Box<Far>>,
     pub idle_since: Time,
     pub idle_timer: bool,
     pub stall_timer: bool,
@@ -81,6 +85,22 @@ pub(crate) struct Worker {
     /// Tasks finished, and whether it has done a call of `everywhere`.
     pub finished: u64,
     pub prepared: bool,
+}
+
+/// What is noted of a remote worker besides.
+#[derive(Debug)]
+pub(crate) struct Far {
+    pub origin: Origin,
+    /// When its [`crate::timer::Timer::Silence`] fires.
+    pub watch: Time,
+    /// It was asked for a sign of life then, and has not answered.
+    pub pinged: Option<Time>,
+    /// How long an answer took last.
+    pub round_trip: Duration,
+    /// Since when it has no connection.
+    pub cut: Option<Time>,
+    /// Who waits for its place, and until when.
+    pub rival: Option<(Caller, Time)>,
 }
 
 /// One task, or one call of `everywhere`, in a worker's hands.
@@ -130,6 +150,7 @@ impl Worker {
             defined: BTreeSet::new(),
             offered: None,
             heard: now,
+            remote: None,
             idle_since: now,
             idle_timer: false,
             stall_timer: false,
@@ -137,6 +158,21 @@ impl Worker {
             finished: 0,
             prepared: false,
         }
+    }
+
+    /// Since when it has no connection.
+    pub fn cut(&self) -> Option<Time> {
+        self.remote.as_ref().and_then(|far| far.cut)
+    }
+
+    /// Whether it has a connection now.
+    pub fn reachable(&self) -> bool {
+        self.cut().is_none()
+    }
+
+    /// How long an answer takes.
+    pub fn round_trip(&self) -> Duration {
+        self.remote.as_ref().map(|far| far.round_trip).unwrap_or_default()
     }
 
     pub fn held(&mut self, lease: Lease) -> Option<&mut Held> {

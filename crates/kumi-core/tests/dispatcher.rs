@@ -4,6 +4,7 @@
 
 mod dispatcher {
     pub mod crew;
+    pub mod remote;
 }
 
 use std::sync::Arc;
@@ -171,19 +172,19 @@ fn a_once_task_never_begins_twice() {
 
 #[test]
 fn suspects_run_alone_and_are_blamed_only_then() {
-    let (mut crew, worker) = Crew::of_one_that_is_fast(policy(1), Link::Remote);
+    let (mut crew, worker) = Crew::of_one_that_is_fast(policy(1), Link::Local);
     let front = crew.submit();
     let tasks = crew.submit_many(3);
     crew.finish(worker, front, 10_000);
     assert_eq!(crew.dealt(worker)[1..], tasks);
     crew.dies(worker, Begun::Unknown);
     for _ in 0..2 {
-        let worker = crew.join(Link::Remote);
+        let worker = crew.join(Link::Local);
         assert_eq!(crew.dealt(worker), [tasks[0]]);
         crew.dies(worker, Begun::Unknown);
     }
     assert!(crew.crashed(tasks[0]));
-    let worker = crew.join(Link::Remote);
+    let worker = crew.join(Link::Local);
     assert_eq!(crew.dealt(worker), [tasks[1]]);
     crew.finish(worker, tasks[1], 10_000);
     assert_eq!(crew.dealt(worker), [tasks[2]]);
@@ -208,9 +209,9 @@ fn a_result_counts_only_under_the_lease_it_is_held_with() {
     let task = crew.submit();
     let silent = crew.join(Link::Remote);
     let void = crew.leases[&task];
-    crew.wait(15 * SECOND);
-    crew.wait(15 * SECOND);
-    assert_eq!(crew.killed, [silent], "it said nothing for half a minute");
+    crew.tell(Event::Cut { worker: silent });
+    crew.wait(60 * SECOND);
+    assert_eq!(crew.fenced, [silent]);
     let next = crew.join(Link::Remote);
     let late = FromWorker::Finished { lease: void, success: true, started: 0, nanoseconds: 1, payload: Arc::from([]) };
     crew.say(silent, late.clone());
@@ -321,7 +322,7 @@ fn a_launch_that_does_not_come_is_abandoned_and_may_not_join_later() {
     crew.wait(60 * SECOND);
     assert_eq!(crew.abandoned, [late]);
     let face = Face { name: "late".into(), pid: 1, host: "here".into() };
-    assert_eq!(crew.brain.join(crew.now, late, face, Link::Remote), None);
+    assert_eq!(crew.brain.join(crew.now, late, face), None);
     assert!(crew.launches.is_empty(), "it counts until its end is reported");
 }
 

@@ -16,6 +16,7 @@ mod sim {
     pub mod parent;
     pub mod process;
     pub mod profile;
+    pub mod remote;
     pub mod rng;
     pub mod rules;
     pub mod staff;
@@ -98,15 +99,18 @@ fn the_same_seed_gives_the_same_history() {
 }
 
 /// What the seeds must contain between them, or they prove nothing.
-const HAPPENINGS: [&str; 56] = [
+const HAPPENINGS: [&str; 63] = [
     "a burst hurried",
+    "a call repeated",
     "a call replayed",
+    "a caller refused",
     "a child cancelled by its parent",
     "a child cancelled with its parent",
     "a child let go",
     "a child of nobody",
     "a child that nobody asks for",
     "a closed queue",
+    "a connection broken",
     "a full queue",
     "a late hello",
     "a late signal",
@@ -116,12 +120,15 @@ const HAPPENINGS: [&str; 56] = [
     "a report that does not count",
     "a result of a worker that is gone",
     "a result that is not wanted any more",
-    "a result under a void lease",
+    "a script run again",
     "a second hello",
     "a segment forked",
     "a segment used again",
     "a segment used again by a worker",
     "a segment without memory",
+    "a session resumed",
+    "a session that is over",
+    "a silent connection cut",
     "a suspect",
     "a task gathered",
     "a task interrupted",
@@ -136,10 +143,11 @@ const HAPPENINGS: [&str; 56] = [
     "a wait elsewhere",
     "a wait given up",
     "a waiting task of a dead worker",
+    "a worker cut",
     "a worker dead in the middle of a result",
     "a worker dies of a call",
+    "a worker fenced",
     "a worker killed",
-    "a worker lost by its silence",
     "an extra launch",
     "arguments kept to the end",
     "cancel",
@@ -160,7 +168,7 @@ const HAPPENINGS: [&str; 56] = [
 #[test]
 fn everything_happens_somewhere() {
     let mut seen = BTreeMap::new();
-    for seed in 0..300 {
+    for seed in 0..500 {
         let mut world = World::new(seed, None, false);
         world.run().unwrap();
         world.seen().iter().for_each(|(what, count)| *seen.entry(*what).or_insert(0) += count);
@@ -183,10 +191,13 @@ fn planted_bugs_are_found() {
         Bug::BlameWaiting,
         Bug::NoReplay,
         Bug::WaitsForTheDead,
+        Bug::NoFence,
+        Bug::SentAgain,
+        Bug::LostAtCut,
     ];
     for bug in bugs {
-        let found = (0..200).find_map(|seed| run(seed, Some(bug)).err().map(|rule| (seed, rule)));
-        let (seed, rule) = found.unwrap_or_else(|| panic!("{bug:?} is not found within 200 seeds"));
+        let found = (0..600).find_map(|seed| run(seed, Some(bug)).err().map(|rule| (seed, rule)));
+        let (seed, rule) = found.unwrap_or_else(|| panic!("{bug:?} is not found within 600 seeds"));
         println!("{bug:?}: found after {} seeds: {rule}", seed + 1);
     }
 }

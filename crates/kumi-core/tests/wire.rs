@@ -10,10 +10,11 @@ mod memory;
 
 use std::fmt::Debug;
 
+use kumi_core::agent::UNPROVED;
 use kumi_core::frame::{CHUNK, FRAME_MAX, PART, Wire};
-use kumi_core::{Decoder, FrameError, FromWorker, FunctionId, Lease, Payload, TaskId, ToWorker};
+use kumi_core::{Decoder, FrameError, FromAgent, FromWorker, FunctionId, Lease, Payload, TaskId, ToAgent, ToWorker};
 
-use document::golden;
+use document::{golden, golden_of_agents};
 
 /// What a stream means: its messages, and the error that ended it.
 type Meaning<M> = (Vec<M>, Option<FrameError>);
@@ -230,6 +231,9 @@ fn fields_shorter_or_longer_than_their_message_are_malformed() {
     let (to, from) = golden();
     to.iter().for_each(|(_, _, bytes)| check::<ToWorker>(bytes));
     from.iter().for_each(|(_, _, bytes)| check::<FromWorker>(bytes));
+    let (to, from) = golden_of_agents();
+    to.iter().for_each(|(_, _, bytes)| check::<ToAgent>(bytes));
+    from.iter().for_each(|(_, _, bytes)| check::<FromAgent>(bytes));
 }
 
 #[test]
@@ -273,6 +277,23 @@ fn parts_are_refused_out_of_place() {
     let whole = [start, frame(PART, &[7])].concat();
     let (messages, error) = drip::<FromWorker>(&[whole, frame(PART, &[7])].concat());
     assert_eq!((messages.len(), error), (1, Some(FrameError::Misplaced)), "one part more than announced");
+}
+
+#[test]
+fn whoever_is_not_proved_sends_short_frames_and_nothing_in_parts() {
+    let mut decoder = Decoder::<FromAgent>::limited(UNPROVED, 0);
+    let hello = |length| FromWorker::Hello { version: 2, python: (3, 11), pid: 1, host: "h".repeat(length) };
+    decoder.feed(&encoded(&hello(1000)));
+    assert!(matches!(decoder.next(), Ok(Some(FromAgent::Worker(FromWorker::Hello { .. })))));
+    let mut longer = Decoder::<FromAgent>::limited(UNPROVED, 0);
+    longer.feed(&encoded(&hello(UNPROVED))[..4]);
+    assert!(matches!(longer.next(), Err(FrameError::TooLong { .. })), "by its length alone");
+    let mut in_parts = Decoder::<FromAgent>::limited(FRAME_MAX, 0);
+    in_parts.feed(&beginning(CHUNK as u64 + 1, CHUNK));
+    assert_eq!(in_parts.next(), Err(FrameError::TooLong { length: 1 }));
+    decoder.limit(FRAME_MAX, u64::MAX);
+    decoder.feed(&encoded(&finished(1, CHUNK + 1)));
+    assert!(matches!(decoder.next(), Ok(Some(FromAgent::Worker(FromWorker::Finished { .. })))));
 }
 
 // Memory.

@@ -33,6 +33,8 @@ impl Shared {
                         link.kill();
                     }
                 }
+                // There are no remote workers yet.
+                Action::Admit { .. } | Action::Refuse { .. } | Action::Cut { .. } | Action::Fence { .. } => {}
                 Action::CloseSegment { segment } => {
                     state.garbage.extend(state.segments.remove(&segment));
                     self.wake();

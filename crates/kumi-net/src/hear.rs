@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use kumi_core::{Event, Face, FromWorker, Link as Transport, PROTOCOL, SegmentId, ToWorker};
+use kumi_core::{Event, Face, FromWorker, PROTOCOL, SegmentId, ToWorker};
 
 use crate::epoll::{Ready, WRITE};
 use crate::link::Heard;
@@ -101,7 +101,7 @@ impl Shared {
         }
         let face = Face { name: link.name.clone(), ..face };
         let launch = link.launch;
-        match state.brain.join(self.now(), launch, face, Transport::Local) {
+        match state.brain.join(self.now(), launch, face) {
             Some(worker) => {
                 link.worker = Some(worker);
                 state.by_worker.insert(worker, key);

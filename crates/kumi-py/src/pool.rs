@@ -25,8 +25,12 @@ use crate::worker::Serving;
 
 pyo3::import_exception!(kumi.errors, QueueFull);
 
-/// A remote worker that is silent for so long is lost; local ones are judged by their process alone.
+/// A remote worker is asked for a sign of life so often, and its connection is cut when it is silent for so long; local
+/// ones are judged by their process alone.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(30);
+/// A remote worker that does not come back within this after a cut is lost.
+const RECONNECT: Duration = Duration::from_secs(60);
 
 /// A task's id, its pickled function, its pickled arguments, whether it is a call of `everywhere`.
 type Job<'py> = (u64, Bound<'py, PyBytes>, Bound<'py, PyBytes>, bool);
@@ -167,7 +171,9 @@ impl Pool {
             wall: seconds_wall.map(span),
             launch: span(seconds_launch),
             kill: span(seconds_kill),
+            heartbeat: HEARTBEAT,
             silence: SILENCE,
+            reconnect: RECONNECT,
             tasks_max,
             memory: memory_bytes,
             reset,
@@ -175,6 +181,7 @@ impl Pool {
             queue_bytes,
             spare_bytes: spare_bytes(),
             in_process,
+            by_hand: false,
         };
         let host = Host { name: host_name(), python: python_version(py) };
         Self { net: pool::Pool::new(policy, host) }

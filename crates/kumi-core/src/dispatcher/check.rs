@@ -122,7 +122,7 @@ impl Dispatcher {
         let active = self.workers.iter().filter(|(_, worker)| worker.stage == Stage::Active);
         let (extras, active): (Vec<_>, Vec<_>) = active.partition(|(_, worker)| worker.extra);
         let idle = |workers: &[(WorkerId, &Worker)]| {
-            let idle = workers.iter().filter(|(_, worker)| worker.is_free());
+            let idle = workers.iter().filter(|(_, worker)| worker.is_free() && worker.reachable());
             idle.map(|(id, worker)| (worker.idle_since, *id)).collect()
         };
         same("active", self.active, active.len() as u64)?;

@@ -128,6 +128,8 @@ impl Dispatcher {
         let Some(worker) = self.workers.get_mut(id) else { return };
         // `top_up` and `deal` keep to HELD_MAX, which is the number of slots.
         let Some(slot) = worker.slots.pop() else { return };
+        // No segment of another machine can be mapped here.
+        let inline = inline || worker.link == Link::Remote;
         let lease = Lease(self.next_lease);
         self.next_lease += 1;
         if worker.is_free() {
@@ -146,8 +148,7 @@ impl Dispatcher {
         if worker.held.len() > 1 {
             self.loaded.insert(id);
             if !worker.stall_timer {
-                worker.stall_timer = true;
-                self.timers.set(now.after(STALL), Timer::Stall(id));
+                self.watch_stall(now, id);
             }
         }
         self.define_at(id, function);
@@ -190,7 +191,7 @@ impl Dispatcher {
 
     /// Whether the task is short enough to wait behind those the worker holds.
     fn fits_behind(&self, id: WorkerId, task: TaskId) -> bool {
-        let takes = |worker: &&Worker| worker.stage == Stage::Active && !worker.extra;
+        let takes = |worker: &&Worker| worker.stage == Stage::Active && !worker.extra && worker.reachable();
         let Some(worker) = self.workers.get(id).filter(takes) else { return false };
         let nanos = self.tasks.get(task).and_then(|task| self.short_nanos(task));
         worker.held.len() < usize::from(HELD_MAX)
@@ -259,7 +260,9 @@ impl Dispatcher {
             Stage::Preparing => self.enlist(now, id),
             Stage::Active => {
                 worker.idle_since = now;
-                if worker.extra {
+                if !worker.reachable() {
+                    // When it has come back.
+                } else if worker.extra {
                     self.idle_extras.insert((now, id));
                 } else if !self.planted(Bug::FreedWorkerForgotten) {
                     self.idle.insert((now, id));
@@ -403,6 +406,15 @@ impl Dispatcher {
         }
     }
 
+    /// Sees to it that a task which takes long does not keep those behind it.
+    pub(super) fn watch_stall(&mut self, now: Time, id: WorkerId) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        if worker.held.len() > 1 && !worker.stall_timer {
+            worker.stall_timer = true;
+            self.timers.set(now.after(STALL), Timer::Stall(id));
+        }
+    }
+
     /// Whatever is known of its function, this task takes long: nothing is dealt behind it.
     pub(super) fn busy_for_long(&mut self, id: WorkerId, lease: Lease) {
         let Some(worker) = self.workers.get_mut(id) else { return };
@@ -416,19 +428,23 @@ impl Dispatcher {
     pub(super) fn stall_due(&mut self, now: Time, id: WorkerId) {
         let Some(worker) = self.workers.get_mut(id) else { return };
         worker.stall_timer = false;
-        if worker.held.len() < 2 {
+        // One without a connection cannot say anything; when it has come back it is watched again.
+        if worker.held.len() < 2 || !worker.reachable() {
             return;
         }
         let quiet = now.since(worker.heard);
-        if quiet < STALL {
+        // What a remote worker says is always so old.
+        let patience = STALL + worker.round_trip();
+        if quiet < patience {
             worker.stall_timer = true;
-            let again = worker.heard.after(STALL);
+            let again = worker.heard.after(patience);
             return self.timers.set(again, Timer::Stall(id));
         }
         let first = worker.held.front().map(|held| held.task);
         worker.held_nanos = worker.held_nanos.max(LONG);
         let function = first.and_then(|task| self.tasks.get(task)).map(|task| task.function);
         if let Some(function) = function.and_then(|function| self.functions.get_mut(function)) {
+            let quiet = quiet.saturating_sub(patience - STALL);
             let quiet = u64::try_from(quiet.as_nanos()).unwrap_or(LONG);
             function.nanos = function.nanos.map(|nanos| nanos.max(quiet));
         }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ids::{LaunchId, Lease, LoanId, SegmentId, TaskId, WorkerId};
+use crate::ids::{LaunchId, Lease, LoanId, SegmentId, TaskId, TicketId, Time, WorkerId};
 use crate::message::{FromWorker, ToWorker};
 use crate::task::Certificate;
 
@@ -26,8 +26,12 @@ pub struct Policy {
     pub launch: Duration,
     /// A worker that does not stop a task, or leave, within this is killed.
     pub kill: Duration,
-    /// A remote worker that is silent for this long is lost.
+    /// A remote worker is asked for a sign of life this often.
+    pub heartbeat: Duration,
+    /// The connection to a remote worker that is silent for this long is cut.
     pub silence: Duration,
+    /// A remote worker that does not come back within this after a cut is lost.
+    pub reconnect: Duration,
     /// A worker leaves after so many tasks; `None`: any number.
     pub tasks_max: Option<u64>,
     /// How many bytes of its own a worker may have, with its children; `None`: any number.
@@ -42,6 +46,49 @@ pub struct Policy {
     pub spare_bytes: u64,
     /// Tasks are run by the host itself; there are no workers.
     pub in_process: bool,
+    /// Workers are started by hand; none is ever launched.
+    pub by_hand: bool,
+}
+
+/// What lets workers from other machines in. The hands keep the secret that goes with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ticket {
+    /// Of one launch of several workers: each has its place.
+    Launch {
+        /// By index.
+        places: Vec<LaunchId>,
+    },
+    /// For workers started by hand.
+    Code {
+        /// How many more it lets in.
+        uses: u32,
+        /// Until when.
+        until: Time,
+    },
+}
+
+/// Where a remote worker comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Origin {
+    /// What let it in.
+    pub ticket: TicketId,
+    /// Its place in the launch.
+    pub index: u32,
+    /// Random: tells a repeated call from a second worker.
+    pub incarnation: u64,
+}
+
+/// Somebody who has proved the secret of a ticket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The hands' name for the connection; never used twice.
+    pub number: u64,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Process id on its machine.
+    pub pid: u32,
+    /// Its machine.
+    pub host: String,
 }
 
 /// What happened outside.
@@ -67,6 +114,22 @@ pub enum Event {
         worker: WorkerId,
         /// What. For local workers the hands answer a recall in the worker's name, from the shared page.
         message: FromWorker,
+    },
+    /// Somebody proved the secret of a ticket and wants to be a worker. Answered by [`Action::Admit`] or [`Action::Refuse`],
+    /// at the latest after a heartbeat.
+    Called {
+        /// Who.
+        caller: Caller,
+    },
+    /// The connection to a remote worker has ended. It may come back. Not told of one that a newer one has replaced.
+    Cut {
+        /// Whose.
+        worker: WorkerId,
+    },
+    /// A remote worker has come back: its session goes on.
+    Resumed {
+        /// Who.
+        worker: WorkerId,
     },
     /// A worker is no more.
     Gone {
@@ -119,8 +182,35 @@ pub enum Action {
         /// Which.
         launch: LaunchId,
     },
-    /// End this worker with its process tree, and report [`Event::Gone`] then.
+    /// End this worker with its process tree, and report [`Event::Gone`] then. A remote one is told to end itself
+    /// ([`crate::ToAgent::End`]).
     Kill {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// This caller is that worker, from now on or already: messages for it go there. If it is one already, and its
+    /// session never got an answer, the session goes on from the beginning. If the caller has hung up, say [`Event::Cut`].
+    Admit {
+        /// [`Caller::number`].
+        caller: u64,
+        /// Who it is.
+        worker: WorkerId,
+    },
+    /// This caller does not become a worker.
+    Refuse {
+        /// [`Caller::number`].
+        caller: u64,
+        /// Whose fault it is and what to do.
+        reason: String,
+    },
+    /// Close the connection to this remote worker, which is silent. No [`Event::Cut`] need follow.
+    Cut {
+        /// Whose.
+        worker: WorkerId,
+    },
+    /// This remote worker is none any more: tell it to end if it has a connection, close that, and forget its session, so
+    /// that it is refused when it comes back. Nothing it still says counts.
+    Fence {
         /// Which.
         worker: WorkerId,
     },

@@ -12,6 +12,7 @@
 //! - `report.rs`: what tasks say of themselves while they run.
 //! - `ends.rs`: how tasks end: resolve, cancel, time out, release.
 //! - `segments.rs`: who uses which shared memory.
+//! - `remote.rs`: workers on other machines: who is let in, silence, cuts.
 //! - `staff.rs`: workers and launches: join, leave, die; blame.
 //! - `view.rs`: what the owner may see.
 //!
@@ -26,6 +27,7 @@ mod everywhere;
 mod functions;
 mod here;
 mod nested;
+mod remote;
 mod report;
 mod segments;
 mod staff;
@@ -34,7 +36,7 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-pub use self::event::{Action, Begun, Event, Policy};
+pub use self::event::{Action, Begun, Caller, Event, Origin, Policy, Ticket};
 use self::everywhere::Call;
 use self::functions::Function;
 use self::nested::Child;
@@ -42,7 +44,7 @@ pub use self::nested::GENERATIONS_MAX;
 use self::segments::{Loan, Use};
 pub use self::view::Counts;
 use crate::error::SubmitError;
-use crate::ids::{Arena, FunctionId, LaunchId, LoanId, SegmentId, TaskId, Time, WorkerId};
+use crate::ids::{Arena, FunctionId, LaunchId, LoanId, SegmentId, TaskId, TicketId, Time, WorkerId};
 use crate::message::{FromWorker, Leave, Payload};
 use crate::queue::Queue;
 use crate::scaling::{self, Launch};
@@ -75,6 +77,9 @@ pub struct Dispatcher {
     loans: Arena<LoanId, Loan>,
     /// The last instant that was told.
     latest: Time,
+    tickets: Arena<TicketId, Ticket>,
+    /// The remote workers.
+    origins: BTreeMap<Origin, WorkerId>,
     queue: Queue,
     /// Waiting tasks with a living parent; and those of them that have just come.
     nested: BTreeSet<Rank>,
@@ -158,6 +163,12 @@ pub enum Bug {
     NoReplay,
     /// A call of `everywhere` waits for workers that are dead.
     WaitsForTheDead,
+    /// A second worker is let in beside the one that has its place.
+    NoFence,
+    /// Of the hands, not of the dispatcher: after a cut a message is said not to have come that has.
+    SentAgain,
+    /// Of the hands: a message is acknowledged that has not come.
+    LostAtCut,
 }
 
 #[cfg(feature = "planted-bugs")]
@@ -181,6 +192,8 @@ impl Dispatcher {
             declared: BTreeMap::new(),
             workers: Arena::default(),
             launches: Arena::default(),
+            tickets: Arena::default(),
+            origins: BTreeMap::new(),
             queue: Queue::default(),
             nested: BTreeSet::new(),
             fresh: Vec::new(),
@@ -324,6 +337,9 @@ impl Dispatcher {
             Event::Launched { launch } => self.launch_started(launch),
             Event::LaunchFailed { launch, text } => self.launch_failed(now, launch, text),
             Event::Said { worker, message } => self.said(now, worker, message),
+            Event::Called { caller } => self.called(now, caller),
+            Event::Cut { worker } => self.cut(now, worker),
+            Event::Resumed { worker } => self.resumed(now, worker),
             Event::Gone { worker, begun, certificate } => self.gone(now, worker, begun, certificate),
         }
         while let Some(timer) = self.timers.due(now) {
@@ -333,6 +349,7 @@ impl Dispatcher {
     }
 
     fn said(&mut self, now: Time, worker: WorkerId, message: FromWorker) {
+        self.sign_of_life(now, worker);
         match message {
             FromWorker::Finished { lease, success, started, nanoseconds, payload } => {
                 let outcome = if success { Outcome::Success(payload) } else { Outcome::Error(payload) };
@@ -352,10 +369,8 @@ impl Dispatcher {
             FromWorker::Wait { lease, child } => self.begin_wait(now, worker, lease, child),
             FromWorker::Resume { lease, elsewhere } => self.resume(worker, lease, elsewhere),
             // A second hello is a repetition; the first made the worker. The hands `borrow` what is lent.
-            FromWorker::Hello { .. } | FromWorker::Heartbeat | FromWorker::Lend { .. } => {}
-        }
-        if let Some(worker) = self.workers.get_mut(worker) {
-            worker.heard = now;
+            FromWorker::Hello { .. } | FromWorker::Lend { .. } => {}
+            FromWorker::Heartbeat => self.heartbeat(now, worker),
         }
     }
 
@@ -365,6 +380,7 @@ impl Dispatcher {
             Timer::Wall(worker) => self.drain(now, worker, Leave::Wall),
             Timer::Stall(worker) => self.stall_due(now, worker),
             Timer::Silence(worker) => self.silence_due(now, worker),
+            Timer::Rival(worker) => self.rival_due(now, worker),
             Timer::Kill(worker, lease) => self.kill_due(worker, lease),
             Timer::Again(worker, lease) => self.interrupt_again(worker, lease),
             Timer::Launch(launch) => self.launch_due(now, launch),
@@ -399,7 +415,7 @@ impl Dispatcher {
     }
 
     fn scale(&mut self, now: Time) {
-        if !self.started || self.policy.in_process {
+        if !self.started || self.policy.in_process || self.policy.by_hand {
             return;
         }
         // After giving up only a new need is worth new attempts; `workers_min` alone is not.

@@ -155,7 +155,7 @@ impl Dispatcher {
             return false;
         };
         let Some(worker) = self.workers.get(worker_id) else { return false };
-        let takes = matches!(worker.stage, Stage::Active | Stage::Draining(_));
+        let takes = matches!(worker.stage, Stage::Active | Stage::Draining(_)) && worker.reachable();
         let Some(top) = worker.top().filter(|top| top.task == id && takes) else { return false };
         let strangers = self.planted(Bug::HelpsStrangers);
         let queued = if strangers { &self.nested } else { &family.queued };

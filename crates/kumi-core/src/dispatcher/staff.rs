@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::nested::EXTRA_IDLE;
-use super::{Action, Begun, Bug, Dispatcher, LaunchNote};
+use super::{Action, Begun, Bug, Dispatcher, LaunchNote, Origin};
 use crate::ids::{LaunchId, Lease, TaskId, Time, WorkerId};
 use crate::message::{Leave, ToWorker};
 use crate::scaling::Launch;
@@ -87,30 +87,44 @@ impl Dispatcher {
         }
     }
 
-    /// A worker proved that it belongs to this launch. `None`: it may not join, because the launch was given up, has a
+    /// A worker of this machine came of this launch. `None`: it may not join, because the launch was given up, has a
     /// worker already, or never was.
-    pub fn join(&mut self, now: Time, launch: LaunchId, face: Face, link: Link) -> Option<WorkerId> {
+    pub fn join(&mut self, now: Time, launch: LaunchId, face: Face) -> Option<WorkerId> {
+        let id = self.let_in(now, launch, face, None)?;
+        self.settle(now);
+        Some(id)
+    }
+
+    /// Like [`Dispatcher::join`], without dealing it anything yet. `called`: a remote one, by which call and from where.
+    pub(super) fn let_in(
+        &mut self,
+        now: Time,
+        launch: LaunchId,
+        face: Face,
+        called: Option<(u64, Origin)>,
+    ) -> Option<WorkerId> {
         let note = self.launches.get_mut(launch)?;
         match note.state {
             Launch::Requested | Launch::Starting => {}
             Launch::Joined(_) | Launch::Abandoned => return None,
         }
         let (name, reset, memory) = (face.name.clone(), self.policy.reset, self.policy.memory);
+        let link = if called.is_some() { Link::Remote } else { Link::Local };
         let extra = note.extra;
         let id = self.workers.insert(Worker::new(launch, extra, face, link, now));
         note.state = Launch::Joined(id);
         // Its launch is expected to become a worker until it is ready.
         self.unlisted += 1;
-        self.actions.push_back(Action::Send { worker: id, message: ToWorker::Welcome { name, reset, memory } });
-        if link == Link::Remote {
-            self.timers.set(now.after(self.policy.silence), Timer::Silence(id));
+        if let Some((caller, origin)) = called {
+            self.note_far(now, id, origin);
+            self.actions.push_back(Action::Admit { caller, worker: id });
         }
+        self.actions.push_back(Action::Send { worker: id, message: ToWorker::Welcome { name, reset, memory } });
         if !self.planted(Bug::NoReplay) && self.catch_up(id) {
             self.timers.set(now.after(self.policy.launch), Timer::Launch(launch));
         } else {
             self.enlist(now, id);
         }
-        self.settle(now);
         Some(id)
     }
 
@@ -213,47 +227,40 @@ impl Dispatcher {
     pub(super) fn kill(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get_mut(id) else { return };
         let (stage, since, extra) = (worker.stage, worker.idle_since, worker.extra);
+        let cut = !worker.reachable();
         worker.stage = Stage::Killed;
         match stage {
             Stage::Active => self.retire(id, since, extra),
             Stage::Preparing | Stage::Draining(_) | Stage::Leaving(_) => {}
             Stage::Killed => return,
         }
-        self.actions.push_back(Action::Kill { worker: id });
+        if cut {
+            self.lose(self.latest, id, "it was to be ended while it had no connection");
+        } else {
+            self.actions.push_back(Action::Kill { worker: id });
+        }
     }
 
     pub(super) fn kill_due(&mut self, id: WorkerId, lease: Lease) {
         let Some(worker) = self.workers.get_mut(id) else { return };
         let leaving = matches!(worker.stage, Stage::Leaving(_));
+        if let Some(cut) = worker.cut() {
+            // It has not heard of it. It is lost before, or has had the time that it is given.
+            let again = cut.after(self.policy.reconnect + self.policy.kill);
+            return self.timers.set(again, Timer::Kill(id, lease));
+        }
         if (lease == LEAVE && leaving) || worker.held(lease).is_some() {
             self.kill(id);
         }
     }
 
-    pub(super) fn silence_due(&mut self, now: Time, id: WorkerId) {
-        let Some(worker) = self.workers.get(id) else { return };
-        let quiet = now.since(worker.heard);
-        if quiet >= self.policy.silence {
-            let seconds = quiet.as_secs_f64();
-            let certificate = Certificate {
-                cause: format!("gave no sign of life for {seconds:.0} s"),
-                pid: Some(worker.face.pid),
-                host: Some(worker.face.host.clone()),
-                ..Certificate::default()
-            };
-            self.actions.push_back(Action::Kill { worker: id });
-            self.gone(now, id, Begun::Unknown, certificate);
-            return;
-        }
-        if quiet >= self.policy.silence / 2 {
-            self.actions.push_back(Action::Send { worker: id, message: ToWorker::Ping });
-        }
-        self.timers.set(now.after(self.policy.silence / 2), Timer::Silence(id));
-    }
-
     pub(super) fn gone(&mut self, now: Time, id: WorkerId, begun: Begun, certificate: Certificate) {
         let Some(worker) = self.workers.remove(id) else { return };
         self.forget_launch(worker.launch);
+        if let Some(far) = &worker.remote {
+            self.origins.remove(&far.origin);
+            self.timers.unset(far.watch, Timer::Silence(id));
+        }
         self.loaded.remove(&id);
         self.inner -= worker.inner.len() as u64;
         for function in worker.declared.values() {
@@ -285,8 +292,10 @@ impl Dispatcher {
             Stage::Leaving(Leave::Closing) | Stage::Killed => self.counts.left_stopped += 1,
         }
         self.returned_by_death(id, worker.offered);
-        // Whoever we ended ourselves did not crash.
-        let crashed = matches!(worker.stage, Stage::Preparing | Stage::Active | Stage::Draining(_));
+        // Whoever we ended ourselves did not crash; nor, as far as anybody knows, did one that is merely not heard of any
+        // more. What it may have been at runs alone from now on.
+        let unseen = worker.link == Link::Remote && begun == Begun::Unknown;
+        let crashed = matches!(worker.stage, Stage::Preparing | Stage::Active | Stage::Draining(_)) && !unseen;
         let certificate = Arc::new(certificate);
         // Where one task ran within the wait of another, nobody but the last can have been at work.
         let begun = match (begun, worker.inner.last()) {
@@ -296,7 +305,7 @@ impl Dispatcher {
             (Begun::Unknown, Some(top)) => Begun::One(top.lease),
             (begun, _) => begun,
         };
-        let guilt = Guilt { begun, crashed, alone: worker.held.len() == 1, certificate: &certificate };
+        let guilt = Guilt { begun, crashed, alone: worker.held.len() == 1, unseen, certificate: &certificate };
         let mut blamed = false;
         // From within: what a task has submitted goes with it.
         for held in worker.inner.iter().rev().chain(&worker.held) {
@@ -337,23 +346,22 @@ impl Dispatcher {
             family.apart = true;
         }
         // Whatever may have killed a worker runs alone from now on, so that the next time is certain.
-        task.suspect |= guilt.crashed && guilt.begun == Begun::Unknown;
+        task.suspect |= guilt.unseen || guilt.crashed && guilt.begun == Begun::Unknown;
         let verdict = match guilt.begun {
             Begun::Nothing => Verdict::Innocent,
             Begun::One(lease) if lease == held.lease => Verdict::Guilty,
             Begun::One(_) => Verdict::Innocent,
-            Begun::Unknown if guilt.alone => Verdict::Guilty,
+            Begun::Unknown if guilt.alone && !guilt.unseen => Verdict::Guilty,
             Begun::Unknown => Verdict::Suspect,
         };
         let verdict = if blame_all { Verdict::Guilty } else { verdict };
-        let innocent = matches!(verdict, Verdict::Innocent);
         // It has begun, or may have, whoever ended the worker.
-        let over = task.once && (lent || !innocent);
+        let over = task.once && (lent || !matches!(verdict, Verdict::Innocent));
         if over || (guilt.crashed && matches!(verdict, Verdict::Guilty)) {
             self.crashed(now, held.task, guilt.certificate, &worker.face);
             return true;
         }
-        if held.recall == Recall::CancelIfWaiting && innocent {
+        if held.recall == Recall::CancelIfWaiting {
             self.resolve(now, held.task, Outcome::Cancel, None, Some(Arc::clone(&worker.face)));
             return false;
         }
@@ -382,6 +390,8 @@ struct Guilt<'a> {
     begun: Begun,
     crashed: bool,
     alone: bool,
+    /// Its connection was lost, and nobody knows what became of it.
+    unseen: bool,
     certificate: &'a Arc<Certificate>,
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use kumi_core::message::{FromWorker, Leave, ToWorker};
 use kumi_core::{
-    Action, Begun, Certificate, Dispatcher, Event, Face, FunctionId, LaunchId, Lease, Link, NewTask, Outcome, Policy,
-    TaskId, Time, WorkerId,
+    Action, Begun, Caller, Certificate, Dispatcher, Event, Face, FunctionId, LaunchId, Lease, Link, NewTask, Origin,
+    Outcome, Policy, TaskId, Ticket, TicketId, Time, WorkerId,
 };
 
 pub const MILLI: Duration = Duration::from_millis(1);
@@ -24,6 +24,12 @@ pub struct Crew {
     /// What each worker was sent, or was asked for through its page, and the story has not looked at yet.
     pub sent: BTreeMap<WorkerId, Vec<ToWorker>>,
     pub killed: Vec<WorkerId>,
+    /// Remote workers: who was let in by which call, who was not and why, whose connection was closed, who was fenced.
+    pub admitted: BTreeMap<u64, WorkerId>,
+    pub refused: BTreeMap<u64, String>,
+    pub cut: Vec<WorkerId>,
+    pub fenced: Vec<WorkerId>,
+    pub calls: u64,
     /// Task of each lease, and the last lease of each task.
     pub tasks: BTreeMap<Lease, TaskId>,
     pub leases: BTreeMap<TaskId, Lease>,
@@ -39,7 +45,9 @@ pub fn policy(workers: u64) -> Policy {
         wall: None,
         launch: 60 * SECOND,
         kill: 5 * SECOND,
+        heartbeat: 5 * SECOND,
         silence: 30 * SECOND,
+        reconnect: 60 * SECOND,
         tasks_max: None,
         crashes_max: 1,
         queue_bytes: u64::MAX,
@@ -47,6 +55,7 @@ pub fn policy(workers: u64) -> Policy {
         reset: 0,
         memory: None,
         in_process: false,
+        by_hand: false,
     }
 }
 
@@ -84,6 +93,11 @@ impl Crew {
             abandoned: Vec::new(),
             sent: BTreeMap::new(),
             killed: Vec::new(),
+            admitted: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            cut: Vec::new(),
+            fenced: Vec::new(),
+            calls: 0,
             tasks: BTreeMap::new(),
             leases: BTreeMap::new(),
         };
@@ -117,6 +131,10 @@ impl Crew {
                 Action::Launch { launches } => self.launches.extend(launches),
                 Action::Abandon { launch } => self.abandoned.push(launch),
                 Action::Kill { worker } => self.killed.push(worker),
+                Action::Admit { caller, worker } => drop(self.admitted.insert(caller, worker)),
+                Action::Refuse { caller, reason } => drop(self.refused.insert(caller, reason)),
+                Action::Cut { worker } => self.cut.push(worker),
+                Action::Fence { worker } => self.fenced.push(worker),
                 Action::Resolved { .. }
                 | Action::Reported { .. }
                 | Action::TooManyResults { .. }
@@ -197,10 +215,39 @@ impl Crew {
     /// A worker for the oldest launch that has none.
     pub fn join(&mut self, link: Link) -> WorkerId {
         let launch = self.launches.remove(0);
-        let face = Face { name: "worker".into(), pid: 1, host: "here".into() };
-        let worker = self.brain.join(self.now, launch, face, link).unwrap();
-        self.listen();
-        worker
+        match link {
+            Link::Local => {
+                let face = Face { name: "worker".into(), pid: 1, host: "here".into() };
+                let worker = self.brain.join(self.now, launch, face).unwrap();
+                self.listen();
+                worker
+            }
+            Link::Remote => {
+                let ticket = self.brain.issue(Ticket::Launch { places: vec![launch] });
+                let call = self.call(ticket, 0, 1);
+                self.admitted[&call]
+            }
+        }
+    }
+
+    /// Somebody has proved this ticket's secret; gives the number of the call.
+    pub fn call(&mut self, ticket: TicketId, index: u32, incarnation: u64) -> u64 {
+        self.calls += 1;
+        let origin = Origin { ticket, index, incarnation };
+        let caller = Caller { number: self.calls, origin, pid: 1, host: "there".into() };
+        self.tell(Event::Called { caller });
+        self.calls
+    }
+
+    /// Time passes, and this worker answers each ping.
+    pub fn wait_alive(&mut self, worker: WorkerId, span: Duration) {
+        let end = self.now.after(span);
+        while self.now < end {
+            self.wait(SECOND);
+            if self.sent.remove(&worker).unwrap_or_default().contains(&ToWorker::Ping) {
+                self.say(worker, FromWorker::Heartbeat);
+            }
+        }
     }
 
     pub fn finish(&mut self, worker: WorkerId, task: TaskId, nanoseconds: u64) {

@@ -33,7 +33,10 @@ impl World {
         let ids = 0..self.processes.len();
         for id in ids.filter(|id| self.processes[*id].launch == launch).collect::<Vec<_>>() {
             if self.rng.chance(700) {
-                self.die(id);
+                match self.processes[id].link {
+                    Link::Local => self.die(id),
+                    Link::Remote => self.machine_ends(id, false),
+                }
             }
         }
         let delay = self.rng.span(MILLI, SECOND);
@@ -44,29 +47,28 @@ impl World {
         let id = self.processes.len();
         self.processes.push(Process::new(launch, link));
         self.say(|| format!("process {id} of {launch:?} starts, {link:?}"));
-        let hello = FromWorker::Hello { version: 1, python: (3, 11), pid: id as u32, host: "host".into() };
-        self.send_up(id, &[hello]);
+        match link {
+            Link::Local => {
+                let hello = FromWorker::Hello { version: 1, python: (3, 11), pid: id as u32, host: "host".into() };
+                self.send_up(id, &[hello]);
+            }
+            Link::Remote => self.agent_starts(id, launch),
+        }
         if self.rng.chance(self.profile.launch.dies) {
-            self.processes[id].lines.cut = link == Link::Remote;
-            self.die(id);
+            match link {
+                Link::Local => self.die(id),
+                Link::Remote => self.machine_ends(id, true),
+            }
         }
         if self.rng.chance(self.profile.dies) {
             let life = self.rng.span(100 * MICRO, 10 * SECOND);
             self.post(life, Letter::Dies { process: id, of: None });
         }
-        if link == Link::Remote {
-            self.post(MILLI, Letter::Beat { process: id });
-            if self.rng.chance(self.profile.cut) {
-                let after = self.rng.span(MILLI, 3 * SECOND);
+        for _ in 0..3 {
+            if link == Link::Remote && self.rng.chance(self.profile.cut) {
+                let after = self.rng.span(MILLI, 5 * SECOND);
                 self.post(after, Letter::Breaks { process: id, span: None });
             }
-        }
-    }
-
-    pub(super) fn beat(&mut self, id: usize) {
-        if self.processes[id].alive {
-            self.send_up(id, &[FromWorker::Heartbeat]);
-            self.post(self.ledger.policy.silence / 4, Letter::Beat { process: id });
         }
     }
 }

@@ -119,6 +119,9 @@ impl Ledger {
             inner: Vec::new(),
             told_to_leave: None,
             killed: false,
+            place: (link == Link::Remote).then_some(launch),
+            cut: None,
+            was_cut: None,
             finished: false,
             enlisted,
             answered: BTreeSet::new(),
@@ -126,6 +129,49 @@ impl Ledger {
         };
         rule!(self.workers.insert(worker, note).is_none(), "{worker:?} joined twice");
         Ok(())
+    }
+
+    /// The brain let a remote worker in that came of this launch, perhaps not as its first one.
+    pub fn admitted(&mut self, now: Time, launch: Option<LaunchId>, worker: WorkerId) -> Check {
+        if self.workers.contains_key(&worker) {
+            self.reached(now, worker);
+            return Ok(());
+        }
+        let Some(launch) = launch else { return Err(format!("{worker:?} is let in without a launch")) };
+        if matches!(self.launches.get(&launch), Some(Launch::Expected(_))) {
+            return self.joined(now, launch, Link::Remote, Some(worker));
+        }
+        let rival = self.workers.iter().find(|(_, note)| note.place == Some(launch));
+        rule!(rival.is_none(), "{worker:?} has the place of {launch:?}, but so has {rival:?}");
+        let most = self.policy.workers;
+        let living = self.launches.keys().filter(|launch| !self.extras.contains(launch)).count() as u64;
+        rule!(living < most, "{worker:?} is let in above {most}");
+        self.saw("a script run again");
+        // In the brain it has a launch of its own.
+        let own = LaunchId::from_number(u64::MAX - worker.number());
+        self.launches.insert(own, Launch::Expected(now));
+        self.joined(now, own, Link::Remote, Some(worker))?;
+        if let Some(note) = self.workers.get_mut(&worker) {
+            note.place = Some(launch);
+        }
+        Ok(())
+    }
+
+    /// Its connection has ended.
+    pub fn cut(&mut self, now: Time, worker: WorkerId) {
+        if let Some(note) = self.workers.get_mut(&worker) {
+            (note.cut, note.was_cut) = (Some(note.cut.unwrap_or(now)), Some(now));
+        }
+    }
+
+    /// It has a connection again.
+    pub fn reached(&mut self, now: Time, worker: WorkerId) {
+        if let Some(note) = self.workers.get_mut(&worker) {
+            if note.cut.take().is_some() {
+                note.was_cut = Some(now);
+            }
+            note.heard = now;
+        }
     }
 
     /// Is about to be told: this launch failed.
@@ -193,7 +239,7 @@ impl Ledger {
         }
     }
 
-    /// The worker is gone: it is about to be told, or the brain concluded it from its silence.
+    /// The worker is gone: it is about to be told, or the brain concluded it from its silence; then it has fenced it.
     pub fn gone(&mut self, now: Time, worker: WorkerId, begun: Begun) -> Check {
         let Some(note) = self.workers.remove(&worker) else {
             return Ok(());
@@ -201,12 +247,14 @@ impl Ledger {
         self.launches.remove(&note.launch);
         self.extras.remove(&note.launch);
         self.children.retain(|(at, _), _| *at != worker);
+        // One that nobody saw end is nobody's crash; but what is `once` may have begun.
+        let unseen = begun == Begun::Unknown;
         // Where one ran within the wait of another, nobody but the last can have been at work.
         let begun = match (begun, note.inner.last()) {
             (Begun::Unknown, Some(top)) => Begun::One(top.lease),
             (begun, _) => begun,
         };
-        let crashed = note.told_to_leave.is_none() && !note.killed;
+        let crashed = note.told_to_leave.is_none() && !note.killed && !unseen;
         let mut innocent = !self.excused(worker, &note, begun, crashed);
         for (at, held) in note.inner.iter().rev().chain(&note.held).enumerate() {
             if !self.open.contains(&held.task) || self.is_call(held.task) {
@@ -221,14 +269,14 @@ impl Ledger {
             let blamed = match begun {
                 Begun::Nothing => false,
                 Begun::One(lease) => lease == held.lease,
-                Begun::Unknown => note.held.len() == 1 || task.spec.once,
+                Begun::Unknown => task.spec.once,
             };
-            task.suspect |= crashed && begun == Begun::Unknown;
+            task.suspect |= unseen;
             task.crashes += u32::from(blamed && crashed || (blamed || lent) && task.spec.once);
             let most = task.spec.crashes_max + 1;
             rule!(task.crashes <= most, "task {} crashed {} times of {most}", held.task, task.crashes);
             innocent &= !(blamed && crashed);
-            let suspect = crashed && begun == Begun::Unknown && !blamed;
+            let suspect = unseen && !blamed;
             self.saw(if suspect { "a suspect" } else { "a task of a dead worker" });
             if lent {
                 self.saw("a waiting task of a dead worker");
@@ -272,8 +320,7 @@ impl Ledger {
             }
             Action::Kill { worker } => {
                 let Some(note) = self.workers.get_mut(worker) else {
-                    self.saw("a worker lost by its silence");
-                    return Ok(());
+                    return Err(format!("{worker:?} is killed, but gone"));
                 };
                 rule!(!note.killed, "{worker:?} killed twice");
                 note.killed = true;
@@ -285,6 +332,21 @@ impl Ledger {
                 self.saw("a worker killed");
                 Ok(())
             }
+            Action::Cut { worker } => {
+                let silent = self.workers.get(worker).map(|note| note.heard.after(self.policy.silence));
+                rule!(silent.is_some_and(|due| now >= due), "{worker:?} is cut, though not silent for long");
+                self.cut(now, *worker);
+                Ok(())
+            }
+            Action::Fence { worker } => {
+                self.saw("a worker fenced");
+                self.gone(now, *worker, Begun::Unknown)
+            }
+            Action::Refuse { .. } => {
+                self.saw("a caller refused");
+                Ok(())
+            }
+            Action::Admit { .. } => Ok(()),
             Action::TooManyResults { bytes } => {
                 rule!(*bytes > self.policy.queue_bytes, "{bytes} bytes of results are not too many");
                 Ok(())

@@ -13,7 +13,8 @@ use kumi_core::{
 
 use super::ledger::{Check, rule};
 use super::parent::Plan;
-use super::profile::{MICRO, MILLI, SECOND};
+use super::profile::{MICRO, MILLI};
+use super::remote::Agent;
 use super::task::{self, Spot};
 use super::world::{Letter, World};
 
@@ -53,17 +54,17 @@ pub struct Process {
     /// Host: what the next result of it lies in.
     pub offered: Option<LoanId>,
     pub lines: Lines,
+    /// Of a remote worker, as long as its machine lives.
+    pub agent: Option<Agent>,
 }
 
-/// The two directions of a link; each delivers in order.
+/// The two directions of a local link; each delivers in order.
 #[derive(Debug, Default)]
 pub struct Lines {
     pub down: Time,
     pub up: Time,
-    /// Nothing is delivered before.
+    /// There is no network before (remote workers).
     pub parted: Time,
-    /// Nothing is delivered any more.
-    pub cut: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +112,7 @@ impl Process {
             store: Store::new(SPARE),
             offered: None,
             lines: Lines::default(),
+            agent: None,
         }
     }
 
@@ -140,23 +142,15 @@ impl Process {
         found.map(|place| place.1 = to).is_some()
     }
 
-    /// Host, after its death: what it was at.
+    /// Host or agent, after its death: what it was at.
     pub fn begun(&self) -> Begun {
-        match self.link {
-            Link::Remote => Begun::Unknown,
-            Link::Local => {
-                let started = self.page.values().filter(|(_, slot)| *slot == Slot::Started);
-                started.map(|(lease, _)| *lease).max().map_or(Begun::Nothing, Begun::One)
-            }
-        }
+        let started = self.page.values().filter(|(_, slot)| *slot == Slot::Started);
+        started.map(|(lease, _)| *lease).max().map_or(Begun::Nothing, Begun::One)
     }
 
-    /// Host, after its death: results in the page that were not written out.
+    /// Host or agent, after its death: results in the page that were not written out.
     pub fn unsent(&mut self) -> Vec<FromWorker> {
-        match self.link {
-            Link::Remote => Vec::new(),
-            Link::Local => std::mem::take(&mut self.composed),
-        }
+        std::mem::take(&mut self.composed)
     }
 }
 
@@ -181,6 +175,25 @@ impl World {
                 }
             }
         }
+        self.goes_on(id, signal)
+    }
+
+    /// Its agent gives a remote worker a message.
+    pub(super) fn worker_takes(&mut self, id: usize, message: ToWorker) -> Check {
+        let process = &mut self.processes[id];
+        if !process.alive {
+            return Ok(());
+        }
+        let mut signal = false;
+        if let ToWorker::Interrupt { lease } = &message {
+            signal = process.interrupts.want(*lease);
+        } else {
+            rule!(process.half.handle(message).is_ok(), "process {id} is refused by its own agent");
+        }
+        self.goes_on(id, signal)
+    }
+
+    fn goes_on(&mut self, id: usize, signal: bool) -> Check {
         if signal {
             let delay = self.rng.span(MICRO, MILLI);
             self.post(delay, Letter::Signal { process: id });
@@ -246,13 +259,13 @@ impl World {
                     process.functions.remove(&function);
                 }
                 Some(Job::Run { lease, slot, function, payload, short, lent, within, inline, .. }) => {
-                    rule!(process.functions.contains(&function), "process {id} does not know {function:?}");
                     let lent = lent.filter(|_| process.link == Link::Local);
-                    if process.link == Link::Local && !process.turn(slot, lease, Slot::Waiting, Slot::Started) {
+                    if !process.turn(slot, lease, Slot::Waiting, Slot::Started) {
                         process.half.finished();
                         lent.into_iter().for_each(|segment| self.returns(id, segment));
                         continue;
                     }
+                    rule!(process.functions.contains(&function), "process {id} does not know {function:?}");
                     if !short {
                         self.flush(id);
                     }
@@ -450,100 +463,54 @@ impl World {
         }
     }
 
-    /// The process ends, by whatever cause. Silently: only its silence tells of it.
+    /// The process ends, by whatever cause.
     pub(super) fn die(&mut self, id: usize) {
         let process = &mut self.processes[id];
         if !process.alive {
             return;
         }
         process.alive = false;
-        let (link, last, cut) = (process.link, process.lines.up, process.lines.cut);
+        let (link, last) = (process.link, process.lines.up);
         self.say(|| format!("process {id} ends"));
         match link {
             // The host empties the socket before it looks at the page.
             Link::Local => self.post_at(last.max(self.now).after(50 * MICRO), Letter::Gone { process: id }),
-            Link::Remote if cut || self.rng.chance(self.profile.silent) => {}
-            Link::Remote => {
-                // A reset connection may overtake what was under way.
-                let delay = self.rng.span(10 * MICRO, self.profile.delay);
-                let at = if self.rng.chance(500) { self.now } else { last.max(self.now) };
-                self.post_at(at.after(delay), Letter::Gone { process: id });
-            }
-        }
-    }
-
-    /// The link of this process breaks: for so long, or for good. Both sides live on, and the host may give it up at
-    /// once or wait in vain; what was said before then comes after its tasks went to others.
-    pub(super) fn breaks(&mut self, id: usize, span: Option<Duration>) {
-        if !self.processes[id].alive {
-            return;
-        }
-        let silent = self.rng.chance(self.profile.silent);
-        self.say(|| format!("the link of process {id} breaks for {span:?}, silent: {silent}"));
-        let lines = &mut self.processes[id].lines;
-        match span {
-            Some(span) => lines.parted = self.now.after(span),
-            None => lines.cut = true,
-        }
-        if !silent {
-            self.post(MILLI, Letter::Gone { process: id });
-        }
-        // A worker that finds nobody at the other end ends itself in the end.
-        let lives_on = self.rng.span(MILLI, 60 * SECOND);
-        self.post(lives_on, Letter::Dies { process: id, of: None });
-    }
-
-    /// Sometimes the link breaks while a task runs: until soon after it, or for longer than the host has patience.
-    fn break_during(&mut self, id: usize, runs: Duration) {
-        if self.rng.chance(self.profile.parted) {
-            let silence = self.ledger.policy.silence;
-            let spans = [runs, runs + self.rng.span(MILLI, SECOND), self.rng.span(silence, 4 * silence)];
-            let span = self.rng.pick(&spans);
-            self.post(runs / 4, Letter::Breaks { process: id, span: Some(span) });
+            // Sometimes it is the machine, and nobody tells.
+            Link::Remote if self.rng.chance(self.profile.silent) => self.machine_ends(id, true),
+            Link::Remote => self.post(50 * MICRO, Letter::ChildDied { process: id }),
         }
     }
 
     pub(super) fn send_up(&mut self, id: usize, messages: &[FromWorker]) {
-        let bytes = self.encode(self.processes[id].link, messages);
-        let at = self.arrival(id, self.processes[id].lines.up);
+        if self.processes[id].link == Link::Remote {
+            return messages.iter().for_each(|message| self.agent_says(id, message.clone()));
+        }
+        let mut bytes = Vec::new();
+        messages.iter().for_each(|message| message.encode(&mut bytes));
+        let at = self.arrival(self.processes[id].lines.up);
         self.processes[id].lines.up = at;
         if !bytes.is_empty() {
-            self.post_at(at, Letter::Up { process: id, bytes });
+            self.post_at(at, Letter::Up { process: id, bytes: Arc::from(bytes) });
         }
     }
 
     pub(super) fn send_down(&mut self, id: usize, message: &ToWorker) {
-        let bytes = self.encode(self.processes[id].link, std::slice::from_ref(message));
-        if matches!(message, ToWorker::Interrupt { .. }) && self.processes[id].link == Link::Local {
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes);
+        let bytes = Arc::from(bytes);
+        if matches!(message, ToWorker::Interrupt { .. }) {
             // On a line of its own: it overtakes, and is overtaken.
             let delay = self.rng.span(MICRO, 40 * MICRO);
             return self.post(delay, Letter::Down { process: id, bytes });
         }
-        let at = self.arrival(id, self.processes[id].lines.down);
+        let at = self.arrival(self.processes[id].lines.down);
         self.processes[id].lines.down = at;
         self.post_at(at, Letter::Down { process: id, bytes });
     }
 
-    /// As bytes; on a remote link some twice, as after a resumed session.
-    fn encode<M: Wire>(&mut self, link: Link, messages: &[M]) -> Arc<[u8]> {
-        let mut bytes = Vec::new();
-        for message in messages {
-            message.encode(&mut bytes);
-            if link == Link::Remote && self.rng.chance(self.profile.doubled) {
-                message.encode(&mut bytes);
-            }
-        }
-        Arc::from(bytes)
-    }
-
-    fn arrival(&mut self, id: usize, last: Time) -> Time {
-        let process = &self.processes[id];
-        let delay = match process.link {
-            Link::Local => self.rng.span(5 * MICRO, 40 * MICRO),
-            Link::Remote if self.rng.chance(self.profile.slow) => self.rng.span(MILLI, 2 * SECOND),
-            Link::Remote => self.rng.span(20 * MICRO, self.profile.delay),
-        };
+    fn arrival(&mut self, last: Time) -> Time {
+        let delay = self.rng.span(5 * MICRO, 40 * MICRO);
         // One after the other: no two at the same instant.
-        self.now.after(delay).max(last).max(process.lines.parted).after(Duration::from_nanos(1))
+        self.now.after(delay).max(last).after(Duration::from_nanos(1))
     }
 }

@@ -20,13 +20,11 @@ pub struct Profile {
     pub delay: Duration,
     /// Messages that take much longer.
     pub slow: u64,
-    /// Messages that come twice.
-    pub doubled: u64,
-    /// Remote workers whose link is cut for good.
+    /// Remote workers whose connection breaks, up to three times.
     pub cut: u64,
-    /// Tasks of remote workers during which the link stands still for a while.
+    /// Tasks of remote workers during which there is no network for a while.
     pub parted: u64,
-    /// Deaths and cuts that nobody tells.
+    /// Deaths of remote workers that take their machine along, and that nobody tells.
     pub silent: u64,
     /// Workers that die by themselves.
     pub dies: u64,
@@ -66,7 +64,7 @@ impl Profile {
         let mut fault = |most: u64| {
             if rng.chance(400) { rng.between(most / 10, most) } else { 0 }
         };
-        let (slow, doubled, cut, parted) = (fault(100), fault(200), fault(300), fault(300));
+        let (slow, cut, parted) = (fault(100), fault(600), fault(300));
         let (silent, dies, killers) = (fault(1000), fault(400), fault(150));
         let (large, torn, families, calls) = (fault(500), fault(100), fault(250), fault(200));
         let launch =
@@ -76,7 +74,6 @@ impl Profile {
             remote: rng.pick(&[0, 300, 700, 1000]),
             delay: rng.span(50 * MICRO, 50 * MILLI),
             slow,
-            doubled,
             cut,
             parted,
             silent,
@@ -101,7 +98,9 @@ impl Profile {
     /// The same without faults: what is left to do must now come to an end.
     pub fn calm(&mut self) {
         let none = LaunchFaults::default();
-        (self.slow, self.doubled, self.cut, self.parted, self.dies, self.torn) = (0, 0, 0, 0, 0, 0);
+        (self.slow, self.cut, self.parted, self.dies, self.torn) = (0, 0, 0, 0, 0);
+        // A task that takes its machine along each time, and nobody tells, would run again for ever.
+        self.silent = 0;
         self.launch = none;
     }
 }
@@ -116,7 +115,9 @@ fn policy(rng: &mut Rng) -> Policy {
         wall: if rng.chance(250) { Some(rng.span(200 * MILLI, 20 * SECOND)) } else { None },
         launch: rng.span(2 * SECOND, 20 * SECOND),
         kill: rng.span(100 * MILLI, 5 * SECOND),
+        heartbeat: rng.span(200 * MILLI, SECOND),
         silence: rng.span(SECOND, 10 * SECOND),
+        reconnect: rng.span(100 * MILLI, 10 * SECOND),
         tasks_max: if rng.chance(250) { Some(rng.between(1, 30)) } else { None },
         crashes_max: rng.below(4) as u32,
         queue_bytes: if rng.chance(300) { rng.between(500, 20_000) } else { u64::MAX },
@@ -124,5 +125,6 @@ fn policy(rng: &mut Rng) -> Policy {
         reset: 0,
         memory: None,
         in_process: false,
+        by_hand: false,
     }
 }

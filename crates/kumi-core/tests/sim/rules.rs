@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kumi_core::{Dispatcher, Time};
+use kumi_core::{Dispatcher, Link, Time};
 
 use super::families;
 use super::ledger::{Check, Ledger, rule};
@@ -90,10 +90,17 @@ fn nothing_overdue(ledger: &Ledger, now: Time) -> Check {
     for (id, worker) in &ledger.workers {
         let stops = worker.hands().filter_map(|held| held.interrupted).chain(worker.told_to_leave);
         for since in stops {
-            rule!(worker.killed || now <= since.after(policy.kill), "{id:?} should have been killed");
+            // Whoever had no connection meanwhile gets the time for coming back as well.
+            let more = worker.was_cut.map_or(since, |cut| since.max(cut).after(policy.reconnect));
+            rule!(worker.killed || now <= more.after(policy.kill), "{id:?} should have been killed");
         }
-        let dead = worker.heard.after(policy.silence + policy.silence / 2);
-        rule!(worker.link == kumi_core::Link::Local || now <= dead, "{id:?} is silent since {:?}", worker.heard);
+        if worker.link == Link::Remote {
+            let (what, end) = match worker.cut {
+                Some(cut) => ("away", cut.after(policy.reconnect)),
+                None => ("silent", worker.heard.after(policy.silence)),
+            };
+            rule!(now <= end, "{id:?} is {what} until {end:?}");
+        }
         let idle = policy.idle.filter(|_| policy.workers_min == 0);
         let idle = if worker.extra { Some(families::EXTRA_IDLE) } else { idle };
         let leaves = idle.map(|idle| worker.idle_since.after(idle));

@@ -11,6 +11,8 @@ pub struct WorkerNote {
     pub launch: LaunchId,
     /// Above the policy's number.
     pub extra: bool,
+    /// Of remote workers: the launch that it named when it called.
+    pub place: Option<LaunchId>,
     pub joined: Time,
     pub heard: Time,
     pub idle_since: Time,
@@ -20,6 +22,9 @@ pub struct WorkerNote {
     pub inner: Vec<Held>,
     pub told_to_leave: Option<Time>,
     pub killed: bool,
+    /// Since when it has no connection, and since when it was without one last.
+    pub cut: Option<Time>,
+    pub was_cut: Option<Time>,
     pub finished: bool,
     /// It has done all calls of `everywhere` that were made before it came, and counts as a worker.
     pub enlisted: bool,
@@ -50,7 +55,8 @@ pub enum Launch {
 impl WorkerNote {
     /// Takes tasks and holds none.
     pub fn idle(&self) -> bool {
-        self.enlisted && self.free() && self.told_to_leave.is_none() && !self.killed
+        let reachable = self.cut.is_none();
+        self.enlisted && self.free() && self.told_to_leave.is_none() && !self.killed && reachable
     }
 
     fn free(&self) -> bool {

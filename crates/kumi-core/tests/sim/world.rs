@@ -7,13 +7,14 @@ use std::time::Duration;
 use kumi_core::message::ToWorker;
 use kumi_core::{
     Action, Bug, Certificate, Dispatcher, Event, Face, FromWorker, FunctionId, LaunchId, Lease, Link, LoanId,
-    SegmentId, Time, WorkerId,
+    SegmentId, Time, ToAgent, WorkerId,
 };
 
 use super::ledger::{Check, Ledger, rule};
 use super::memory::Memory;
 use super::process::Process;
-use super::profile::{MICRO, MILLI, Profile, SECOND};
+use super::profile::{MICRO, Profile};
+use super::remote::Net;
 use super::rng::Rng;
 use super::rules;
 use super::task::Kind;
@@ -68,15 +69,41 @@ pub enum Letter {
     Signal {
         process: usize,
     },
-    Beat {
+    /// An agent's timeout is due; it has dialled; its worker is dead.
+    Agent {
         process: usize,
+    },
+    Dialled {
+        process: usize,
+    },
+    ChildDied {
+        process: usize,
+    },
+    /// Bytes on a connection, and its end as one side sees it.
+    ConnUp {
+        conn: usize,
+        bytes: Arc<[u8]>,
+    },
+    ConnDown {
+        conn: usize,
+        bytes: Arc<[u8]>,
+    },
+    HostSeesEnd {
+        conn: usize,
+    },
+    /// The host closes a connection that it has fenced.
+    HostLetsGo {
+        conn: usize,
+    },
+    AgentSeesEnd {
+        conn: usize,
     },
     /// It dies: of this task, if it still runs it, or by itself.
     Dies {
         process: usize,
         of: Option<Lease>,
     },
-    /// Its link breaks: for so long, or for good.
+    /// It has no network for so long, or its connection breaks.
     Breaks {
         process: usize,
         span: Option<Duration>,
@@ -105,7 +132,7 @@ pub enum Letter {
 #[derive(Debug)]
 pub struct World {
     pub(super) now: Time,
-    letters: BTreeMap<(Time, u64), Letter>,
+    pub(super) letters: BTreeMap<(Time, u64), Letter>,
     posted: u64,
     pub(super) rng: Rng,
     pub(super) profile: Profile,
@@ -115,6 +142,8 @@ pub struct World {
     pub(super) functions: Vec<(FunctionId, Kind)>,
     pub(super) processes: Vec<Process>,
     pub(super) hosts: BTreeMap<WorkerId, usize>,
+    pub(super) net: Net,
+    pub(super) bug: Option<Bug>,
     orders: VecDeque<Action>,
     pub(super) deeds_left: u64,
     steps: u64,
@@ -145,6 +174,8 @@ impl World {
             functions,
             processes: Vec::new(),
             hosts: BTreeMap::new(),
+            net: Net::default(),
+            bug,
             orders: VecDeque::new(),
             steps: 0,
             history: with_history.then(Vec::new),
@@ -237,9 +268,19 @@ impl World {
                 self.starts(launch, link);
                 Ok(())
             }
-            Letter::Down { process, bytes } if !self.processes[process].lines.cut => self.worker_hears(process, &bytes),
-            Letter::Up { process, bytes } if !self.processes[process].lines.cut => self.host_hears(process, &bytes),
-            Letter::Down { .. } | Letter::Up { .. } => Ok(()),
+            Letter::Down { process, bytes } => self.worker_hears(process, &bytes),
+            Letter::Up { process, bytes } => self.host_hears(process, &bytes),
+            Letter::Agent { process } => self.agent_due(process),
+            Letter::Dialled { process } => self.dialled(process),
+            Letter::ChildDied { process } => self.child_died(process),
+            Letter::ConnUp { conn, bytes } => self.host_hears_agent(conn, &bytes),
+            Letter::ConnDown { conn, bytes } => self.agent_hears(conn, &bytes),
+            Letter::HostLetsGo { conn } => {
+                self.host_closes(conn);
+                Ok(())
+            }
+            Letter::HostSeesEnd { conn } => self.host_sees_end(conn),
+            Letter::AgentSeesEnd { conn } => self.agent_sees_end(conn),
             Letter::Done { process, lease } => self.done(process, lease),
             Letter::Acts { process, lease } => self.acts(process, lease),
             Letter::Tires { process, lease, child } => self.tires(process, lease, child),
@@ -252,10 +293,6 @@ impl World {
                 Ok(())
             }
             Letter::Signal { process } => self.signalled(process),
-            Letter::Beat { process } => {
-                self.beat(process);
-                Ok(())
-            }
             Letter::Dies { process, of } => {
                 self.dies(process, of);
                 Ok(())
@@ -293,11 +330,11 @@ impl World {
     }
 
     fn join(&mut self, id: usize, pid: u32, host: String) -> Check {
-        let (launch, link) = (self.processes[id].launch, self.processes[id].link);
+        let launch = self.processes[id].launch;
         let face = Face { name: format!("sim-{id}"), pid, host };
-        let worker = self.brain.join(self.now, launch, face, link);
+        let worker = self.brain.join(self.now, launch, face);
         self.say(|| format!("process {id} of {launch:?} joins as {worker:?}"));
-        self.ledger.joined(self.now, launch, link, worker)?;
+        self.ledger.joined(self.now, launch, Link::Local, worker)?;
         match worker {
             Some(worker) => {
                 self.processes[id].worker = Some(worker);
@@ -308,7 +345,7 @@ impl World {
         self.absorb()
     }
 
-    fn said(&mut self, worker: WorkerId, message: FromWorker) -> Check {
+    pub(super) fn said(&mut self, worker: WorkerId, message: FromWorker) -> Check {
         let mut finished = None;
         match &message {
             FromWorker::Finished { lease, payload, success, .. } => {
@@ -361,7 +398,7 @@ impl World {
         self.tell(Event::Gone { worker, begun, certificate })
     }
 
-    fn tell(&mut self, event: Event) -> Check {
+    pub(super) fn tell(&mut self, event: Event) -> Check {
         self.say(|| format!("{event:?}"));
         self.brain.handle(self.now, event);
         self.absorb()
@@ -370,15 +407,11 @@ impl World {
     /// Takes in what the brain has decided, and checks everything.
     pub(super) fn absorb(&mut self) -> Check {
         let actions: Vec<_> = std::iter::from_fn(|| self.brain.next_action()).collect();
-        for action in &actions {
-            match action {
-                Action::Kill { worker } if !self.brain.knows(*worker) => {
-                    self.ledger.gone(self.now, *worker, kumi_core::Begun::Unknown)?;
-                }
-                _ => {}
-            }
-        }
         for action in actions {
+            if let Action::Admit { caller, worker } = &action {
+                let launch = self.launch_of(*caller);
+                self.ledger.admitted(self.now, launch, *worker)?;
+            }
             self.say(|| format!("  -> {action:?}"));
             if let Action::Launch { launches } = &action {
                 let extras = launches.iter().filter(|launch| self.brain.is_extra(**launch));
@@ -397,6 +430,14 @@ impl World {
             match action {
                 Action::Send { worker, message } => {
                     let Some(&id) = self.hosts.get(&worker) else { continue };
+                    if self.processes[id].link == Link::Remote {
+                        let message = match message {
+                            ToWorker::Lend { .. } => ToAgent::Content { payload: Arc::from([7; 9]) },
+                            message => ToAgent::Worker(message),
+                        };
+                        self.send_remote(worker, message);
+                        continue;
+                    }
                     if let ToWorker::Run { slot, lease, .. } | ToWorker::Prepare { slot, lease, .. } = &message {
                         self.processes[id].offer(*slot, *lease);
                     }
@@ -413,9 +454,15 @@ impl World {
                     let Some(&process) = self.hosts.get(&worker) else {
                         continue;
                     };
-                    let delay = self.kill_delay(process);
-                    self.post(delay, Letter::Killed { process });
+                    match self.processes[process].link {
+                        Link::Local => self.post(20 * MICRO, Letter::Killed { process }),
+                        Link::Remote => self.send_remote(worker, ToAgent::End),
+                    }
                 }
+                Action::Admit { caller, worker } => self.admit(caller, worker)?,
+                Action::Refuse { caller, reason } => self.refuse(caller as usize, &reason)?,
+                Action::Cut { worker } => self.cut_remote(worker),
+                Action::Fence { worker } => self.fence(worker),
                 Action::Resolved { .. }
                 | Action::Reported { .. }
                 | Action::TooManyResults { .. }
@@ -424,14 +471,6 @@ impl World {
             }
         }
         Ok(())
-    }
-
-    /// A remote worker may live on for a while; a local one is killed at once.
-    fn kill_delay(&mut self, process: usize) -> Duration {
-        match self.processes[process].link {
-            Link::Local => 20 * MICRO,
-            Link::Remote => self.rng.span(MILLI, 10 * SECOND),
-        }
     }
 
     pub(super) fn post(&mut self, delay: Duration, letter: Letter) {

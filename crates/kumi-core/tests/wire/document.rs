@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::ops::RangeInclusive;
 
+use kumi_core::agent::{ANSWER, UNPROVED};
 use kumi_core::frame::{CHUNK, FRAME_MAX, PART, Wire};
-use kumi_core::{FrameError, FromWorker, HELD_MAX, Leave, PROTOCOL, ToWorker};
+use kumi_core::{FrameError, FromAgent, FromWorker, HELD_MAX, Leave, PROTOCOL, ToAgent, ToWorker};
 
 use crate::{decode, drip, frame, round_trip};
 
@@ -28,7 +29,18 @@ fn rows(heading: &str) -> Vec<Vec<&'static str>> {
 
 /// Values and frames of the document's golden messages, by direction.
 pub fn golden() -> (Golden<ToWorker>, Golden<FromWorker>) {
-    let block = section("Golden bytes").split("```").nth(1).unwrap().strip_prefix("golden\n").unwrap();
+    golden_of("Golden bytes")
+}
+
+/// Those that only agents know.
+pub fn golden_of_agents() -> (Golden<ToAgent>, Golden<FromAgent>) {
+    golden_of("Golden bytes of agents")
+}
+
+fn golden_of<To: Wire + Debug + PartialEq, From: Wire + Debug + PartialEq>(
+    heading: &str,
+) -> (Golden<To>, Golden<From>) {
+    let block = section(heading).split("```").nth(1).unwrap().strip_prefix("golden\n").unwrap();
     let (mut to, mut from) = (Vec::new(), Vec::new());
     for pair in block.lines().collect::<Vec<_>>().chunks(2) {
         let hex: String = pair[1].split_whitespace().collect();
@@ -108,6 +120,33 @@ fn from_worker_form(message: &FromWorker) -> &'static str {
     }
 }
 
+fn to_agent_form(message: &ToAgent) -> &'static str {
+    match message {
+        ToAgent::Worker(message) => to_worker_form(message),
+        ToAgent::Session { session: _, key: _, silence: _, reconnect: _ } => {
+            "Session {session: u64, key: 32 bytes, silence: u64, reconnect: u64}"
+        }
+        ToAgent::Resumed { received: _ } => "Resumed {received: u64}",
+        ToAgent::Ack { received: _ } => "Ack {received: u64}",
+        ToAgent::End => "End {}",
+        ToAgent::Content { payload: _ } => "Content {payload: payload}",
+    }
+}
+
+fn from_agent_form(message: &FromAgent) -> &'static str {
+    match message {
+        FromAgent::Worker(message) => from_worker_form(message),
+        FromAgent::Prove { ticket: _, index: _, incarnation: _, proof: _ } => {
+            "Prove {ticket: u64, index: u32, incarnation: u64, proof: 32 bytes}"
+        }
+        FromAgent::Resume { session: _, received: _, proof: _ } => {
+            "Resume {session: u64, received: u64, proof: 32 bytes}"
+        }
+        FromAgent::Ack { received: _ } => "Ack {received: u64}",
+        FromAgent::Died { begun: _, certificate: _ } => "Died {begun: u64, certificate: certificate}",
+    }
+}
+
 fn error_name(error: FrameError) -> &'static str {
     match error {
         FrameError::TooLong { .. } => "`TooLong`",
@@ -121,9 +160,10 @@ fn error_name(error: FrameError) -> &'static str {
 fn check_golden<M: Wire + Clone + Debug + PartialEq>(
     messages: &Golden<M>,
     form: fn(&M) -> &'static str,
+    heading: &str,
     direction: &str,
-) {
-    let table = rows("Messages");
+) -> Vec<u8> {
+    let table = rows(heading);
     for (value, message, bytes) in messages {
         assert_eq!(*value, format!("{message:?}"));
         assert_eq!(round_trip(message), *bytes, "{value}");
@@ -134,24 +174,42 @@ fn check_golden<M: Wire + Clone + Debug + PartialEq>(
             .unwrap_or_else(|| unreachable!("{name} is not in the table"));
         assert_eq!(row[4], bytes[4].to_string(), "{value}");
         assert!((1..=PROTOCOL).contains(&row[5].parse().unwrap()), "{value}");
-        let state_diagram = section("Life of a connection").split("```").nth(1).unwrap();
-        assert!(state_diagram.contains(form(message).split(' ').next().unwrap()), "{value}");
     }
     let kinds: BTreeSet<u8> = messages.iter().map(|(_, _, bytes)| bytes[4]).collect();
-    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), known_kinds::<M>(), "golden messages and kinds of the decoder");
     let told = table.iter().filter(|row| row[1] == direction).count();
-    assert_eq!(told, known_kinds::<M>().len(), "rows of the table and kinds of the decoder");
+    assert_eq!(told, kinds.len(), "rows of the table and golden messages");
+    kinds.into_iter().collect()
 }
 
 #[test]
 fn the_document_tells_every_message_and_its_bytes() {
     let (to, from) = golden();
-    check_golden(&to, to_worker_form, "host → worker");
-    check_golden(&from, from_worker_form, "worker → host");
+    assert_eq!(check_golden(&to, to_worker_form, "Messages", "host → worker"), known_kinds::<ToWorker>());
+    assert_eq!(check_golden(&from, from_worker_form, "Messages", "worker → host"), known_kinds::<FromWorker>());
+    let state_diagram = section("Life of a connection").split("```").nth(1).unwrap();
+    let forms = to.iter().map(|(_, message, _)| to_worker_form(message));
+    for form in forms.chain(from.iter().map(|(_, message, _)| from_worker_form(message))) {
+        assert!(state_diagram.contains(form.split(' ').next().unwrap()), "{form}");
+    }
     for code in 0..=255 {
         let stop = frame(9, &[code]);
         assert_eq!(to.iter().any(|(_, _, bytes)| *bytes == stop), drip::<ToWorker>(&stop).1.is_none(), "leave {code}");
     }
+}
+
+#[test]
+fn the_document_tells_every_message_of_agents_and_its_bytes() {
+    let (to, from) = golden_of_agents();
+    let mut to_kinds = check_golden(&to, to_agent_form, "Remote transport", "host → agent");
+    let mut from_kinds = check_golden(&from, from_agent_form, "Remote transport", "agent → host");
+    // All others are for the worker, or of it.
+    to_kinds.extend(known_kinds::<ToWorker>());
+    from_kinds.extend(known_kinds::<FromWorker>());
+    to_kinds.sort_unstable();
+    from_kinds.sort_unstable();
+    assert_eq!((to_kinds, from_kinds), (known_kinds::<ToAgent>(), known_kinds::<FromAgent>()));
+    assert!(section("Remote transport").contains(&format!("{UNPROVED} bytes")));
+    assert!(section("Remote transport").contains(&format!("{} s", ANSWER.as_secs())));
 }
 
 #[test]
@@ -172,8 +230,8 @@ fn the_document_tells_bounds_errors_and_reserved_kinds() {
         first.parse().unwrap()..=last.parse().unwrap()
     };
     for row in rows("Reserved").iter().filter(|row| row[0].contains('–')) {
-        assert!(!known_kinds::<ToWorker>().iter().any(|kind| range(row[0]).contains(kind)), "{row:?}");
-        assert!(!known_kinds::<FromWorker>().iter().any(|kind| range(row[1]).contains(kind)), "{row:?}");
+        assert!(!known_kinds::<ToAgent>().iter().any(|kind| range(row[0]).contains(kind)), "{row:?}");
+        assert!(!known_kinds::<FromAgent>().iter().any(|kind| range(row[1]).contains(kind)), "{row:?}");
     }
 }
 

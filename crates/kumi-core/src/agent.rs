@@ -1,0 +1,586 @@
+//! What only the network needs: the messages between a host and the agent of a remote worker, besides those that the
+//! agent hands on to its worker and the worker's answers, and the agent's half. `docs/protocol.md` has them in its table.
+//!
+//! The agent is the process that `kumi worker` starts: it keeps the connection and runs the worker as its child, as a host
+//! runs a local one.
+//!
+//! A connection begins like this, with a decoder of at most [`UNPROVED`] bytes a frame and no payloads in parts; nobody waits
+//! longer than [`ANSWER`] for the other:
+//! 1. agent: [`FromWorker::Hello`] and, at once, [`FromAgent::Prove`] or, if it has a session, [`FromAgent::Resume`];
+//! 2. host: [`ToAgent::Session`], or [`ToAgent::Resumed`], then what the session sends; or [`ToWorker::Refuse`], and it closes.
+//!
+//! From then on all goes through one [`Session`] at each end. The host's hands, for each remote worker:
+//! - proved by a ticket: [`Event::Called`](crate::Event::Called) with the connection's number. On
+//!   [`Action::Admit`](crate::Action::Admit) make a session with a random key (or, if the worker has one, `resume(0)` it) and
+//!   send `Session` as the first frame, not through [`Session::send`]; on `Refuse`, refuse.
+//! - proved by a session's key: unknown sessions are refused ("its session is over"). Else [`Session::resume`], `Resumed` as
+//!   the first frame, close the older connection if there is one, [`Event::Resumed`](crate::Event::Resumed).
+//! - [`Action::Send`](crate::Action::Send): `send(ToAgent::Worker(message))`; but `Lend` becomes [`ToAgent::Content`] with
+//!   the bytes of the segment, copied. `Kill`: `send(ToAgent::End)`. `Cut`: close. `Fence`: see there.
+//!   Results come inline (`Run` says so), so no segment of a worker's is ever lent to the host.
+//! - `FromAgent::Worker`: [`Event::Said`](crate::Event::Said). `Died`: `Event::Gone` with that; write what there is, close, and forget
+//!   the session. `Prove` or `Resume` again, a malformed frame, [`OutOfStep`](crate::session::OutOfStep): close that connection.
+//! - a connection that ends: [`Session::cut`], [`Event::Cut`](crate::Event::Cut).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::error::FrameError;
+use crate::frame::{Reader, Wire, certificate, frame, frame_with};
+use crate::ids::{Lease, Time};
+use crate::message::{FromWorker, Payload, ToWorker};
+use crate::session::{Session, Talk};
+use crate::task::Certificate;
+
+/// Longest frame, in bytes, of somebody who is not proved: a text of a reasonable length and the fixed fields.
+pub const UNPROVED: usize = 1024;
+/// How long either end waits for the other to prove itself.
+pub const ANSWER: Duration = Duration::from_secs(10);
+/// First pause of an agent before it dials again; it doubles with each further one.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// Longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Secret bytes. Never shown, not even to a debugger's print.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub [u8; 32]);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Secret(..)")
+    }
+}
+
+/// From the host to the agent of a remote worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToAgent {
+    /// For its worker.
+    Worker(ToWorker),
+    /// Answer to [`FromAgent::Prove`]: what the connection is called, so that it can go on after a cut.
+    Session {
+        /// Its name.
+        session: u64,
+        /// To prove by, after a cut, that it is ours.
+        key: Secret,
+        /// A peer that hears nothing for so long, in milliseconds, closes the connection.
+        silence: u64,
+        /// For how long to dial again after a cut, in milliseconds.
+        reconnect: u64,
+    },
+    /// Answer to [`FromAgent::Resume`]: the session goes on.
+    Resumed {
+        /// How many messages of the agent have come so far.
+        received: u64,
+    },
+    /// So many messages of the agent have come; they need not be kept any more.
+    Ack {
+        /// Since the beginning of the session.
+        received: u64,
+    },
+    /// End the worker with all its children, at once, and then the agent.
+    End,
+    /// The rest of the payload of the `Define`, `Prepare` or `Run` that comes next. The agent puts it into a segment for its worker.
+    Content {
+        /// As it would lie in a segment.
+        payload: Payload,
+    },
+}
+
+/// From the agent of a remote worker to the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FromAgent {
+    /// Of its worker.
+    Worker(FromWorker),
+    /// After [`FromWorker::Hello`]: who is calling.
+    Prove {
+        /// The launch or join code whose secret it has.
+        ticket: u64,
+        /// Which of the launch's workers.
+        index: u32,
+        /// Random, one for each agent: tells a repeated call from a second worker.
+        incarnation: u64,
+        /// HMAC of this connection and all of the above by that secret.
+        proof: [u8; 32],
+    },
+    /// After [`FromWorker::Hello`]: goes on with a session after a cut.
+    Resume {
+        /// Which.
+        session: u64,
+        /// How many messages of the host have come so far.
+        received: u64,
+        /// HMAC of this connection and all of the above by the session's key.
+        proof: [u8; 32],
+    },
+    /// So many messages of the host have come; they need not be kept any more.
+    Ack {
+        /// Since the beginning of the session.
+        received: u64,
+    },
+    /// The worker's process has ended. The last message: the host acknowledges it at once and closes the connection.
+    Died {
+        /// The task it was at.
+        begun: Option<Lease>,
+        /// How it ended.
+        certificate: Certificate,
+    },
+}
+
+impl Talk for ToAgent {
+    fn ack(received: u64) -> Self {
+        ToAgent::Ack { received }
+    }
+
+    fn acknowledges(&self) -> Option<u64> {
+        match self {
+            ToAgent::Ack { received } => Some(*received),
+            _ => None,
+        }
+    }
+
+    fn is_kept(&self) -> bool {
+        match self {
+            ToAgent::Worker(ToWorker::Ping) => false,
+            ToAgent::Worker(_) | ToAgent::End | ToAgent::Content { .. } => true,
+            ToAgent::Session { .. } | ToAgent::Resumed { .. } | ToAgent::Ack { .. } => false,
+        }
+    }
+
+    fn is_urgent(&self) -> bool {
+        matches!(self, ToAgent::Worker(ToWorker::Recall { .. } | ToWorker::Interrupt { .. }) | ToAgent::End)
+    }
+
+    fn is_last(&self) -> bool {
+        false
+    }
+
+    fn binds(&self, other: &Self) -> bool {
+        let (ToAgent::Worker(ToWorker::Recall { lease } | ToWorker::Interrupt { lease }), ToAgent::Worker(other)) =
+            (self, other)
+        else {
+            return false;
+        };
+        match other {
+            ToWorker::Run { lease: other, .. }
+            | ToWorker::Prepare { lease: other, .. }
+            | ToWorker::Recall { lease: other } => other == lease,
+            _ => false,
+        }
+    }
+}
+
+impl Talk for FromAgent {
+    fn ack(received: u64) -> Self {
+        FromAgent::Ack { received }
+    }
+
+    fn acknowledges(&self) -> Option<u64> {
+        match self {
+            FromAgent::Ack { received } => Some(*received),
+            _ => None,
+        }
+    }
+
+    fn is_kept(&self) -> bool {
+        match self {
+            FromAgent::Worker(FromWorker::Heartbeat | FromWorker::Hello { .. }) => false,
+            FromAgent::Worker(_) | FromAgent::Died { .. } => true,
+            FromAgent::Prove { .. } | FromAgent::Resume { .. } | FromAgent::Ack { .. } => false,
+        }
+    }
+
+    fn is_urgent(&self) -> bool {
+        false
+    }
+
+    fn is_last(&self) -> bool {
+        matches!(self, FromAgent::Died { .. })
+    }
+
+    fn binds(&self, _: &Self) -> bool {
+        false
+    }
+}
+
+impl Wire for ToAgent {
+    fn first(&self, out: &mut Vec<u8>) {
+        match self {
+            ToAgent::Worker(message) => message.first(out),
+            ToAgent::Session { session, key, silence, reconnect } => frame(out, 20, |out| {
+                out.extend_from_slice(&session.to_le_bytes());
+                out.extend_from_slice(&key.0);
+                out.extend_from_slice(&silence.to_le_bytes());
+                out.extend_from_slice(&reconnect.to_le_bytes());
+            }),
+            ToAgent::Resumed { received } => frame(out, 21, |out| out.extend_from_slice(&received.to_le_bytes())),
+            ToAgent::Ack { received } => frame(out, 22, |out| out.extend_from_slice(&received.to_le_bytes())),
+            ToAgent::End => frame(out, 23, |_| ()),
+            ToAgent::Content { payload } => frame_with(out, 24, payload, |_| ()),
+        }
+    }
+
+    fn decode(kind: u8, body: &mut Reader<'_>) -> Result<Self, FrameError> {
+        Ok(match kind {
+            20 => ToAgent::Session {
+                session: body.u64()?,
+                key: Secret(body.take()?),
+                silence: body.u64()?,
+                reconnect: body.u64()?,
+            },
+            21 => ToAgent::Resumed { received: body.u64()? },
+            22 => ToAgent::Ack { received: body.u64()? },
+            23 => ToAgent::End,
+            24 => ToAgent::Content { payload: body.payload()? },
+            kind => ToAgent::Worker(ToWorker::decode(kind, body)?),
+        })
+    }
+
+    fn payload(&self) -> Option<&Payload> {
+        match self {
+            ToAgent::Worker(message) => message.payload(),
+            ToAgent::Content { payload } => Some(payload),
+            ToAgent::Session { .. } | ToAgent::Resumed { .. } | ToAgent::Ack { .. } | ToAgent::End => None,
+        }
+    }
+
+    fn payload_mut(&mut self) -> Option<&mut Payload> {
+        match self {
+            ToAgent::Worker(message) => message.payload_mut(),
+            ToAgent::Content { payload } => Some(payload),
+            ToAgent::Session { .. } | ToAgent::Resumed { .. } | ToAgent::Ack { .. } | ToAgent::End => None,
+        }
+    }
+}
+
+impl Wire for FromAgent {
+    fn first(&self, out: &mut Vec<u8>) {
+        match self {
+            FromAgent::Worker(message) => message.first(out),
+            FromAgent::Prove { ticket, index, incarnation, proof } => frame(out, 150, |out| {
+                out.extend_from_slice(&ticket.to_le_bytes());
+                out.extend_from_slice(&index.to_le_bytes());
+                out.extend_from_slice(&incarnation.to_le_bytes());
+                out.extend_from_slice(proof);
+            }),
+            FromAgent::Resume { session, received, proof } => frame(out, 151, |out| {
+                out.extend_from_slice(&session.to_le_bytes());
+                out.extend_from_slice(&received.to_le_bytes());
+                out.extend_from_slice(proof);
+            }),
+            FromAgent::Ack { received } => frame(out, 152, |out| out.extend_from_slice(&received.to_le_bytes())),
+            FromAgent::Died { begun, certificate: how } => frame(out, 153, |out| {
+                out.extend_from_slice(&begun.unwrap_or_default().0.to_le_bytes());
+                certificate(out, how);
+            }),
+        }
+    }
+
+    fn decode(kind: u8, body: &mut Reader<'_>) -> Result<Self, FrameError> {
+        Ok(match kind {
+            150 => FromAgent::Prove {
+                ticket: body.u64()?,
+                index: body.u32()?,
+                incarnation: body.u64()?,
+                proof: body.take()?,
+            },
+            151 => FromAgent::Resume { session: body.u64()?, received: body.u64()?, proof: body.take()? },
+            152 => FromAgent::Ack { received: body.u64()? },
+            // Leases begin with 1.
+            153 => FromAgent::Died {
+                begun: Some(Lease(body.u64()?)).filter(|lease| *lease != Lease(0)),
+                certificate: body.certificate()?,
+            },
+            kind => FromAgent::Worker(FromWorker::decode(kind, body)?),
+        })
+    }
+
+    fn payload(&self) -> Option<&Payload> {
+        match self {
+            FromAgent::Worker(message) => message.payload(),
+            FromAgent::Prove { .. } | FromAgent::Resume { .. } | FromAgent::Ack { .. } | FromAgent::Died { .. } => None,
+        }
+    }
+
+    fn payload_mut(&mut self) -> Option<&mut Payload> {
+        match self {
+            FromAgent::Worker(message) => message.payload_mut(),
+            FromAgent::Prove { .. } | FromAgent::Resume { .. } | FromAgent::Ack { .. } | FromAgent::Died { .. } => None,
+        }
+    }
+}
+
+/// What an agent's hands shall do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Connect to the host: then [`AgentHalf::connected`], or [`AgentHalf::disconnected`] if that fails.
+    Dial,
+    /// Say `Hello` and prove who we are: by the session's key if there is one, else by the ticket's secret.
+    Greet {
+        /// The session, its key, and how many messages of the host have come.
+        session: Option<(u64, Secret, u64)>,
+    },
+    /// Close the connection; nothing need be said of it.
+    HangUp,
+    /// Start the worker, and welcome it like this.
+    Start {
+        /// The answer to its `Hello`.
+        welcome: ToWorker,
+    },
+    /// Send this to the worker.
+    Tell(ToWorker),
+    /// Take back a task through the worker's page, and answer with [`FromWorker::Recalled`].
+    Recall {
+        /// Which task.
+        lease: Lease,
+        /// Its place in the page.
+        slot: u16,
+    },
+    /// Put this into a segment and lend it to the worker with the `Define`, `Prepare` or `Run` that comes next.
+    Fill {
+        /// The content.
+        payload: Payload,
+    },
+    /// End the worker with all that it started: then [`AgentHalf::died`].
+    Kill,
+    /// End the worker, if there is one, with all that it started, and the agent.
+    End {
+        /// Why, if that is not as it should be; for stderr.
+        fault: Option<String>,
+    },
+}
+
+/// Where an agent stands towards its host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stand {
+    /// It has no connection since then, and dials, or will dial at its timeout.
+    Away { since: Time, dialling: bool },
+    /// It has had no session since then, has greeted, and waits until then for the answer.
+    Greeted { since: Time, until: Time },
+    /// It has a session on this connection.
+    Joined,
+    /// It has ended.
+    Over,
+}
+
+/// The agent's half: what it owes its host, and its worker. Pure; the hands move bytes and keep the process.
+///
+/// Everything from the host goes through [`AgentHalf::hear`], everything of the worker through [`AgentHalf::said`] (a
+/// `Hello` of it too); its segments are read out and given back by the hands. After each call carry out
+/// [`AgentHalf::next_order`], send [`AgentHalf::write`] while the socket takes bytes, and come back with
+/// [`AgentHalf::tick`] at [`AgentHalf::next_timeout`].
+#[derive(Debug)]
+pub struct AgentHalf {
+    stand: Stand,
+    session: Option<(u64, Secret)>,
+    talk: Session<FromAgent, ToAgent>,
+    silence: Duration,
+    reconnect: Duration,
+    heard: Time,
+    pause: Duration,
+    /// When to dial again.
+    redial: Time,
+    /// Places in the page of what the worker was dealt and has not answered.
+    slots: BTreeMap<Lease, u16>,
+    started: bool,
+    dead: bool,
+    orders: VecDeque<Order>,
+}
+
+impl AgentHalf {
+    /// One that dials, for so long at most, until it is let in.
+    pub fn new(now: Time, patience: Duration) -> Self {
+        Self {
+            stand: Stand::Away { since: now, dialling: true },
+            session: None,
+            talk: Session::default(),
+            silence: ANSWER,
+            reconnect: patience,
+            heard: now,
+            pause: PAUSE_MIN,
+            redial: now,
+            slots: BTreeMap::new(),
+            started: false,
+            dead: false,
+            orders: VecDeque::from([Order::Dial]),
+        }
+    }
+
+    /// What to do now, in this order.
+    pub fn next_order(&mut self) -> Option<Order> {
+        self.orders.pop_front()
+    }
+
+    /// The connection stands, and the host's certificate is the right one.
+    pub fn connected(&mut self, now: Time) {
+        if let Stand::Away { since, .. } = self.stand {
+            self.stand = Stand::Greeted { since, until: now.after(ANSWER) };
+            let session = self.session.clone().map(|(session, key)| (session, key, self.talk.received()));
+            self.orders.push_back(Order::Greet { session });
+        }
+    }
+
+    /// The connection has ended, or did not come about.
+    pub fn disconnected(&mut self, now: Time) {
+        let since = match self.stand {
+            // An attempt that fails does not begin the time anew.
+            Stand::Away { since, .. } | Stand::Greeted { since, .. } => since,
+            Stand::Joined => {
+                self.pause = PAUSE_MIN;
+                now
+            }
+            Stand::Over => return,
+        };
+        self.talk.cut();
+        self.stand = Stand::Away { since, dialling: false };
+        self.redial = now.after(self.pause).min(since.after(self.reconnect));
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+    }
+
+    /// The host says something.
+    ///
+    /// # Errors
+    /// It makes no sense here: close the connection, and say [`AgentHalf::disconnected`].
+    pub fn hear(&mut self, now: Time, message: ToAgent) -> Result<(), FrameError> {
+        self.heard = now;
+        match (self.stand, message) {
+            (Stand::Over | Stand::Away { .. }, _) => {}
+            (_, ToAgent::Worker(ToWorker::Refuse { reason })) => {
+                // After the worker's end there is nothing to go on with.
+                self.end(Some(reason).filter(|_| !self.dead));
+            }
+            (Stand::Greeted { .. }, ToAgent::Session { session, key, silence, reconnect })
+                if self.session.is_none() =>
+            {
+                self.session = Some((session, key));
+                self.silence = Duration::from_millis(silence);
+                self.reconnect = Duration::from_millis(reconnect);
+                self.stand = Stand::Joined;
+            }
+            (Stand::Greeted { .. }, ToAgent::Resumed { received }) if self.session.is_some() => {
+                self.talk.resume(received)?;
+                self.stand = Stand::Joined;
+            }
+            (Stand::Joined, message) => {
+                if self.talk.hear(&message)? {
+                    self.obey(message)?;
+                } else if self.dead && self.talk.kept() == 0 {
+                    self.end(None);
+                }
+            }
+            (Stand::Greeted { .. }, _) => return Err(FrameError::Misplaced),
+        }
+        Ok(())
+    }
+
+    fn obey(&mut self, message: ToAgent) -> Result<(), FrameError> {
+        match message {
+            ToAgent::Worker(ToWorker::Ping) => self.talk.send(FromAgent::Worker(FromWorker::Heartbeat)),
+            ToAgent::Worker(welcome @ ToWorker::Welcome { .. }) if !self.started => {
+                self.started = true;
+                self.orders.push_back(Order::Start { welcome });
+            }
+            ToAgent::Worker(ToWorker::Recall { lease }) => {
+                if let Some(slot) = self.slots.get(&lease) {
+                    self.orders.push_back(Order::Recall { lease, slot: *slot });
+                }
+            }
+            ToAgent::Worker(message) => {
+                if let ToWorker::Run { lease, slot, .. } | ToWorker::Prepare { lease, slot, .. } = &message {
+                    self.slots.insert(*lease, *slot);
+                }
+                self.orders.push_back(Order::Tell(message));
+            }
+            ToAgent::Content { payload } => self.orders.push_back(Order::Fill { payload }),
+            ToAgent::End if self.started && !self.dead => self.orders.push_back(Order::Kill),
+            ToAgent::End => self.end(None),
+            ToAgent::Session { .. } | ToAgent::Resumed { .. } | ToAgent::Ack { .. } => {
+                return Err(FrameError::Misplaced);
+            }
+        }
+        Ok(())
+    }
+
+    /// The worker says something, or its page does.
+    pub fn said(&mut self, message: FromWorker) {
+        match &message {
+            FromWorker::Finished { lease, .. }
+            | FromWorker::Prepared { lease, .. }
+            | FromWorker::Recalled { lease, back: true } => {
+                self.slots.remove(lease);
+            }
+            // Of reports that wait for a connection the last one counts.
+            FromWorker::Report { lease, .. } => {
+                let lease = *lease;
+                let older = |other: &FromAgent| matches!(other, FromAgent::Worker(FromWorker::Report { lease: other, .. }) if *other == lease);
+                self.talk.replace(FromAgent::Worker(message), older);
+                return;
+            }
+            // Its hands deal with these: the host knows nothing of its segments, and has welcomed it already.
+            FromWorker::Hello { .. }
+            | FromWorker::Heartbeat
+            | FromWorker::Lend { .. }
+            | FromWorker::Returned { .. } => return,
+            FromWorker::Recalled { back: false, .. }
+            | FromWorker::Declare { .. }
+            | FromWorker::Withdraw { .. }
+            | FromWorker::Submit { .. }
+            | FromWorker::Cancel { .. }
+            | FromWorker::Release { .. }
+            | FromWorker::Wait { .. }
+            | FromWorker::Resume { .. } => {}
+        }
+        self.talk.send(FromAgent::Worker(message));
+    }
+
+    /// The worker's process has ended, and everything that it had composed was told.
+    pub fn died(&mut self, begun: Option<Lease>, certificate: Certificate) {
+        if !self.dead {
+            self.dead = true;
+            self.talk.send(FromAgent::Died { begun, certificate });
+        }
+    }
+
+    fn end(&mut self, fault: Option<String>) {
+        self.stand = Stand::Over;
+        self.orders.push_back(Order::End { fault });
+    }
+
+    /// Appends the next frame for the host. False: there is none, or no connection.
+    pub fn write(&mut self, out: &mut Vec<u8>) -> bool {
+        self.stand == Stand::Joined && self.talk.write(out)
+    }
+
+    /// When to come back at the latest.
+    pub fn next_timeout(&self) -> Option<Time> {
+        match self.stand {
+            Stand::Away { dialling: false, .. } => Some(self.redial),
+            // Whoever dials has a limit of its own; after it `disconnected` comes.
+            Stand::Away { dialling: true, .. } | Stand::Over => None,
+            Stand::Greeted { until, .. } => Some(until),
+            Stand::Joined => Some(self.heard.after(self.silence)),
+        }
+    }
+
+    /// A timeout is due.
+    pub fn tick(&mut self, now: Time) {
+        if self.next_timeout().is_none_or(|due| now < due) {
+            return;
+        }
+        match self.stand {
+            Stand::Away { since, .. } if now >= since.after(self.reconnect) => {
+                let (seconds, dead) = (self.reconnect.as_secs_f64(), self.dead);
+                let fault =
+                    format!("the host could not be reached for {seconds} s: it has ended, or the network fails");
+                self.end(Some(fault).filter(|_| !dead));
+            }
+            Stand::Away { since, .. } => {
+                self.stand = Stand::Away { since, dialling: true };
+                self.orders.push_back(Order::Dial);
+            }
+            Stand::Greeted { .. } | Stand::Joined => {
+                self.orders.push_back(Order::HangUp);
+                self.disconnected(now);
+            }
+            Stand::Over => {}
+        }
+    }
+}

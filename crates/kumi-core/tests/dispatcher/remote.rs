@@ -1,0 +1,401 @@
+//! Stories of workers on other machines.
+
+use std::sync::Arc;
+
+use kumi_core::message::{FromWorker, Leave, ToWorker};
+use kumi_core::{Begun, Event, Link, Outcome, Policy, TaskId, Ticket, TicketId, Time, WorkerId};
+
+use super::crew::{Crew, MILLI, SECOND, policy};
+
+/// A crew whose workers are started by hand, and a join code.
+fn by_hand(workers: u64, uses: u32) -> (Crew, TicketId) {
+    let mut crew = Crew::new(Policy { by_hand: true, ..policy(workers) });
+    let code = crew.brain.issue(Ticket::Code { uses, until: Time(0).after(600 * SECOND) });
+    (crew, code)
+}
+
+/// A crew of one remote worker that was dealt this task, and the launch's ticket.
+fn at_work(change: impl FnOnce(&mut kumi_core::NewTask)) -> (Crew, WorkerId, TaskId, TicketId) {
+    let mut crew = Crew::new(policy(1));
+    let task = crew.submit_as(change);
+    let launch = crew.launches.remove(0);
+    let ticket = crew.brain.issue(Ticket::Launch { places: vec![launch] });
+    let call = crew.call(ticket, 0, 1);
+    let worker = crew.admitted[&call];
+    assert_eq!(crew.dealt(worker), [task]);
+    (crew, worker, task, ticket)
+}
+
+fn cut(crew: &mut Crew, worker: WorkerId) {
+    crew.tell(Event::Cut { worker });
+}
+
+#[test]
+fn a_code_lets_in_as_often_as_it_says_and_until_its_end() {
+    let (mut crew, code) = by_hand(9, 2);
+    let (one, two, three) = (crew.call(code, 0, 1), crew.call(code, 0, 2), crew.call(code, 0, 3));
+    assert!(crew.admitted.contains_key(&one) && crew.admitted.contains_key(&two));
+    assert!(crew.refused[&three].contains("used up"));
+    let other = crew.brain.issue(Ticket::Code { uses: 1, until: crew.now.after(SECOND) });
+    crew.now = crew.now.after(SECOND);
+    let late = crew.call(other, 0, 4);
+    assert!(crew.refused[&late].contains("expired"));
+    crew.brain.revoke(code);
+    let unknown = crew.call(code, 0, 5);
+    assert!(crew.refused[&unknown].contains("does not know"));
+}
+
+#[test]
+fn a_code_does_not_lift_the_cap_and_nobody_is_launched_beside_hands() {
+    let (mut crew, code) = by_hand(1, 5);
+    let tasks = crew.submit_many(2);
+    assert!(crew.launches.is_empty());
+    let (one, two) = (crew.call(code, 0, 1), crew.call(code, 0, 2));
+    let worker = crew.admitted[&one];
+    assert!(crew.refused[&two].contains("workers="), "{:?}", crew.refused);
+    assert_eq!(crew.dealt(worker), tasks[..1]);
+    crew.dies(worker, Begun::Nothing);
+    let three = crew.call(code, 0, 3);
+    let worker = crew.admitted[&three];
+    assert_eq!(crew.dealt(worker), tasks[..1], "the refused call used up nothing");
+}
+
+#[test]
+fn whoever_is_welcome_hears_it_first() {
+    let (mut crew, code) = by_hand(1, 1);
+    let call = crew.call(code, 0, 1);
+    let worker = crew.admitted[&call];
+    let sent = crew.sent.remove(&worker).unwrap();
+    assert!(matches!(&sent[..], [ToWorker::Welcome { .. }, ToWorker::Ping]), "{sent:?}");
+}
+
+#[test]
+fn a_launch_has_places_and_each_takes_one_worker() {
+    let mut crew = Crew::new(policy(2));
+    crew.submit_many(2);
+    let places = std::mem::take(&mut crew.launches);
+    let ticket = crew.brain.issue(Ticket::Launch { places });
+    let (first, second, beyond) = (crew.call(ticket, 0, 7), crew.call(ticket, 1, 8), crew.call(ticket, 2, 9));
+    assert_ne!(crew.admitted[&first], crew.admitted[&second]);
+    assert!(crew.refused[&beyond].contains("index"));
+    let again = crew.call(ticket, 0, 7);
+    assert_eq!(crew.admitted[&again], crew.admitted[&first], "the answer was lost: the same call once more");
+}
+
+#[test]
+fn a_launch_that_was_given_up_takes_nobody() {
+    let mut crew = Crew::new(policy(1));
+    crew.submit();
+    let launch = crew.launches.remove(0);
+    let ticket = crew.brain.issue(Ticket::Launch { places: vec![launch] });
+    crew.wait(60 * SECOND);
+    let late = crew.call(ticket, 0, 1);
+    assert!(crew.refused[&late].contains("given up"));
+}
+
+#[test]
+fn a_second_hello_is_refused_when_the_first_gives_a_sign_of_life() {
+    let (mut crew, worker, task, ticket) = at_work(|_| ());
+    let second = crew.call(ticket, 0, 2);
+    assert!(!crew.refused.contains_key(&second), "not before the first was asked");
+    assert_eq!(crew.sent.remove(&worker).unwrap(), [ToWorker::Ping]);
+    let third = crew.call(ticket, 0, 3);
+    assert!(crew.refused[&third].contains("waits"), "one at a time");
+    crew.wait(4 * SECOND);
+    crew.say(worker, FromWorker::Heartbeat);
+    assert!(crew.refused[&second].contains("alive"));
+    crew.wait(2 * SECOND);
+    assert_eq!(crew.fenced, []);
+    crew.finish(worker, task, 1);
+    assert!(matches!(crew.brain.outcome(task), Some(Outcome::Success(_))));
+}
+
+#[test]
+fn an_old_challenge_does_not_shorten_the_next() {
+    let (mut crew, worker, _, ticket) = at_work(|_| ());
+    crew.call(ticket, 0, 2);
+    crew.say(worker, FromWorker::Heartbeat);
+    crew.wait(4 * SECOND);
+    crew.call(ticket, 0, 3);
+    crew.wait(2 * SECOND);
+    assert_eq!(crew.fenced, [], "the heartbeat of the second challenge is not over");
+    crew.wait(3 * SECOND);
+    assert_eq!(crew.fenced, [worker]);
+}
+
+#[test]
+fn a_silent_one_is_fenced_after_a_heartbeat_and_its_task_runs_again_unblamed() {
+    let (mut crew, silent, task, ticket) = at_work(|_| ());
+    let void = crew.leases[&task];
+    let call = crew.call(ticket, 0, 2);
+    crew.wait(5 * SECOND);
+    assert_eq!(crew.fenced, [silent]);
+    let worker = crew.admitted[&call];
+    assert_eq!(crew.dealt(worker), [task]);
+    let late = FromWorker::Finished { lease: void, success: true, started: 0, nanoseconds: 1, payload: Arc::from([]) };
+    crew.say(silent, late.clone());
+    crew.say(worker, late);
+    assert_eq!(crew.brain.outcome(task), None, "what the fenced one says does not count");
+    crew.finish(worker, task, 1);
+    assert_eq!(crew.attempts(task), 1);
+}
+
+#[test]
+fn coming_back_is_a_sign_of_life() {
+    let (mut crew, worker, _, ticket) = at_work(|_| ());
+    cut(&mut crew, worker);
+    let call = crew.call(ticket, 0, 2);
+    crew.wait(4 * SECOND);
+    crew.tell(Event::Resumed { worker });
+    assert!(crew.refused.contains_key(&call));
+}
+
+#[test]
+fn a_short_cut_costs_nothing() {
+    let (mut crew, worker, task, _) = at_work(|_| ());
+    cut(&mut crew, worker);
+    let next = crew.submit();
+    crew.wait(59 * SECOND);
+    assert_eq!(crew.fenced, []);
+    crew.tell(Event::Resumed { worker });
+    crew.finish(worker, task, 1);
+    assert_eq!((crew.attempts(task), crew.dealt(worker)), (1, vec![next]));
+    crew.wait_alive(worker, 100 * SECOND);
+    assert_eq!(crew.fenced, []);
+}
+
+#[test]
+fn nothing_is_dealt_to_a_worker_without_a_connection() {
+    let mut crew = Crew::new(policy(2));
+    let first = crew.submit();
+    let away = crew.join(Link::Remote);
+    crew.finish(away, first, 2_000_000);
+    crew.sent.clear();
+    cut(&mut crew, away);
+    let task = crew.submit();
+    assert_eq!(crew.dealt(away), []);
+    assert_eq!(crew.launches.len(), 1, "another worker is wanted");
+    crew.tell(Event::Resumed { worker: away });
+    assert_eq!(crew.dealt(away), [task]);
+}
+
+#[test]
+fn after_a_long_cut_tasks_run_again_and_nobody_is_blamed() {
+    let (mut crew, worker, task, _) = at_work(|_| ());
+    cut(&mut crew, worker);
+    crew.wait(60 * SECOND);
+    assert_eq!(crew.fenced, [worker]);
+    for _ in 0..3 {
+        let worker = crew.join(Link::Remote);
+        assert_eq!(crew.dealt(worker), [task]);
+        cut(&mut crew, worker);
+        crew.wait(60 * SECOND);
+        assert!(!crew.crashed(task), "the silence of a worker with one task is not that task's crash");
+    }
+    let worker = crew.join(Link::Remote);
+    crew.finish(worker, task, 1);
+    assert_eq!(crew.attempts(task), 1);
+}
+
+#[test]
+fn once_tasks_that_may_have_begun_end_as_crash_after_a_long_cut() {
+    let (mut crew, worker, task, _) = at_work(|task| task.once = true);
+    cut(&mut crew, worker);
+    crew.wait(59 * SECOND);
+    assert!(!crew.crashed(task));
+    crew.wait(SECOND);
+    let Some(Outcome::Crash(certificate)) = crew.brain.outcome(task) else { unreachable!() };
+    assert!(certificate.cause.contains("seconds_reconnect"), "{}", certificate.cause);
+}
+
+#[test]
+fn silence_cuts_a_connection_after_thirty_seconds_and_not_before() {
+    let (mut crew, worker, _, _) = at_work(|_| ());
+    crew.wait_alive(worker, 100 * SECOND);
+    let mut pings = 0;
+    for second in 1..=30 {
+        assert_eq!(crew.cut, [], "{second}");
+        crew.wait(SECOND);
+        pings += crew.sent.remove(&worker).map_or(0, |sent| sent.len());
+    }
+    assert_eq!((crew.cut.as_slice(), pings), (&[worker][..], 5), "asked every five seconds");
+    crew.wait(59 * SECOND);
+    assert_eq!(crew.fenced, []);
+    crew.wait(SECOND);
+    assert_eq!(crew.fenced, [worker]);
+}
+
+#[test]
+fn a_death_that_the_agent_tells_is_blamed_on_the_task_that_had_begun() {
+    let (mut crew, worker) = Crew::of_one_that_is_fast(policy(1), Link::Remote);
+    let front = crew.submit();
+    let tasks = crew.submit_many(3);
+    crew.finish(worker, front, 10_000);
+    crew.dies_of(worker, tasks[0]);
+    let worker = crew.join(Link::Remote);
+    assert_eq!(crew.dealt(worker), tasks, "the others are not suspect, and the first may be run again");
+    crew.dies_of(worker, tasks[0]);
+    assert!(crew.crashed(tasks[0]));
+}
+
+#[test]
+fn what_a_lost_worker_may_have_been_at_runs_alone() {
+    let (mut crew, worker) = Crew::of_one_that_is_fast(policy(1), Link::Remote);
+    let front = crew.submit();
+    let tasks = crew.submit_many(3);
+    crew.finish(worker, front, 10_000);
+    cut(&mut crew, worker);
+    crew.wait(60 * SECOND);
+    let worker = crew.join(Link::Remote);
+    for task in tasks {
+        assert_eq!(crew.dealt(worker), [task]);
+        crew.finish(worker, task, 10_000);
+    }
+}
+
+#[test]
+fn a_recall_is_asked_and_answered_and_nothing_is_dealt_again_before() {
+    let (mut crew, busy) = Crew::of_one_that_is_fast(policy(2), Link::Remote);
+    let front = crew.submit();
+    let tasks = crew.submit_many(2);
+    crew.finish(busy, front, 10_000);
+    crew.sent.clear();
+    let idle = crew.join(Link::Remote);
+    assert_eq!(crew.asked_back(busy), [tasks[1]]);
+    crew.wait_alive(busy, 20 * SECOND);
+    assert_eq!(crew.dealt(idle), []);
+    crew.answer_recall(busy, tasks[1], true);
+    assert_eq!(crew.dealt(idle), [tasks[1]]);
+}
+
+#[test]
+fn a_recall_that_is_never_answered_ends_with_its_worker() {
+    let (mut crew, busy) = Crew::of_one_that_is_fast(policy(2), Link::Remote);
+    let front = crew.submit();
+    let tasks = crew.submit_many(2);
+    crew.finish(busy, front, 10_000);
+    let idle = crew.join(Link::Remote);
+    cut(&mut crew, busy);
+    crew.wait_alive(idle, 61 * SECOND);
+    crew.sent.clear();
+    crew.finish(idle, tasks[0], 1);
+    assert_eq!(crew.dealt(idle), [tasks[1]]);
+}
+
+#[test]
+fn a_cancel_of_what_waits_at_a_worker_is_not_lost_with_it() {
+    let (mut crew, worker) = Crew::of_one_that_is_fast(policy(1), Link::Remote);
+    let front = crew.submit();
+    let tasks = crew.submit_many(2);
+    crew.finish(worker, front, 10_000);
+    crew.brain.cancel_waiting(crew.now, tasks[1]);
+    crew.listen();
+    cut(&mut crew, worker);
+    crew.wait(60 * SECOND);
+    assert_eq!(crew.brain.outcome(tasks[1]), Some(&Outcome::Cancel));
+    assert_eq!(crew.brain.outcome(tasks[0]), None);
+}
+
+#[test]
+fn a_slow_line_is_not_a_stall() {
+    let (mut crew, worker) = Crew::of_one_that_is_fast(policy(1), Link::Remote);
+    crew.say(worker, FromWorker::Heartbeat);
+    crew.wait(5 * SECOND);
+    crew.wait(100 * MILLI);
+    crew.say(worker, FromWorker::Heartbeat);
+    let front = crew.submit();
+    let tasks = crew.submit_many(2);
+    crew.finish(worker, front, 10_000);
+    crew.sent.clear();
+    crew.wait(104 * MILLI);
+    assert_eq!(crew.asked_back(worker), [], "an answer takes 100 ms");
+    crew.wait(2 * MILLI);
+    assert_eq!(crew.asked_back(worker), tasks[1..]);
+}
+
+#[test]
+fn a_cut_is_not_a_stall() {
+    let (mut crew, worker) = Crew::of_one_that_is_fast(policy(1), Link::Remote);
+    let front = crew.submit();
+    let tasks = crew.submit_many(2);
+    crew.finish(worker, front, 10_000);
+    crew.sent.clear();
+    cut(&mut crew, worker);
+    crew.wait(10 * SECOND);
+    assert_eq!(crew.asked_back(worker), []);
+    crew.tell(Event::Resumed { worker });
+    crew.wait(10 * MILLI);
+    assert_eq!(crew.asked_back(worker), tasks[1..], "but it may have come to one meanwhile");
+}
+
+#[test]
+fn a_task_cancelled_during_a_cut_does_not_cost_the_worker() {
+    let (mut crew, worker, task, _) = at_work(|_| ());
+    cut(&mut crew, worker);
+    crew.brain.cancel(crew.now, task);
+    crew.listen();
+    assert_eq!(crew.brain.outcome(task), Some(&Outcome::Cancel));
+    crew.answer_recall(worker, task, false);
+    crew.wait(20 * SECOND);
+    assert_eq!((crew.killed.len(), crew.fenced.len()), (0, 0));
+    crew.tell(Event::Resumed { worker });
+    crew.finish(worker, task, 1);
+    let next = crew.submit();
+    assert!(crew.dealt(worker).contains(&next));
+    crew.wait_alive(worker, 100 * SECOND);
+    assert_eq!((crew.killed.len(), crew.fenced.len()), (0, 0));
+}
+
+#[test]
+fn one_that_leaves_and_hangs_up_is_gone() {
+    let mut crew = Crew::new(Policy { idle: Some(SECOND), ..policy(1) });
+    let task = crew.submit();
+    let worker = crew.join(Link::Remote);
+    crew.finish(worker, task, 1);
+    crew.wait(SECOND);
+    assert_eq!(crew.told_to_leave(worker), Some(Leave::Idle));
+    cut(&mut crew, worker);
+    assert!(!crew.brain.knows(worker));
+    crew.submit();
+    assert_eq!(crew.launches.len(), 1);
+}
+
+#[test]
+fn one_that_shall_be_ended_and_cannot_be_told_is_lost_at_once() {
+    let (mut crew, worker, task, _) = at_work(|_| ());
+    crew.brain.terminate(crew.now);
+    crew.listen();
+    assert_eq!(crew.killed, [worker]);
+    cut(&mut crew, worker);
+    assert_eq!(crew.fenced, [worker]);
+    assert!(crew.brain.ended());
+    assert_eq!(crew.brain.outcome(task), Some(&Outcome::Cancel));
+    let (mut crew, worker, _, _) = at_work(|_| ());
+    cut(&mut crew, worker);
+    crew.brain.terminate(crew.now);
+    crew.listen();
+    assert_eq!((crew.killed.len(), crew.fenced.as_slice()), (0, &[worker][..]));
+    assert!(crew.brain.ended());
+}
+
+#[test]
+fn a_script_that_is_run_again_takes_the_place_of_one_that_is_gone() {
+    let (mut crew, worker, task, ticket) = at_work(|_| ());
+    crew.dies(worker, Begun::Nothing);
+    crew.wait(SECOND);
+    let launch = crew.launches.remove(0);
+    let early = crew.call(ticket, 0, 2);
+    assert!(crew.refused[&early].contains("taken"), "another launch stands for it already");
+    crew.tell(Event::LaunchFailed { launch, text: Arc::from("no") });
+    let call = crew.call(ticket, 0, 3);
+    let worker = crew.admitted[&call];
+    assert_eq!(crew.dealt(worker), [task]);
+}
+
+#[test]
+fn a_controller_that_ends_takes_nobody() {
+    let (mut crew, code) = by_hand(1, 1);
+    crew.brain.close(crew.now);
+    let call = crew.call(code, 0, 1);
+    assert!(crew.refused[&call].contains("ending"));
+}

@@ -1,0 +1,327 @@
+//! Sessions and the agent's half as small stories: what is said once arrives once, whatever becomes of the connection.
+
+#![allow(clippy::unwrap_used)] // A test fails by panicking.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kumi_core::agent::ANSWER;
+use kumi_core::frame::CHUNK;
+use kumi_core::session::OutOfStep;
+use kumi_core::{
+    AgentHalf, Certificate, Decoder, FromAgent, FromWorker, FunctionId, Lease, Order, Payload, Secret, Session, Talk,
+    TaskId, Time, ToAgent, ToWorker,
+};
+
+type HostEnd = Session<ToAgent, FromAgent>;
+type AgentEnd = Session<FromAgent, ToAgent>;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn run(lease: u64, bytes: usize) -> ToAgent {
+    let (task, function) = (TaskId::from_number(lease), FunctionId::from_number(1));
+    let (lease, payload) = (Lease(lease), Payload::from(vec![7; bytes]));
+    ToAgent::Worker(ToWorker::Run {
+        task,
+        lease,
+        slot: 0,
+        function,
+        attempt: 1,
+        short: false,
+        within: None,
+        inline: true,
+        payload,
+    })
+}
+
+fn interrupt(lease: u64) -> ToAgent {
+    ToAgent::Worker(ToWorker::Interrupt { lease: Lease(lease) })
+}
+
+fn finished(lease: u64) -> FromAgent {
+    let (lease, payload) = (Lease(lease), Arc::from([]));
+    FromAgent::Worker(FromWorker::Finished { lease, success: true, started: 0, nanoseconds: 1, payload })
+}
+
+fn report(lease: u64, number: u8) -> FromWorker {
+    FromWorker::Report { lease: Lease(lease), payload: Arc::from([number]) }
+}
+
+/// What arrives of the next so many frames.
+fn carry<Out: Talk, In: Talk>(from: &mut Session<Out, In>, to: &mut Session<In, Out>, frames: usize) -> Vec<Out> {
+    let (mut decoder, mut arrived) = (Decoder::<Out>::default(), Vec::new());
+    for _ in 0..frames {
+        let mut bytes = Vec::new();
+        if !from.write(&mut bytes) {
+            break;
+        }
+        decoder.feed(&bytes);
+        while let Some(message) = decoder.next().unwrap() {
+            if to.hear(&message).unwrap() {
+                arrived.push(message);
+            }
+        }
+    }
+    arrived
+}
+
+fn ends() -> (HostEnd, AgentEnd) {
+    (Session::default(), Session::default())
+}
+
+#[test]
+fn a_cut_loses_and_repeats_nothing() {
+    let (mut host, mut agent) = ends();
+    (0..5).for_each(|lease| agent.send(finished(lease)));
+    assert_eq!(carry(&mut agent, &mut host, 2), [finished(0), finished(1)]);
+    // Two more are on the way when the line is cut.
+    let mut lost = Vec::new();
+    assert!(agent.write(&mut lost) && agent.write(&mut lost));
+    agent.cut();
+    host.cut();
+    agent.resume(host.received()).unwrap();
+    host.resume(agent.received()).unwrap();
+    assert_eq!(carry(&mut agent, &mut host, 9), [finished(2), finished(3), finished(4)]);
+    assert_eq!(agent.kept(), 3, "until somebody says that they have come");
+    host.send(ToAgent::Worker(ToWorker::Ping));
+    carry(&mut host, &mut agent, 9);
+    assert_eq!(agent.kept(), 0, "which a sign of life does");
+}
+
+#[test]
+fn impossible_numbers_are_refused() {
+    let (mut host, mut agent) = ends();
+    agent.send(finished(1));
+    assert_eq!(agent.hear(&ToAgent::Ack { received: 1 }), Err(OutOfStep), "it was not sent");
+    carry(&mut agent, &mut host, 1);
+    assert_eq!(agent.hear(&ToAgent::Ack { received: 1 }), Ok(false));
+    assert_eq!(agent.hear(&ToAgent::Ack { received: 0 }), Ok(false), "an old one");
+    assert_eq!((agent.resume(0), agent.resume(2)), (Err(OutOfStep), Err(OutOfStep)));
+    assert_eq!(agent.resume(1), Ok(()));
+}
+
+#[test]
+fn a_large_payload_is_passed_by_what_is_urgent_and_by_signs_of_life() {
+    let (mut host, mut agent) = ends();
+    host.send(run(1, 10));
+    host.send(run(2, 3 * CHUNK));
+    host.send(run(3, 10));
+    assert_eq!(carry(&mut host, &mut agent, 1), [run(1, 10)]);
+    let (mut decoder, mut bytes) = (Decoder::<ToAgent>::default(), Vec::new());
+    assert!(host.write(&mut bytes));
+    assert!(bytes.len() < CHUNK + 100, "one part");
+    host.send(interrupt(1));
+    host.send(interrupt(2));
+    host.send(ToAgent::Worker(ToWorker::Ping));
+    host.send(ToAgent::End);
+    while host.write(&mut bytes) {}
+    decoder.feed(&bytes);
+    let order: Vec<_> = std::iter::from_fn(|| decoder.next().unwrap()).collect();
+    let ping = ToAgent::Worker(ToWorker::Ping);
+    let right = [ping, interrupt(1), ToAgent::End, run(2, 3 * CHUNK), interrupt(2), run(3, 10)];
+    assert!(order == right, "an interrupt does not pass its own task, but all others");
+    // They are numbered in that order too.
+    assert_eq!(host.resume(3), Ok(()));
+    let again = carry(&mut host, &mut agent, 9);
+    assert!(again == right[3..], "run 1, interrupt 1 and the end have come");
+}
+
+#[test]
+fn a_cut_within_a_large_payload_begins_it_again() {
+    let (mut host, mut agent) = ends();
+    host.send(run(1, 2 * CHUNK));
+    assert!(carry(&mut host, &mut agent, 1).is_empty());
+    host.send(interrupt(9));
+    host.cut();
+    host.resume(agent.received()).unwrap();
+    assert!(carry(&mut host, &mut agent, 9) == [interrupt(9), run(1, 2 * CHUNK)]);
+}
+
+#[test]
+fn much_that_has_come_is_acknowledged_and_the_last_at_once() {
+    let (mut host, mut agent) = ends();
+    (0..63).for_each(|lease| agent.send(finished(lease)));
+    carry(&mut agent, &mut host, 63);
+    let mut bytes = Vec::new();
+    assert!(!host.write(&mut bytes));
+    agent.send(finished(63));
+    carry(&mut agent, &mut host, 1);
+    carry(&mut host, &mut agent, 1);
+    assert_eq!(agent.kept(), 0);
+    host.send(run(1, 1 << 18));
+    carry(&mut host, &mut agent, 1);
+    carry(&mut agent, &mut host, 1);
+    assert_eq!(host.kept(), 0, "256 KiB");
+    agent.send(FromAgent::Died { begun: None, certificate: Certificate::default() });
+    carry(&mut agent, &mut host, 1);
+    carry(&mut host, &mut agent, 1);
+    assert_eq!(agent.kept(), 0);
+}
+
+// The agent's half.
+
+fn orders(agent: &mut AgentHalf) -> Vec<Order> {
+    std::iter::from_fn(|| agent.next_order()).collect()
+}
+
+fn written(agent: &mut AgentHalf) -> Vec<FromAgent> {
+    let (mut bytes, mut decoder) = (Vec::new(), Decoder::default());
+    while agent.write(&mut bytes) {}
+    decoder.feed(&bytes);
+    std::iter::from_fn(|| decoder.next().unwrap()).collect()
+}
+
+fn session() -> ToAgent {
+    ToAgent::Session { session: 7, key: Secret([1; 32]), silence: 30_000, reconnect: 60_000 }
+}
+
+fn greeting() -> ToWorker {
+    ToWorker::Welcome { name: "crew-1".into(), reset: 0, memory: None }
+}
+
+fn welcome() -> ToAgent {
+    ToAgent::Worker(greeting())
+}
+
+/// An agent with a session and a worker.
+fn joined(now: Time) -> AgentHalf {
+    let mut agent = AgentHalf::new(now, 10 * SECOND);
+    assert_eq!(orders(&mut agent), [Order::Dial]);
+    agent.connected(now);
+    assert_eq!(orders(&mut agent), [Order::Greet { session: None }]);
+    agent.hear(now, session()).unwrap();
+    agent.hear(now, welcome()).unwrap();
+    assert_eq!(orders(&mut agent), [Order::Start { welcome: greeting() }]);
+    agent
+}
+
+/// Lets time pass until this agent orders something.
+fn wait(agent: &mut AgentHalf, now: &mut Time) -> Vec<Order> {
+    for _ in 0..100 {
+        *now = agent.next_timeout().unwrap();
+        agent.tick(*now);
+        let orders = orders(agent);
+        if !orders.is_empty() {
+            return orders;
+        }
+    }
+    unreachable!("it does nothing")
+}
+
+#[test]
+fn an_agent_dials_until_it_is_let_in_and_not_for_ever() {
+    let (mut agent, mut now, mut dials) = (AgentHalf::new(Time(0), 10 * SECOND), Time(0), 0);
+    let mut last = orders(&mut agent);
+    while last == [Order::Dial] {
+        dials += 1;
+        agent.disconnected(now);
+        last = wait(&mut agent, &mut now);
+    }
+    assert!((8..15).contains(&dials), "{dials}: each pause is longer");
+    assert_eq!(now, Time(0).after(10 * SECOND));
+    assert!(matches!(&last[..], [Order::End { fault: Some(text) }] if text.contains("could not be reached")));
+}
+
+#[test]
+fn a_host_that_does_not_answer_does_not_keep_an_agent() {
+    let (mut agent, mut now) = (AgentHalf::new(Time(0), 15 * SECOND), Time(0));
+    orders(&mut agent);
+    agent.connected(now);
+    orders(&mut agent);
+    assert_eq!(wait(&mut agent, &mut now), [Order::HangUp]);
+    assert_eq!(now, Time(0).after(ANSWER));
+    assert_eq!(wait(&mut agent, &mut now), [Order::Dial]);
+    agent.connected(now);
+    orders(&mut agent);
+    wait(&mut agent, &mut now);
+    assert!(matches!(wait(&mut agent, &mut now)[..], [Order::End { fault: Some(_) }]), "it never got anywhere");
+}
+
+#[test]
+fn nothing_is_taken_from_a_host_that_has_not_let_it_in() {
+    for message in [welcome(), run(1, 10), ToAgent::Resumed { received: 0 }, ToAgent::End] {
+        let mut agent = AgentHalf::new(Time(0), SECOND);
+        agent.connected(Time(0));
+        orders(&mut agent);
+        assert!(agent.hear(Time(0), message).is_err());
+        assert_eq!(orders(&mut agent), []);
+    }
+}
+
+#[test]
+fn a_refusal_ends_an_agent_with_its_words() {
+    let mut agent = AgentHalf::new(Time(0), SECOND);
+    agent.connected(Time(0));
+    orders(&mut agent);
+    agent.hear(Time(0), ToAgent::Worker(ToWorker::Refuse { reason: "used up".into() })).unwrap();
+    assert_eq!(orders(&mut agent), [Order::End { fault: Some("used up".into()) }]);
+    assert_eq!(agent.next_timeout(), None);
+}
+
+#[test]
+fn an_agent_answers_for_its_worker() {
+    let mut agent = joined(Time(0));
+    agent.hear(Time(1), ToAgent::Worker(ToWorker::Ping)).unwrap();
+    let beats = written(&mut agent);
+    assert!(
+        beats.contains(&FromAgent::Worker(FromWorker::Heartbeat)) && beats.contains(&FromAgent::Ack { received: 1 })
+    );
+    agent.hear(Time(1), ToAgent::Content { payload: Arc::from([1]) }).unwrap();
+    agent.hear(Time(1), run(4, 10)).unwrap();
+    let recall = ToAgent::Worker(ToWorker::Recall { lease: Lease(4) });
+    agent.hear(Time(1), recall.clone()).unwrap();
+    let done = orders(&mut agent);
+    assert!(matches!(&done[..], [Order::Fill { .. }, Order::Tell(ToWorker::Run { .. }), Order::Recall { .. }]));
+    agent.said(FromWorker::Recalled { lease: Lease(4), back: true });
+    agent.hear(Time(1), recall).unwrap();
+    assert_eq!(orders(&mut agent), [], "it is not there any more");
+}
+
+#[test]
+fn a_silent_host_is_dialled_again_and_told_what_it_missed() {
+    let (mut agent, mut now) = (joined(Time(0)), Time(0));
+    assert_eq!(wait(&mut agent, &mut now), [Order::HangUp]);
+    assert_eq!(now, Time(0).after(30 * SECOND));
+    (1..5).for_each(|number| agent.said(report(3, number)));
+    let result = finished(3);
+    if let FromAgent::Worker(message) = result.clone() {
+        agent.said(message);
+    }
+    assert_eq!(written(&mut agent), []);
+    assert_eq!(wait(&mut agent, &mut now), [Order::Dial]);
+    agent.connected(now);
+    assert_eq!(orders(&mut agent), [Order::Greet { session: Some((7, Secret([1; 32]), 1)) }]);
+    agent.hear(now, ToAgent::Resumed { received: 0 }).unwrap();
+    assert_eq!(written(&mut agent), [FromAgent::Worker(report(3, 4)), result], "of its reports the last");
+}
+
+#[test]
+fn an_agent_that_finds_no_host_ends_its_worker() {
+    let (mut agent, mut now) = (joined(Time(0)), Time(0));
+    agent.disconnected(now);
+    loop {
+        match &wait(&mut agent, &mut now)[..] {
+            [Order::Dial] => agent.disconnected(now),
+            [Order::End { fault: Some(_) }] => break,
+            other => unreachable!("{other:?}"),
+        }
+    }
+    assert_eq!(now, Time(0).after(60 * SECOND));
+}
+
+#[test]
+fn an_agent_ends_when_its_host_knows_of_the_end_of_its_worker() {
+    let mut agent = joined(Time(0));
+    agent.hear(Time(1), ToAgent::End).unwrap();
+    assert_eq!(orders(&mut agent), [Order::Kill]);
+    agent.died(Some(Lease(3)), Certificate::default());
+    assert!(matches!(written(&mut agent)[..], [.., FromAgent::Died { begun: Some(Lease(3)), .. }]));
+    assert_eq!(orders(&mut agent), []);
+    agent.hear(Time(1), ToAgent::Ack { received: 1 }).unwrap();
+    assert_eq!(orders(&mut agent), [Order::End { fault: None }]);
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    assert!(!format!("{:?}", session()).contains("1, 1"));
+}
