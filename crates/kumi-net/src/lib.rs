@@ -4,6 +4,7 @@
 //! - Host: [`pool`] (the brain behind its lock), `act` (carrying out what it wants), `hear` (what workers say),
 //!   [`wait`] (threads that wait, the baton), [`inbox`] (event loops that wait), `release` (what nobody holds), `io` (the I/O thread), `link` (one worker), [`spawn`], [`process`] (death and burial), [`deliver`] (news for Python), [`fork`].
 //! - Worker: [`worker`], [`outbox`], [`reports`] (what tasks say while they run), [`watchdog`].
+//! - Remote workers: [`tls`] (connections), [`proof`] (secrets).
 //! - Both: [`page`] (the memory they share), [`segments`] (large buffers), `fds` (descriptors on sockets).
 
 mod act;
@@ -20,11 +21,13 @@ pub mod outbox;
 pub mod page;
 pub mod pool;
 pub mod process;
+pub mod proof;
 mod release;
 pub mod reports;
 pub mod segments;
 pub mod spawn;
 mod sys;
+pub mod tls;
 pub mod wait;
 pub mod watchdog;
 pub mod worker;

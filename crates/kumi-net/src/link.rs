@@ -57,14 +57,14 @@ pub(crate) struct Link {
     tail: Vec<u8>,
 }
 
-/// What reading a worker's socket came to.
+/// What reading a socket came to.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub enum Heard {
     /// Everything that was there was read.
     All,
     /// There may be more; let others have their turn.
     More,
-    /// The worker closed its end.
+    /// The other end has closed it.
     End,
 }
 
