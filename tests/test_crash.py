@@ -259,3 +259,29 @@ def _double_fork(path: str) -> None:
             signal.pause()
         os._exit(0)
     os.close(pipe)
+
+
+def test_launches_that_fail_alike_are_heard_once(tmp_path: Path) -> None:
+    """And their number is told. What tasks print comes as before."""
+    program = (
+        "import kumi, sys\n"
+        f"broken = kumi.Local(python={interpreter(tmp_path, 'echo busy; echo licence expired >&2; exit 9')!r})\n"
+        "with kumi.Controller(broken, workers=2) as crew:\n"
+        "    print(crew.submit(abs, 1).exception(), file=sys.stderr)\n"
+    )
+    host = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False)
+    assert host.stdout.count("busy") == 1
+    assert host.stderr.count("licence expired\n") == 2, "once as it came, and once in the error"
+    assert "5 launches failed in a row, the last one so" in host.stderr
+
+
+def test_what_a_worker_writes_before_it_joins_is_not_lost(tmp_path: Path) -> None:
+    body = f'echo early; echo early >&2; exec {sys.executable} "$@"'
+    program = (
+        "import kumi\n"
+        f"with kumi.Controller(kumi.Local(python={interpreter(tmp_path, body)!r}), workers=1) as crew:\n"
+        "    crew.submit(print, 'late').result()\n"
+    )
+    host = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=True)
+    assert host.stdout == "early\nlate\n"
+    assert host.stderr == "early\n"

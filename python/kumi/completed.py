@@ -7,6 +7,8 @@ from concurrent.futures import wait as _wait
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, cast
 
+from kumi.timeouts import seconds
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -72,9 +74,9 @@ class Completed(Generic[F]):
     """What `as_completed` returns: an iterator, for `for` and `async for`."""
 
     def __init__(self, tasks: Iterable[F], timeout: float | None) -> None:
-        self._expected = set(tasks)
-        self._timeout = timeout
-        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._expected = _futures(tasks)
+        self._timeout = seconds(timeout)
+        self._deadline = None if self._timeout is None else time.monotonic() + self._timeout
         self._finished: Finished[F] = Finished()
         for task in self._expected:
             self._finished.expect(task)
@@ -137,8 +139,19 @@ def wait(fs: Iterable[F], timeout: float | None = None, return_when: ReturnWhen 
     Example:
         >>> done, not_done = kumi.wait([kumi.submit(pow, 2, 10)])
     """
-    done, not_done = _wait(fs, timeout, return_when)
+    done, not_done = _wait(_futures(fs), seconds(timeout), return_when)
     return DoneAndNotDone(cast("set[F]", done), cast("set[F]", not_done))
+
+
+def _futures(tasks: Iterable[F]) -> set[F]:
+    if isinstance(tasks, Future):
+        raise TypeError(f"these must be several tasks, such as a list, not one: {tasks!r}")
+    found: set[F] = set()
+    for task in tasks:
+        if not isinstance(task, Future):
+            raise TypeError(f"these must be tasks, or other Futures, not {task!r}")
+        found.add(task)
+    return found
 
 
 def seconds_until(deadline: float | None) -> float | None:

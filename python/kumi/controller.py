@@ -32,6 +32,7 @@ from kumi.seeds import Stream
 from kumi.status import Status, Summary
 from kumi.submitter import Submitter
 from kumi.task import Record, Task
+from kumi.timeouts import seconds
 from kumi.worker import Executor as TaskExecutor
 
 SECONDS_UNTIL_GONE = 5.0  # a bound for the case that a worker that was killed hangs in the kernel
@@ -168,10 +169,11 @@ class Controller(Submitter, Executor):
         Returns:
             Whether it came so, and there is a record to pop. False at once if nothing was pushed.
         """
-        if mode not in {"all", "one"}:
+        if mode not in ("all", "one"):
             raise ValueError(f'mode must be "all" or "one", not {mode!r}')
+        limit = seconds(timeout)
         with self._told_if_closed():
-            return self._functions is not None and self._live_pool().wait_kept(mode == "all", timeout)
+            return self._functions is not None and self._live_pool().wait_kept(mode == "all", limit)
 
     def pop(self, timeout: float | None = 0) -> Record[Any] | None:
         """Takes the record of the next pushed task that is done, in the order in which they finish.
@@ -179,10 +181,11 @@ class Controller(Submitter, Executor):
         Args:
             timeout: Seconds to wait for one at most; None: until there is one, or no pushed task is left.
         """
+        limit = seconds(timeout)
         if self._functions is None:
             return None
         with self._told_if_closed():
-            while (number := self._live_pool().pop(timeout)) is not None:
+            while (number := self._live_pool().pop(limit)) is not None:
                 task = self._kept.take(number)
                 if task is not None:
                     return task.record
@@ -195,7 +198,7 @@ class Controller(Submitter, Executor):
             on_error: "return": a task that failed is a record like others; "raise": its error is raised, that of the
                 first in the order of submission, and all the records stay where they are.
         """
-        if on_error not in {"return", "raise"}:
+        if on_error not in ("return", "raise"):
             raise ValueError(f'on_error must be "return" or "raise", not {on_error!r}')
         if on_error == "raise":
             self._kept.raise_first()
@@ -513,7 +516,8 @@ class Controller(Submitter, Executor):
 
 def _launcher(value: Launcher | Sequential) -> Launcher | Sequential:
     if isinstance(value, type) or not isinstance(value, Launcher | Sequential):
-        raise TypeError(f"launcher must be a launcher, such as kumi.Local(), not {value!r}")
+        hint = f"; for that many workers: workers={value}" if isinstance(value, int) else ""
+        raise TypeError(f"launcher must be a launcher, such as kumi.Local(), not {value!r}{hint}")
     return value
 
 

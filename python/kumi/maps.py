@@ -13,6 +13,7 @@ from kumi.completed import Finished, seconds_until
 from kumi.errors import TaskCancelled
 from kumi.progress import Progress
 from kumi.task import Task
+from kumi.timeouts import seconds
 
 if TYPE_CHECKING:
     import asyncio
@@ -55,8 +56,8 @@ class Map(Iterator[T], Generic[T]):
         self._submit = submit
         self._source = _Source(iterables)
         self._ahead = ahead
-        self._timeout = timeout
-        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._timeout = seconds(timeout)
+        self._deadline = None if self._timeout is None else time.monotonic() + self._timeout
         self._raises = _checked(on_error) == "raise"
         self._progress = Progress(self._source.total, shown=progress)
         self._next_element: tuple[Any, ...] | None = None  # taken from the input, and then the queue was full
@@ -410,10 +411,17 @@ def elements_ahead(
         workers: The most workers there may be.
 
     Raises:
-        TypeError, ValueError: If `buffersize` is not a whole number of at least 1, or there is no input.
+        TypeError, ValueError: If `buffersize` is not a whole number of at least 1, or there is no input, or none that
+            can be iterated.
     """
     if not iterables:
         raise TypeError("map() needs at least one iterable after the function")
+    for iterable in iterables:
+        if not isinstance(iterable, Iterable | AsyncIterable) and not hasattr(type(iterable), "__getitem__"):
+            raise TypeError(
+                f"map() takes iterables after the function, such as lists, not {iterable!r}; for an argument that is "
+                "the same each time: itertools.repeat, or a lambda"
+            )
     if buffersize is None:
         return AHEAD_MAX if all(isinstance(iterable, Sized) for iterable in iterables) else 32 * workers
     if isinstance(buffersize, bool) or not isinstance(buffersize, int):
@@ -424,7 +432,7 @@ def elements_ahead(
 
 
 def _checked(on_error: OnError) -> OnError:
-    if on_error not in {"raise", "return"}:
+    if on_error not in ("raise", "return"):
         raise ValueError(f'on_error must be "raise" or "return", not {on_error!r}')
     return on_error
 

@@ -2,6 +2,10 @@
 
 from types import SimpleNamespace
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
 
 class State(SimpleNamespace):
     """Attributes of this process, for the functions that run in it.
@@ -13,6 +17,10 @@ class State(SimpleNamespace):
         >>> state.model
         'loaded'
     """
+
+    def __getattr__(self, name: str) -> "NoReturn":
+        text = f"kumi.state has no {name!r} in this process: `setup=` of the controller, or `everywhere`, sets it"
+        raise AttributeError(text, name=name, obj=self)
 
     def __reduce__(self) -> str:
         return "state"

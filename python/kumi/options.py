@@ -8,6 +8,7 @@ from typing import Any, overload
 
 from kumi import serial, tracing
 from kumi.seeds import Seeds, Stream
+from kumi.timeouts import as_float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,7 @@ class Options:
         whole("crashes_max", self.crashes_max, least=0, none=True)
         positive("seconds_run", self.seconds_run, none=True)
         positive("seconds_total", self.seconds_total, none=True)
-        if self.once not in {None, True, False}:
+        if self.once is not None and not isinstance(self.once, bool):
             raise TypeError(f"once must be True, False or None, not {self.once!r}")
         object.__setattr__(self, "seeds", numbering(self.seed))
         self._set_limits()
@@ -142,12 +143,11 @@ def positive(argument: str, value: object, *, zero: bool = False, none: bool = F
     if value is None and none:
         return None
     accepted = f"{argument} must be a finite number {'of at least' if zero else 'above'} 0{' or None' * none}"
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    number = as_float(value)
+    if number is None:
         raise TypeError(f"{accepted}, not {value!r}")
-    try:
-        number = float(value)
-    except OverflowError:
-        raise ValueError(f"{accepted}, not an integer too large for a float") from None
+    if math.isinf(number) and isinstance(value, int):  # Python refuses to write out numbers of thousands of digits
+        raise ValueError(f"{accepted}, not an integer too large for a float")
     if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
         raise ValueError(f"{accepted}, not {value!r}")
     return number
@@ -158,7 +158,7 @@ def text(argument: str, value: object) -> str: ...
 @overload
 def text(argument: str, value: object, *, none: bool) -> str | None: ...
 def text(argument: str, value: object, *, none: bool = False) -> str | None:
-    """Checks a non-empty string, or None where that is allowed."""
+    """Checks a non-empty string that can be written out, or None where that is allowed."""
     if value is None and none:
         return None
     accepted = f"{argument} must be a non-empty string{' or None' * none}"
@@ -166,4 +166,8 @@ def text(argument: str, value: object, *, none: bool = False) -> str | None:
         raise TypeError(f"{accepted}, not {value!r}")
     if not value:
         raise ValueError(f"{accepted}, not {value!r}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{accepted} of characters that UTF-8 can encode, not {value!r}") from None
     return value

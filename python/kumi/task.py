@@ -25,6 +25,7 @@ from kumi.errors import (
     TaskCancelled,
     TaskTimeout,
 )
+from kumi.timeouts import seconds
 
 if TYPE_CHECKING:
     from kumi.seeds import Stream
@@ -159,6 +160,12 @@ class Task(Handle, Future[T]):
         """
         return reports.Reports(self)
 
+    def add_done_callback(self, fn: Callable[["Future[T]"], object]) -> None:
+        """Has `fn` called with the task when it is done, by the thread that delivers; at once if it is done already."""
+        if not callable(fn):
+            raise TypeError(f"fn must be callable, not {fn!r}")
+        super().add_done_callback(fn)
+
     def __await__(self) -> Generator[Any, None, T]:
         """Waits without blocking the event loop. Cancelling the awaiter cancels the task; see `result` for errors."""
         if not self.done():
@@ -206,7 +213,7 @@ class Task(Handle, Future[T]):
         return kept
 
     def _settle(self, timeout: float | None) -> T | _Failure:
-        if not self.wait(timeout):
+        if not self.wait(seconds(timeout)):
             raise TimeoutError(f"{self!r} was not done within {timeout} seconds; it goes on")
         decoded = _decode(self)
         with deliverer.lock:
@@ -381,7 +388,10 @@ def _failure(task: Task[Any], code: int, text: str) -> KumiError:
     if code == TIMEOUT:
         return _timeout(task, what, text)
     if code == LAUNCH:
-        return LaunchError(f"no worker can be started for {what}: {text}")
+        return LaunchError(
+            f"no worker can be started for {what}. The reason follows; often a setting of the launcher, or `setup`. "
+            f"{text}"
+        )
     return _crash(task, what, text)
 
 

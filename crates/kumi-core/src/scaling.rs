@@ -29,7 +29,7 @@ pub struct Snapshot {
     pub leaving: u64,
     /// Launches that have not led to a worker yet.
     pub expected: u64,
-    /// Launches that failed since a worker last finished a task.
+    /// Launches that failed since a worker last finished its first task.
     pub failures: u32,
     /// When the last of them failed.
     pub failed: Time,

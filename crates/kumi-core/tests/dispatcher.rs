@@ -293,7 +293,12 @@ fn after_five_failed_launches_waiting_tasks_end_with_the_launchers_words() {
         let pause = crew.brain.next_timeout().map_or(Duration::ZERO, |at| at.since(crew.now));
         crew.wait(pause);
     }
-    assert_eq!(crew.brain.outcome(task), Some(&Outcome::Unlaunchable(Arc::from("sbatch: invalid partition"))));
+    assert_eq!(
+        crew.brain.outcome(task),
+        Some(&Outcome::Unlaunchable(Arc::from(
+            "5 launches failed in a row, the last one so: sbatch: invalid partition"
+        )))
+    );
     assert!(crew.launches.is_empty());
     crew.submit();
     assert_eq!(crew.launches.len(), 1, "a new task is a new attempt");
@@ -312,6 +317,41 @@ fn failures_of_tasks_that_are_cancelled_do_not_doom_the_next() {
     let task = crew.submit();
     assert_eq!(crew.brain.outcome(task), None);
     assert_eq!(crew.launches.len(), 1);
+}
+
+#[test]
+fn a_worker_that_works_does_not_hurry_launches_that_fail() {
+    let mut crew = Crew::new(policy(2));
+    crew.submit_many(8);
+    let worker = crew.join(Link::Local);
+    let mut attempts = 0;
+    while let Some(task) = crew.dealt(worker).pop() {
+        if !crew.launches.is_empty() {
+            crew.fail_launch("no");
+            attempts += 1;
+        }
+        crew.finish(worker, task, 2_000_000);
+    }
+    assert!(attempts <= 2, "{attempts} launches, without a pause");
+}
+
+#[test]
+fn when_the_last_worker_has_gone_a_launch_is_tried_whatever_failed_beside_it() {
+    let mut crew = Crew::new(policy(2));
+    let tasks = crew.submit_many(4);
+    let worker = crew.join(Link::Local);
+    crew.finish(worker, tasks[0], 2_000_000);
+    for _ in 0..7 {
+        let pause = crew.brain.next_timeout().map_or(Duration::ZERO, |at| at.since(crew.now));
+        crew.wait(pause);
+        crew.fail_launch("no");
+    }
+    crew.finish(worker, tasks[1], 2_000_000);
+    crew.dies_of(worker, tasks[2]);
+    assert_eq!(crew.brain.outcome(tasks[2]), None);
+    crew.wait(SECOND);
+    crew.fail_launch("no");
+    assert!(matches!(crew.brain.outcome(tasks[2]), Some(Outcome::Unlaunchable(_))));
 }
 
 #[test]

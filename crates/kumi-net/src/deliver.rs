@@ -9,6 +9,9 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 /// Output that waits to be shown, in bytes, before pools stop reading more: some thousand lines.
 const OUTPUT_MAX: usize = 1 << 20;
 
+/// What a worker wrote to its stdout and to its stderr.
+pub(crate) type Written = [Vec<u8>; 2];
+
 /// One piece of news.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Delivery {
@@ -59,6 +62,17 @@ pub(crate) fn put(delivery: Delivery) -> bool {
     board.news.push_back(delivery);
     ARRIVED.notify_one();
     board.output > OUTPUT_MAX
+}
+
+/// Has Python write out what a worker has written. True: there is so much by now that no more should be read.
+pub(crate) fn show(worker: &str, [out, err]: Written) -> bool {
+    let mut full = false;
+    for (stderr, bytes) in [(false, out), (true, err)] {
+        if !bytes.is_empty() {
+            full |= put(Delivery::Output { worker: worker.to_owned(), stderr, bytes });
+        }
+    }
+    full
 }
 
 /// Whether so much output waits that no more should be read.

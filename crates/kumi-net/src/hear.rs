@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use kumi_core::{Event, Face, FromWorker, PROTOCOL, SegmentId, ToWorker};
 
+use crate::deliver::{self, Written};
 use crate::epoll::{Ready, WRITE};
 use crate::link::Heard;
 use crate::pool::{KICK, Shared, State};
@@ -101,6 +102,9 @@ impl Shared {
         }
         let face = Face { name: link.name.clone(), ..face };
         let launch = link.launch;
+        let early = link.end_of_early();
+        deliver::show(&link.name, early);
+        state.written_in_vain = Written::default();
         match state.brain.join(self.now(), launch, face) {
             Some(worker) => {
                 link.worker = Some(worker);

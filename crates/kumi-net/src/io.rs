@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 
 use kumi_core::{Certificate, Event, LaunchId};
 
-use crate::deliver::{self, Delivery};
+use crate::deliver;
 use crate::epoll::{OFF, READ, Ready};
 use crate::link::{Heard, Link, read_pipe};
 use crate::memory;
@@ -149,8 +149,9 @@ fn read_output(shared: &Shared, state: &mut State, wires: &Wires, key: u64, inde
             if stderr {
                 link.remember(&bytes);
             }
-            let worker = link.name.clone();
-            if deliver::put(Delivery::Output { worker, stderr, bytes }) {
+            let name = link.name.clone();
+            let written = link.wrote(stderr, bytes);
+            if deliver::show(&name, written) {
                 mute(shared, state, wires);
             }
             true
@@ -183,9 +184,12 @@ fn set_outputs(state: &State, wires: &Wires, events: u32) {
 
 /// A worker's process has ended: hears its last words, ends what it left behind, tells the brain.
 fn bury(shared: &Shared, wires: &Wires, key: u64) {
-    let Some((link, begun)) = last_words(shared, wires, key) else {
+    let Some((mut link, begun)) = last_words(shared, wires, key) else {
         return;
     };
+    if link.worker.is_none() {
+        show_once(shared, &mut link);
+    }
     // Without the lock: this looks through all processes of the machine.
     let ending = process::bury(link.pid, link.pidfd.as_fd(), &link.marker);
     let certificate = certificate(shared, &link, ending);
@@ -199,6 +203,16 @@ fn bury(shared: &Shared, wires: &Wires, key: u64) {
     }
     state.brain.handle(shared.now(), event);
     shared.carry_out(&mut state);
+}
+
+/// What a launch that failed has written: not again what the one before wrote too, since launches often fail alike.
+fn show_once(shared: &Shared, link: &mut Link) {
+    let written = link.end_of_early();
+    let mut state = shared.lock();
+    if state.written_in_vain != written {
+        deliver::show(&link.name, written.clone());
+        state.written_in_vain = written;
+    }
 }
 
 fn last_words(shared: &Shared, wires: &Wires, key: u64) -> Option<(Link, kumi_core::Begun)> {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use kumi_core::frame::Wire;
 use kumi_core::{Begun, Decoder, FrameError, FromWorker, LaunchId, Lease, ToWorker, WorkerId};
 
+use crate::deliver::Written;
 use crate::fds;
 use crate::page::{Page, SLOTS, SlotState};
 use crate::segments::{Mapping, Segment};
@@ -18,6 +19,9 @@ use crate::spawn::{self, Command, Spawned};
 
 /// How much of a worker's stderr is kept for its death certificate, in bytes: some twenty lines.
 const TAIL: usize = 4096;
+
+/// How much is kept of what a worker writes before it joins, in bytes, before it is shown as it comes.
+const EARLY: usize = 1 << 16;
 
 /// A worker's stdout or stderr.
 #[derive(Debug)]
@@ -55,6 +59,8 @@ pub(crate) struct Link {
     /// The descriptor that has come, for the message `Lend` that comes with it.
     came: Option<OwnedFd>,
     tail: Vec<u8>,
+    /// What it wrote before it joined; `None`: what it writes is shown as it comes.
+    early: Option<Written>,
 }
 
 /// What reading a socket came to.
@@ -101,6 +107,7 @@ impl Link {
             lends: VecDeque::new(),
             came: None,
             tail: Vec::new(),
+            early: Some(Written::default()),
         })
     }
 
@@ -238,6 +245,24 @@ impl Link {
         if let Some(surplus) = self.tail.len().checked_sub(TAIL) {
             self.tail.drain(..surplus);
         }
+    }
+
+    /// Takes what it has written; returns what is to be shown now, of each of its pipes.
+    pub fn wrote(&mut self, stderr: bool, bytes: Vec<u8>) -> Written {
+        let Some([out, err]) = &mut self.early else {
+            return if stderr { [Vec::new(), bytes] } else { [bytes, Vec::new()] };
+        };
+        if stderr {
+            err.extend(bytes)
+        } else {
+            out.extend(bytes)
+        }
+        if out.len() + err.len() > EARLY { self.end_of_early() } else { Written::default() }
+    }
+
+    /// From now on what it writes is shown as it comes. Returns what it wrote before.
+    pub fn end_of_early(&mut self) -> Written {
+        self.early.take().unwrap_or_default()
     }
 
     /// The last lines of its stderr.

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use kumi_core::scaling::Launch;
 use kumi_core::{Begun, Dispatcher, LaunchId, LoanId, Policy, SegmentId, TaskId, Time, WorkerId};
 
+use crate::deliver::Written;
 use crate::epoll::{Alarm, Bell, Epoll, READ};
 use crate::fork;
 use crate::inbox::{Address, Vigil};
@@ -106,6 +107,8 @@ pub struct State {
     /// What every worker of this pool is marked with, beside its number: unguessable, so nobody else is ever killed.
     pub(crate) mark: String,
     pub(crate) to_spawn: Vec<LaunchId>,
+    /// What the last launch that failed has written, if no worker has joined since.
+    pub(crate) written_in_vain: Written,
     /// Being spawned by the I/O thread just now, without the lock.
     pub(crate) spawning: BTreeSet<LaunchId>,
     /// Launches for Python's launcher.
@@ -185,6 +188,7 @@ impl Pool {
                 command: None,
                 mark: String::new(),
                 to_spawn: Vec::new(),
+                written_in_vain: Written::default(),
                 spawning: BTreeSet::new(),
                 orders: VecDeque::new(),
                 segments: BTreeMap::new(),

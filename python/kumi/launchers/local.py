@@ -39,10 +39,12 @@ class Local:
         >>> crew = kumi.Controller(kumi.Local(environment={"OMP_NUM_THREADS": "4"}), workers=2)
     """
 
-    python: str | None = None
+    python: str | os.PathLike[str] | None = None
     environment: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.python, os.PathLike):
+            object.__setattr__(self, "python", os.fspath(self.python))
         if self.python is not None and (not isinstance(self.python, str) or not self.python):
             raise TypeError(
                 f"python must be the path of an interpreter as a non-empty string, or None: {self.python!r}"
@@ -54,6 +56,10 @@ class Local:
         for name, value in self.environment.items():
             if not isinstance(name, str) or not isinstance(value, str):
                 raise TypeError(f"environment must map strings to strings, not {name!r} to {value!r}")
+            if not name or "=" in name or "\0" in name + value:
+                raise ValueError(
+                    f"environment must map names without '=' to values, both without NUL: {name!r} to {value!r}"
+                )
 
     def command(self, workers: int, /) -> Command:
         """Renders the command that starts one worker.
@@ -66,7 +72,7 @@ class Local:
         environment.pop("KUMI_WORKER", None)  # the mark of the worker that this process runs in; the core sets its own
         environment["KUMI_SYS_PATH"] = os.pathsep.join(_search_path())
         # With the fault handler a segmentation fault tells where it happened.
-        return Command([self.python or sys.executable, "-X", "faulthandler", "-c", BOOTSTRAP], environment)
+        return Command([os.fspath(self.python or sys.executable), "-X", "faulthandler", "-c", BOOTSTRAP], environment)
 
 
 def _search_path() -> list[str]:

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::{Action, Bug, Dispatcher};
 use crate::ids::{Lease, TaskId, Time, WorkerId};
 use crate::message::ToWorker;
+use crate::scaling::FAILURES_MAX;
 use crate::task::{Outcome, Place, Task};
 use crate::timer::Timer;
 use crate::worker::{HELD_MAX, Held, Link, Recall, Stage, Worker};
@@ -199,13 +200,14 @@ impl Dispatcher {
     }
 
     pub(super) fn finished(&mut self, now: Time, id: WorkerId, lease: Lease, outcome: Outcome, run: (u64, u64)) {
-        let mut offered = None;
+        let (mut offered, mut first) = (None, false);
         let known = self.workers.get_mut(id).and_then(|worker| {
             worker.held(lease).filter(|held| held.call.is_none())?;
             offered = worker.offered.take();
             let inner = worker.inner.len();
             let held = worker.let_go(lease)?;
             worker.finished += 1;
+            first = worker.finished == 1;
             Some((held, Arc::clone(&worker.face), inner - worker.inner.len()))
         });
         let Some((held, face, inner)) = known else {
@@ -213,7 +215,9 @@ impl Dispatcher {
             return self.finished_late(now, lease, outcome, run);
         };
         self.inner -= inner as u64;
-        self.failures = 0;
+        // The first task shows that workers can be launched again. Others show no more than that all is not lost: what
+        // fails beside them goes on failing slowly, and when they are gone one more launch is tried.
+        self.failures = if first { 0 } else { self.failures.min(FAILURES_MAX - 1) };
         if held.recall == Recall::Requeue {
             self.recalls -= 1;
         }

@@ -453,10 +453,14 @@ impl Dispatcher {
 
     fn give_up(&mut self, now: Time) {
         self.gave_up = true;
-        let text = Arc::clone(&self.failure);
+        let text = self.why_hopeless();
         while let Some(task) = self.take_waiting() {
             self.resolve(now, task, Outcome::Unlaunchable(Arc::clone(&text)), None, None);
         }
+    }
+
+    fn why_hopeless(&self) -> Arc<str> {
+        Arc::from(format!("{} launches failed in a row, the last one so: {}", self.failures, self.failure))
     }
 
     /// Changes the cap. Surplus workers are not ended; they leave when idle.

@@ -245,7 +245,7 @@ impl Dispatcher {
             self.timers.set(again, Timer::Scale);
         }
         if decision.give_up && hopeless {
-            let text = Arc::clone(&self.failure);
+            let text = self.why_hopeless();
             while let Some(task) = self.needed() {
                 self.stop_task(now, task, Outcome::Unlaunchable(Arc::clone(&text)));
             }
