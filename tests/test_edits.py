@@ -174,6 +174,71 @@ def test_pytests_importlib_mode(tmp_path: Path) -> None:
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
+def test_modules_by_value_are_not_imported_by_workers(project: Path) -> None:
+    write(
+        project,
+        "kumi_test_hidden/__init__.py",
+        """
+        import enum, functools, os
+        from kumi_test_hidden import inner
+        HOST = os.getpid()
+
+        class Colour(enum.Enum):
+            RED = 1
+
+        class Box:
+            def __init__(self, x): self.x = x
+            @classmethod
+            def of(cls, x): return cls(x)
+            def double(self): return Box(inner.twice(self.x))
+
+        @functools.cache
+        def cached(x): return inner.twice(x)
+
+        def where(box, colour):
+            import sys
+            seen = [name for name in sys.modules if name.startswith("kumi_test_hidden")]
+            return HOST, os.getpid() != HOST, seen, box.double(), colour is Colour.RED
+        """,
+    )
+    write(project, "kumi_test_hidden/inner.py", "def twice(x): return 2 * x")
+    module = import_of("kumi_test_hidden")
+    arguments = module.Box(3), module.Colour.RED
+    for named in (["kumi_test_hidden"], {module}):
+        with kumi.Controller(workers=1, modules_by_value=named) as crew:
+            host, elsewhere, seen, box, same = crew.submit(module.where, *arguments).result()
+            assert (host, elsewhere, seen, same) == (os.getpid(), True, [], True)
+            assert type(box) is module.Box
+            assert box.x == 6
+            assert crew.submit(module.cached, 4).result() == 8
+            assert crew.submit(module.Box.of, 5).result().x == 5
+            assert crew.submit(lambda: module.inner.twice(6)).result() == 12
+            assert crew.map(module.Box.double, [module.Box(1)]).results()[0].x == 2
+            assert crew.submit(os.path.join, "a", "b").result() == "a/b"
+            crew.everywhere(module.where, *arguments).result()
+    with kumi.Controller(workers=1, modules_by_value=["kumi_test_hidden.inner", "kumi_test_hid"]) as crew:
+        *_, seen, box, same = crew.submit(module.where, *arguments).result()
+        assert "kumi_test_hidden" in seen, "only what stands within a named module is meant"
+
+
+def test_modules_by_value_serve_a_worker_that_cannot_find_them(tmp_path: Path) -> None:
+    """What the host has got from elsewhere than its path needs no naming; see also pytest's importlib mode."""
+    write(tmp_path, "far/kumi_test_far.py", "def f(x): return g(x) + 1\ndef g(x): return 10 * x")
+    out = run_script(
+        tmp_path,
+        """
+        import pathlib, sys
+        import kumi
+        sys.path.insert(0, str(pathlib.Path(__file__).parent / "far"))
+        import kumi_test_far
+        del sys.path[0]
+        with kumi.Controller(workers=1) as crew:
+            print(crew.submit(kumi_test_far.f, 2).result(), crew.submit(lambda: kumi_test_far.g(3)).result())
+        """,
+    )
+    assert out == "21 30\n"
+
+
 def test_what_edits_does_not_watch() -> None:
     """Installed modules, kumi itself and modules without a file."""
     from kumi.modules import _file_of

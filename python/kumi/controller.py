@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from functools import partial
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, Literal, Self, cast
 
 from kumi import current, loops, serial
@@ -25,7 +25,7 @@ from kumi.functions import Functions, Prepared
 from kumi.inner import running_here
 from kumi.kept import Kept, Records
 from kumi.launchers import Launcher, Local, Sequential, carry_out_orders, run_one, usable_cpus
-from kumi.options import Options, numbering, positive, text, whole
+from kumi.options import Options, module_names, numbering, positive, text, whole
 from kumi.registry import registry
 from kumi.reset import chosen
 from kumi.seeds import Stream
@@ -71,6 +71,9 @@ class Controller(Submitter, Executor):
             A task that takes more ends as a crash, with its worker. What is shared does not count: large arguments,
             `kumi.share`. None: any amount. Not watched where tasks run in this process.
         setup: Called by each worker before its first task; if it fails, the launch of the worker has failed.
+        modules_by_value: Modules, or their names, that workers do not import: their functions and classes, and those of
+            modules within them, are sent as they are here. What workers could not find, such as functions of scripts
+            and notebooks, is sent so anyway. Compiled code cannot be.
 
     Raises:
         TypeError, ValueError: If an argument is not of the kind or in the range that the message names.
@@ -99,6 +102,7 @@ class Controller(Submitter, Executor):
         queue_gigabytes_max: float | None = None,
         memory_gigabytes_max: float | None = None,
         setup: Callable[[], object] | None = None,
+        modules_by_value: Collection[str | ModuleType] = (),
     ) -> None:
         self._arguments = {key: value for key, value in locals().items() if key not in {"self", "__class__"}}
         self.launcher = _launcher(launcher) if os.environ.get(SYNC, "0") in {"", "0"} else Sequential()
@@ -123,6 +127,7 @@ class Controller(Submitter, Executor):
         )
         self._seconds_until_gone = seconds_kill + SECONDS_UNTIL_GONE
         self._setup = _setup(setup)
+        self._by_value = self._arguments["modules_by_value"] = module_names("modules_by_value", modules_by_value)
         self._life = threading.RLock()  # guards the next three; a signal's handler may come in between
         self._pool: Pool | None = None
         self._functions: Functions | None = None  # from the start on
@@ -344,7 +349,7 @@ class Controller(Submitter, Executor):
     def _dump(
         self, function: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any], carried: dict[str, Any] | None
     ) -> bytes | serial.Parcel:
-        payload = serial.dumps_call(args, kwargs, function.call, carried)
+        payload = serial.dumps_call(args, kwargs, function.call, carried, self._by_value)
         if type(payload) is not bytes:
             cast("Functions", self._functions).tell(cast("serial.Parcel", payload))
         return payload
@@ -434,7 +439,7 @@ class Controller(Submitter, Executor):
 
     def _start(self) -> Functions:
         pool = self._made_pool()
-        functions = Functions(pool)
+        functions = Functions(pool, self._by_value)
         self._pid = os.getpid()
         if isinstance(self.launcher, Sequential):
             self._executor = TaskExecutor(self._reset)

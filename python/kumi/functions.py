@@ -3,7 +3,7 @@
 import pickle
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
@@ -29,10 +29,15 @@ class Functions:
     One that travels by name is known again by its identity: its module's file says what it does. One that travels by
     value is pickled at each call, because what it holds may have changed, and known again by its bytes; with large
     parts it is not known again.
+
+    Args:
+        pool: Where they are defined.
+        by_value: Modules whose functions and classes travel by value, with those within them.
     """
 
-    def __init__(self, pool: Pool | Inner) -> None:
+    def __init__(self, pool: Pool | Inner, by_value: Collection[str] = ()) -> None:
         self._pool = pool
+        self._modules_by_value = by_value
         self._lock = threading.RLock()  # a signal's handler may come in between, and submit itself
         # By id, which stays its own as long as the function is held here.
         self._by_name: dict[int, Prepared] = {}
@@ -78,7 +83,7 @@ class Functions:
     def _define(self, function: Callable[..., Any]) -> Prepared:
         if not callable(function):
             raise TypeError(f"fn must be callable, not {function!r}")
-        payload = serial.dumps_function(function)
+        payload = serial.dumps_function(function, self._modules_by_value)
         if isinstance(payload, serial.Parcel):
             # It holds much memory, until its last task is done; to find out whether it has changed would take long.
             self.tell(payload)

@@ -2,8 +2,10 @@
 
 import math
 import operator
+from collections.abc import Collection
 from copy import copy
 from dataclasses import dataclass, field, fields
+from types import ModuleType
 from typing import Any, overload
 
 from kumi import serial, tracing
@@ -171,3 +173,19 @@ def text(argument: str, value: object, *, none: bool = False) -> str | None:
     except UnicodeEncodeError:
         raise ValueError(f"{accepted} of characters that UTF-8 can encode, not {value!r}") from None
     return value
+
+
+def module_names(argument: str, value: object) -> frozenset[str]:
+    """Checks a collection of modules or of their names."""
+    accepted = f"{argument} must be a collection of modules, or of their names"
+    if isinstance(value, str | bytes | ModuleType) or not isinstance(value, Collection):
+        raise TypeError(f"{accepted}, such as a list, not {value!r}")
+    names = set()
+    for one in value:
+        name = one.__name__ if isinstance(one, ModuleType) else one
+        if not isinstance(name, str):
+            raise TypeError(f"{accepted}: {one!r} is neither")
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise ValueError(f"{accepted}: {name!r} is no name of a module")
+        names.add(name)
+    return frozenset(names)

@@ -1,8 +1,8 @@
 """The pickler for everything that is not plain: decides what travels by name and what by value.
 
 By name travels what a fresh interpreter with the host's present `sys.path` finds in the same file; all else (lambdas,
-`__main__`, notebooks, modules loaded by hand or changed since) by value, by cloudpickle, wherever it stands in an
-argument. Nothing is imported or executed to find out.
+`__main__`, notebooks, modules loaded by hand or changed since, those that the user names) by value, by cloudpickle,
+wherever it stands in an argument. Nothing is imported or executed to find out.
 
 Imported when first needed: cloudpickle costs a worker 16 ms that most tasks have no use for. What is overridden here
 belongs to cloudpickle's inside (`_dynamic_class_reduce` and its kin), unchanged since cloudpickle 1.3 of 2020 and
@@ -13,7 +13,7 @@ import copyreg
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib.machinery import EXTENSION_SUFFIXES, FrozenImporter, ModuleSpec, PathFinder
 from pickle import PickleBuffer
 from types import FunctionType, MethodType, ModuleType
@@ -56,12 +56,13 @@ class Pickled(NamedTuple):
     needs_path: bool
 
 
-def dump(value: object, least: int | None = None) -> Pickled:
+def dump(value: object, least: int | None = None, by_value: Collection[str] = ()) -> Pickled:
     """Pickles anything that can be pickled.
 
     Args:
         value: Anything.
         least: Buffers of at least so many bytes (of arrays, say) are left out of the pickle; None: none is.
+        by_value: Modules that the other end shall not import, and those within them.
 
     Raises:
         Exception: Whatever the value's parts raise; `unpicklable` finds out which part.
@@ -80,7 +81,7 @@ def dump(value: object, least: int | None = None) -> Pickled:
         buffers.append(view)
         return False
 
-    pickler = Pickler(pieces, None if least is None else keep)
+    pickler = Pickler(pieces, None if least is None else keep, by_value)
     pickler.dump(value)
     return Pickled(pieces, buffers, pickler.needs_path)
 
@@ -105,11 +106,14 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     needs_path = False
 
-    def __init__(self, file: Any, keep: Callable[[PickleBuffer], bool] | None = None) -> None:
+    def __init__(
+        self, file: Any, keep: Callable[[PickleBuffer], bool] | None = None, by_value: Collection[str] = ()
+    ) -> None:
         # A dict of its own: the ChainMap that it replaces makes an object of a common class three times as slow.
         self.dispatch_table = copyreg.dispatch_table | cloudpickle.Pickler._dispatch_table
         super().__init__(file, protocol=5, buffer_callback=keep)
         self._path: tuple[str, ...] | None = None
+        self._by_value = by_value
 
     def reducer_override(self, obj: Any) -> Any:
         """Called by the C pickler for each object that is not of a basic type."""
@@ -154,9 +158,15 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def _is_found(self, name: str | None) -> bool:
         if name is None or name.partition(".")[0] in _OWN:
             return True
+        file = _file_of(name)
+        if (
+            self._by_value
+            and not _is_compiled(file)
+            and any(f"{name}.".startswith(f"{one}.") for one in self._by_value)
+        ):
+            return False
         if self._path is None:
             self._path = host_path()
-        file = _file_of(name)
         found = _is_found(name, file, self._path)
         self.needs_path |= found and file is not None and not is_installed(file)
         return found
@@ -203,13 +213,18 @@ def _file_of(name: str) -> str | None:
     return getattr(sys.modules.get(name), "__file__", None)
 
 
+def _is_compiled(file: str | None) -> bool:
+    """Such code has no other way to travel than by name."""
+    return file is not None and file.endswith(_EXTENSIONS)
+
+
 @functools.lru_cache(4096)
 def _is_found(name: str, file: str | None, path: tuple[str, ...]) -> bool:
     """Whether a fresh interpreter with this path finds the module `name` in `file`, where this process has it from."""
     if name in sys.builtin_module_names or FrozenImporter.find_spec(name) is not None:
         return True
-    if file is not None and file.endswith(_EXTENSIONS):
-        return True  # compiled code has no other way to travel
+    if _is_compiled(file):
+        return True
     parent = name.rpartition(".")[0]
     if parent and not _is_found(parent, _file_of(parent), path):
         return False

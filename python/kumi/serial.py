@@ -22,7 +22,7 @@ from kumi.errors import RemoteError, SerializationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from traceback import TracebackException
     from typing import Any
 
@@ -71,6 +71,7 @@ def dumps_call(
     kwargs: "dict[str, Any]",
     function: object = None,
     carried: "dict[str, Any] | None" = None,
+    by_value: "Collection[str]" = (),
 ) -> bytes | Parcel:
     """Pickles the arguments of one call.
 
@@ -79,6 +80,7 @@ def dumps_call(
         kwargs: The keyword arguments.
         function: What will be called, for the text of an error.
         carried: What the task has besides them, of plain values, for `current.carry`; None: nothing.
+        by_value: Modules whose functions and classes travel by value, with those within them.
 
     Raises:
         SerializationError: If an argument cannot be pickled; it names the part.
@@ -92,7 +94,7 @@ def dumps_call(
         payload = _dumps(call, 5)
         return payload if len(payload) < LARGE else Parcel([payload])
     try:
-        return _dump(call, for_worker=True)
+        return _dump(call, for_worker=True, by_value=by_value)
     except Exception as error:
         parts = [(f"argument {number + 1}", f"args[{number}]", value) for number, value in enumerate(args)]
         parts += [(f"argument {name!r}", name, value) for name, value in kwargs.items()]
@@ -152,11 +154,12 @@ def loads(payload: bytes, memory: "Memory | None" = None) -> "Any":
     return _load_large(payload, memory)
 
 
-def dumps_function(function: "Callable[..., Any]") -> bytes | Parcel:
+def dumps_function(function: "Callable[..., Any]", by_value: "Collection[str]" = ()) -> bytes | Parcel:
     """Pickles a function with all it holds, by name where a fresh interpreter finds it, else by value.
 
     Args:
         function: Anything callable.
+        by_value: As `dumps_call` takes it.
 
     Raises:
         SerializationError: If it cannot be pickled (it names the part), or would return a generator.
@@ -172,7 +175,7 @@ def dumps_function(function: "Callable[..., Any]") -> bytes | Parcel:
         )
     table = _dump_table()
     try:
-        return _dump(function, for_worker=True, table=table)
+        return _dump(function, for_worker=True, table=table, by_value=by_value)
     except Exception as error:
         name = label(function)
         raise _refusal("cannot be sent to a worker", [(f"function {name!r}", name, function)], error) from error
@@ -358,21 +361,25 @@ def _are_plain(values: "Iterable[object]") -> bool:
     return True
 
 
-def _dump(value: object, *, for_worker: bool = False, table: bytes | None = None) -> bytes | Parcel:
-    parcel = _dump_parcel(value, LARGE, for_worker, table)
+def _dump(
+    value: object, *, for_worker: bool = False, table: bytes | None = None, by_value: "Collection[str]" = ()
+) -> bytes | Parcel:
+    parcel = _dump_parcel(value, LARGE, for_worker, table, by_value)
     if parcel.buffers or parcel.shares or sum(map(len, parcel.head)) >= LARGE:
         return parcel
     return b"".join(parcel.head)
 
 
-def _dump_parcel(value: object, least: int, for_worker: bool, table: bytes | None = None) -> Parcel:
+def _dump_parcel(
+    value: object, least: int, for_worker: bool, table: bytes | None = None, by_value: "Collection[str]" = ()
+) -> Parcel:
     from kumi import pickler
 
     # Whoever is in the middle of another pickle (an object's `__reduce__` may submit a task) goes on with its own.
     handles: list[object] | None = [] if for_worker and not _follows_host else None
     before, _here.handles = getattr(_here, "handles", None), handles
     try:
-        pieces, buffers, needs_path = pickler.dump(value, least)
+        pieces, buffers, needs_path = pickler.dump(value, least, by_value)
     finally:
         _here.handles = before
     if for_worker and (table is not None or needs_path):
