@@ -35,6 +35,13 @@ def test_tasks_come_as_they_finish(crew: kumi.Controller, gate: jobs.Gate) -> No
     assert list(completed) == []
 
 
+def test_who_waits_for_nothing_does_not_wait(crew: kumi.Controller) -> None:
+    assert kumi.wait([]) == (set(), set())
+    assert list(kumi.as_completed([])) == []
+    assert crew.map(jobs.add, []).results() == []
+    assert list(crew.records()) == []
+
+
 def test_as_completed_says_how_many_are_left(crew: kumi.Controller, gate: jobs.Gate) -> None:
     slow = crew.submit(jobs.hold, gate.path)
     with pytest.raises(TimeoutError, match="1 of 2 tasks were not done within 0.5 seconds; they go on"):

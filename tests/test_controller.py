@@ -17,6 +17,7 @@ from typing import Any
 import jobs
 import kumi
 import kumi.controller
+import numpy as np
 import pytest
 
 LIMIT = jobs.SECONDS_MAX
@@ -212,6 +213,19 @@ def full(gate: jobs.Gate) -> Iterator[kumi.Controller]:
 def test_try_submit_says_no_at_once(full: kumi.Controller) -> None:
     assert full.status().queued_bytes <= 5000
     assert full.try_submit(jobs.same, b"x" * 1000) is None
+
+
+def test_refusals_are_quick_and_leave_nothing(full: kumi.Controller, gate: jobs.Gate) -> None:
+    before = full.status()
+    begun = time.monotonic()
+    assert [full.try_submit(jobs.same, b"x" * 1000) for _ in range(100)] == [None] * 100
+    assert time.monotonic() - begun < 5  # it takes some milliseconds, and a busy machine its time
+    assert full.status().queued_bytes == before.queued_bytes
+    gate.open()
+    assert full.submit(jobs.same, "room again").result(LIMIT) == "room again"
+    task = full.try_submit(jobs.same, b"x" * 1000)
+    assert task is not None
+    assert task.result(LIMIT) == b"x" * 1000
 
 
 def test_submit_waits_for_room(full: kumi.Controller, gate: jobs.Gate) -> None:
@@ -502,6 +516,43 @@ def test_a_block_waits_for_what_was_submitted(tmp_path: Path) -> None:
     assert tasks[0].result() is None, "what is finished stays readable"
     assert crew.summary().success == 20
     assert "closed" in repr(crew)
+
+
+@pytest.mark.parametrize("launcher", [kumi.Local(), kumi.Sequential()])
+def test_what_is_finished_stays_readable(launcher: Any) -> None:
+    """Whatever its size: large results lie in memory that belonged to the workers."""
+    values = [3, b"x" * 1_000_000, np.arange(100_000.0)]
+    crew = kumi.Controller(launcher, workers=1)
+    tasks = [crew.submit(jobs.same, value) for value in values]
+    crew.push(jobs.same, values[-1])
+    crew.push(jobs.boom)
+    assert kumi.wait(tasks, LIMIT).not_done == set()
+    assert crew.wait("all", LIMIT)
+    crew.terminate()
+    assert tasks[0].result() == values[0]
+    assert tasks[1].result() == values[1]
+    assert (tasks[2].result() == values[2]).all()
+    good, bad = crew.collect()
+    assert (good.get() == values[2]).all()
+    with pytest.raises(ValueError, match="no"):
+        bad.get()
+    assert crew.summary().success == 4
+
+
+def test_without_a_worker_tasks_can_be_cancelled(tmp_path: Path) -> None:
+    """The one that is launched never comes."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexec sleep 600\n")
+    python.chmod(0o755)
+    with kumi.Controller(kumi.Local(python=python), workers=1) as crew:
+        tasks = [crew.submit(jobs.add, number) for number in range(3)]
+        assert crew.status().workers == 0
+        assert tasks[1].cancel()
+        assert crew.cancel("*") == 2
+        for task in tasks:
+            with pytest.raises(kumi.TaskCancelled):
+                task.result(0)
+        assert crew.status().queued_bytes == 0
 
 
 def test_an_exception_leaves_nothing_running(gate: jobs.Gate) -> None:

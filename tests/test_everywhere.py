@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,11 @@ def die_on(pid: int) -> None:
 def pid_and_hold(gate: str) -> int:
     jobs.hold(gate)
     return os.getpid()
+
+
+def report_pid_and_hold(gate: str) -> None:
+    kumi.report(os.getpid())
+    jobs.hold(gate)
 
 
 def two_workers(crew: kumi.Controller, gate: jobs.Gate) -> list[int]:
@@ -140,6 +146,21 @@ def test_a_worker_that_dies_of_a_call_holds_nobody_up(gate: jobs.Gate) -> None:
         pids = two_workers(crew, gate)
         assert crew.everywhere(die_on, pids[0]).result() is None
         assert crew.submit(get, "spared").result() is True
+
+
+def test_a_worker_that_dies_before_a_call_holds_nobody_up(gate: jobs.Gate) -> None:
+    with kumi.Controller(workers=2) as crew:
+        two_workers(crew, gate)
+        busy = crew.submit(report_pid_and_hold, gate.path)
+        gate.wait()
+        call = crew.everywhere(put, "x", 1)
+        later = [crew.submit(get, "x") for _ in range(20)]
+        os.kill(next(iter(busy.reports())), signal.SIGKILL)
+        assert call.result(jobs.SECONDS_MAX) is None
+        gate.wait()  # it was not to blame, or not yet too often
+        gate.open()
+        assert [task.result(jobs.SECONDS_MAX) for task in later] == [1] * 20
+        busy.result(jobs.SECONDS_MAX)
 
 
 def test_if_all_workers_die_of_a_call_it_crashes(single: kumi.Controller) -> None:

@@ -21,7 +21,8 @@ def start(directory: Path, program: str) -> "subprocess.Popen[str]":
     path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONPATH": path}
     pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, str(file)], stdout=pipe, stderr=pipe, text=True, env=environment)
+    command = [sys.executable, str(file)]
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, process_group=0)
 
 
 def run(directory: Path, program: str) -> tuple[int, str, str]:
@@ -168,7 +169,8 @@ def test_an_interrupt_ends_a_program_that_waits(tmp_path: Path) -> None:
     assert "KeyboardInterrupt" in err
 
 
-def test_an_interrupt_out_of_result_leaves_the_task_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("whom", ["the program", "its process group, as a terminal does"])
+def test_an_interrupt_out_of_result_leaves_the_task_alone(tmp_path: Path, whom: str) -> None:
     with jobs.gate_in(tmp_path) as gate:
         program = f"""
             import jobs, kumi
@@ -180,7 +182,10 @@ def test_an_interrupt_out_of_result_leaves_the_task_alone(tmp_path: Path) -> Non
         """
         with start(tmp_path, program) as process:
             gate.wait()
-            process.send_signal(signal.SIGINT)
+            if whom == "the program":
+                process.send_signal(signal.SIGINT)
+            else:
+                os.killpg(process.pid, signal.SIGINT)
             assert process.stdout is not None
             assert process.stdout.readline() == "running\n"
             gate.open()

@@ -57,6 +57,19 @@ def test_a_map_draws_the_same_wherever_it_runs(anyhow: kumi.Controller, expected
     assert len({value for values in drawn for value in values}) == 60, "each stream, and each generator, is its own"
 
 
+@pytest.mark.parametrize("launcher", [kumi.Local(), kumi.Sequential()])
+def test_a_programs_own_generators_are_left_alone(launcher: kumi.Local | kumi.Sequential) -> None:
+    random.seed(1)
+    np.random.seed(1)
+    expected = random.random(), np.random.random()
+    random.seed(1)
+    np.random.seed(1)
+    with kumi.Controller(launcher, workers=1, seed=3) as crew:
+        crew.map(draw, range(3)).results()
+        crew.submit(draw).result()
+    assert (random.random(), np.random.random()) == expected
+
+
 def test_tasks_are_numbered_as_they_are_submitted(anyhow: kumi.Controller) -> None:
     def drawn(seed: int) -> list[Any]:
         view = anyhow.with_options(seed=seed)

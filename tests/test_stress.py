@@ -52,6 +52,22 @@ def kill(crew: kumi.Controller, stop: threading.Event) -> int:
     return killed
 
 
+def test_counts_are_exact_at_every_moment() -> None:
+    number = 5_000
+    with kumi.Controller(workers=2) as crew:
+        tasks = []
+        for submitted in range(1, number + 1):
+            tasks.append(crew.submit(abs, -submitted))
+            status = crew.status()
+            assert status.waiting + status.running + status.finished == submitted
+            assert status.success == status.finished
+        assert sum(task.result() for task in tasks) == number * (number + 1) // 2
+        crew.everywhere(abs, 1).result()
+        tasks[0].cancel()
+        status = crew.status()
+    assert (status.finished, status.success, status.cancel) == (number + 1, number + 1, 0)
+
+
 def test_threads_tasks_and_deaths() -> None:
     stop = threading.Event()
     with kumi.Controller(workers=3, crashes_max=1000) as crew, ThreadPoolExecutor(THREADS + 1) as threads:
