@@ -217,6 +217,7 @@ def test_try_submit_says_no_at_once(full: kumi.Controller) -> None:
 
 def test_refusals_are_quick_and_leave_nothing(full: kumi.Controller, gate: jobs.Gate) -> None:
     before = full.status()
+    assert before.queued_bytes_max == 5000
     begun = time.monotonic()
     assert [full.try_submit(jobs.same, b"x" * 1000) for _ in range(100)] == [None] * 100
     assert time.monotonic() - begun < 5  # it takes some milliseconds, and a busy machine its time

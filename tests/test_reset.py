@@ -129,6 +129,39 @@ def test_only_what_was_chosen_is_put_back(part: str | None, tmp_path: Path) -> N
     assert (drawn[0] == random.Random(1).random()) == (part != "random")
 
 
+def test_what_os_putenv_sets_goes_too() -> None:
+    """`os.environ` knows nothing of it; children see it."""
+
+    def put(*names: str) -> list[str]:
+        for name in names:
+            os.putenv(name, "direct")
+        os.unsetenv("KUMI_TEST_GONE")
+        return seen()
+
+    def seen() -> list[str]:
+        return list(map(environment_of_children, ("KUMI_TEST_NEW", "KUMI_TEST_CHANGED", "KUMI_TEST_GONE")))
+
+    def outer() -> list[list[str]]:
+        mine = put("KUMI_TEST_NEW")
+        return [mine, kumi.submit(seen).result(), kumi.submit(put, "KUMI_TEST_CHANGED").result(), seen()]
+
+    with kumi.Controller(workers=1) as crew:
+        before = ["", "1\n", "1\n"]
+        for _ in range(2):
+            assert crew.submit(seen).result(LIMIT) == before
+            assert crew.submit(put, "KUMI_TEST_NEW", "KUMI_TEST_CHANGED").result(LIMIT) == ["direct\n", "direct\n", ""]
+        mine = ["direct\n", "1\n", ""]
+        assert crew.submit(outer).result(LIMIT) == [mine, before, ["", "direct\n", ""], mine]
+        assert crew.submit(seen).result(LIMIT) == before
+        crew.everywhere(put, "KUMI_TEST_NEW").result(LIMIT)
+        assert crew.submit(seen).result(LIMIT) == mine
+        crew.submit(put, "KUMI_TEST_CHANGED").result(LIMIT)
+        assert crew.submit(seen).result(LIMIT) == mine
+    with one_worker({"directory"}) as crew:
+        crew.submit(put, "KUMI_TEST_NEW").result(LIMIT)
+        assert crew.submit(seen).result(LIMIT) == mine
+
+
 def test_state_is_left_alone(single: kumi.Controller) -> None:
     def count() -> int:
         sys.modules["counter"] = sys.modules.get("counter", [])  # type: ignore[arg-type, assignment]

@@ -214,6 +214,9 @@ class Status:
     def queued_bytes(self) -> int:
         """Payload of tasks waiting or running, plus 400 bytes for each."""
     @property
+    def queued_bytes_max(self) -> int:
+        """The bound of that: `queue_gigabytes_max`. None that is ever reached where tasks run in this process."""
+    @property
     def result_bytes(self) -> int:
         """Pickled results and errors of finished tasks that the program still holds."""
     @property

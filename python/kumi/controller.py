@@ -63,7 +63,8 @@ class Controller(Submitter, Executor):
         reset: What is put back after each task as it was before: True: everything that this names, False: nothing, or
             some of "directory" (the working directory), "environment" (variables), "warnings" (filters), "signals"
             (handlers), "random" (the generators of `random` and `numpy.random`, which are set anew). What a module does
-            when it is imported stays, and so does `kumi.state`.
+            when it is imported stays, and so does `kumi.state`, and what native code does by itself, such as handlers
+            of its own.
         crashes_max: How often a task may crash its worker and be run again.
         seed: As `with_options` takes it, for all tasks; None: each run draws other numbers.
         queue_gigabytes_max: Bound of the arguments in the queue, in 10^9 bytes; None: a quarter of the memory.

@@ -21,14 +21,17 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
+    from _typeshed import StrOrBytesPath
+
     from kumi.seeds import Generators, Stream
 
-    Paused = tuple["State", Stream | None]
+    Paused = tuple["State", Stream | None, dict[bytes, bytes | None]]
 
 PARTS = ("directory", "environment", "warnings", "signals", "random")
 DIRECTORY, ENVIRONMENT, WARNINGS, SIGNALS, RANDOM = (1 << place for place in range(len(PARTS)))
 ALL = (1 << len(PARTS)) - 1
 
+_putenv, _unsetenv = os.putenv, os.unsetenv
 _VARIABLES: "dict[bytes, bytes]" = vars(os.environ)["_data"]
 _TIMERS = {
     _signal.SIGALRM: _signal.ITIMER_REAL,
@@ -158,11 +161,11 @@ def _put_back_handler(signal: int, handler: "Any") -> None:
 
 def _put_back_variables(environment: "dict[bytes, bytes]") -> None:
     for name in _VARIABLES.keys() - environment.keys():
-        os.unsetenv(name)
+        _unsetenv(name)
         del _VARIABLES[name]
     for name, value in environment.items():
         if _VARIABLES.get(name) != value:
-            os.putenv(name, value)
+            _putenv(name, value)
             _VARIABLES[name] = value
 
 
@@ -171,6 +174,58 @@ def _with_changes(filters: "list[Any]", before: "list[Any]", after: "list[Any]")
     first = list(takewhile(lambda one: one not in before, after))
     kept = [one for one in filters if one not in added and (one in after or one not in before)]
     return [*first, *kept, *added[len(first) :]]
+
+
+class _Direct:
+    """Variables set by `os.putenv` and its kin, of which `os.environ` knows nothing. In a worker, from the start on.
+
+    What native code sets by itself stays: its runtime may need that.
+    """
+
+    def __init__(self, touch: "Callable[[], None]") -> None:
+        self._touch = touch
+        self._kept: dict[bytes, bytes | None] = {}
+        self._changed: dict[bytes, bytes | None] = {}
+        os.putenv, os.unsetenv = self._put, self._unset
+
+    def keep(self) -> None:
+        """What was set until now stays."""
+        self._kept |= self._take()
+
+    def put_back(self, environment: "dict[bytes, bytes]") -> "dict[bytes, bytes | None]":
+        """Undoes what was set since then, and returns it."""
+        changed = self._take()
+        _put_variables({name: self._kept.get(name, environment.get(name)) for name in changed})
+        return changed
+
+    def set(self, variables: "dict[bytes, bytes | None]") -> None:
+        """Sets what was undone."""
+        _put_variables(variables)
+        self._changed |= variables
+
+    def _take(self) -> "dict[bytes, bytes | None]":
+        changed, self._changed = self._changed, {}
+        return changed
+
+    def _put(self, name: "StrOrBytesPath", value: "StrOrBytesPath", /) -> None:
+        _putenv(name, value)
+        self._note(name, os.fsencode(value))
+
+    def _unset(self, name: "StrOrBytesPath", /) -> None:
+        _unsetenv(name)
+        self._note(name, None)
+
+    def _note(self, name: "StrOrBytesPath", value: bytes | None) -> None:
+        (self._kept if _imports.runs else self._changed)[os.fsencode(name)] = value
+        self._touch()
+
+
+def _put_variables(variables: "dict[bytes, bytes | None]") -> None:
+    for name, value in variables.items():
+        if value is None:
+            _unsetenv(name)
+        else:
+            _putenv(name, value)
 
 
 class Reset:
@@ -186,6 +241,7 @@ class Reset:
         self._generators = generators
         self._state = State(parts)
         self._untouched: Untouched | None = None
+        self._direct = _Direct(self._touch) if parts & ENVIRONMENT else None
         if parts & SIGNALS:
             _signal.signal = self._noting(_signal.signal)  # to look at all handlers after each task would take long
         if parts & RANDOM:
@@ -201,38 +257,51 @@ class Reset:
     def put_back(self) -> None:
         """Makes the process as it was before the first task, but for what imports did."""
         self._state.put_back()
+        self._put_back_direct()
 
     def keep(self) -> None:
         """From now on puts the process back to what it is now."""
+        if self._direct is not None:
+            self._direct.keep()
         _imports.end(self._state)
         self._state = State(self._parts)
         _imports.begin(self._state)
 
     def pause(self) -> "Paused":
         """Puts the process back for a task that is run while another one waits. Returns what `resume` needs."""
-        paused = State(self._parts), self._generators.stream
-        _imports.begin(paused[0])
+        state = State(self._parts)
+        _imports.begin(state)
         self._state.put_back()
+        paused = state, self._generators.stream, self._put_back_direct()
         if self._parts & RANDOM:
             self._generators.forget()
         return paused
 
     def resume(self, paused: "Paused") -> None:
         """Makes the process what it was before `pause`."""
-        state, stream = paused
+        state, stream, direct = paused
         _imports.end(state)
+        self._put_back_direct()
         state.put_back()
+        if self._direct is not None:
+            self._direct.set(direct)
         if self._parts & RANDOM:
             self._generators.stream = stream
 
     def _noting(self, set_handler: "Callable[[int, Any], Any]") -> "Callable[[int, Any], Any]":
         def signal(signalnum: int, handler: "Any", /) -> "Any":
-            if self._untouched is not None:
-                self._untouched.touch()
+            self._touch()
             return set_handler(signalnum, handler)
 
         signal.__doc__, signal.__module__ = set_handler.__doc__, set_handler.__module__
         return signal
+
+    def _touch(self) -> None:
+        if self._untouched is not None:
+            self._untouched.touch()
+
+    def _put_back_direct(self) -> "dict[bytes, bytes | None]":
+        return {} if self._direct is None else self._direct.put_back(self._state.environment or {})
 
 
 @contextmanager
@@ -260,7 +329,7 @@ class _Imports:
     def __init__(self) -> None:
         self._states: list[State] = []
         self.guard: Callable[[], None] | None = None
-        self._runs = False
+        self.runs = False  # a module is being imported
 
     def begin(self, state: State) -> None:
         self._states.append(state)
@@ -275,7 +344,7 @@ class _Imports:
     def find_spec(
         self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
     ) -> "ModuleSpec | None":
-        if self._runs and (self.guard is None or name not in GUARDED):
+        if self.runs and (self.guard is None or name not in GUARDED):
             return None  # what the import that runs imports belongs to it
         for finder in sys.meta_path:
             find = None if finder is self else getattr(finder, "find_spec", None)
@@ -287,7 +356,7 @@ class _Imports:
         return None
 
     def execute(self, loader: "Any", module: "ModuleType") -> None:
-        if self._runs:
+        if self.runs:
             loader.exec_module(module)
         else:
             self._note(loader, module)
@@ -295,7 +364,7 @@ class _Imports:
             self.guard()
 
     def _note(self, loader: "Any", module: "ModuleType") -> None:
-        self._runs = True
+        self.runs = True
         try:
             before = State(ALL)
             loader.exec_module(module)
@@ -303,7 +372,7 @@ class _Imports:
             for state in self._states:
                 state.accept(before, after)
         finally:
-            self._runs = False
+            self.runs = False
 
 
 class _Loader:

@@ -106,6 +106,7 @@ pub struct Status {
     finished: u64,
     uncollected: u64,
     queued_bytes: u64,
+    queued_bytes_max: u64,
     result_bytes: u64,
     success: u64,
     error: u64,
@@ -123,9 +124,11 @@ pub struct Status {
 impl Status {
     fn __repr__(&self) -> String {
         let Self { workers, idle, launching, waiting, running, finished, uncollected, .. } = self;
+        let Self { queued_bytes, result_bytes, .. } = self;
         format!(
             "Status(workers={workers}, idle={idle}, launching={launching}, waiting={waiting}, running={running}, \
-             finished={finished}, uncollected={uncollected}, ...)"
+             finished={finished}, uncollected={uncollected}, queued_bytes={queued_bytes}, \
+             result_bytes={result_bytes}, ...)"
         )
     }
 }
@@ -142,6 +145,7 @@ impl From<Counts> for Status {
             finished: counts.finished,
             uncollected: counts.uncollected,
             queued_bytes: counts.queued_bytes,
+            queued_bytes_max: counts.queued_bytes_max,
             result_bytes: counts.result_bytes,
             success: counts.success,
             error: counts.error,

@@ -21,6 +21,7 @@ pub struct Counts {
     pub finished: u64,
     pub uncollected: u64,
     pub queued_bytes: u64,
+    pub queued_bytes_max: u64,
     pub result_bytes: u64,
     pub success: u64,
     pub error: u64,
@@ -140,6 +141,7 @@ impl Dispatcher {
             running: begun + self.here + self.spread,
             uncollected: self.kept_open + self.kept_done.len() as u64,
             queued_bytes: self.bytes,
+            queued_bytes_max: self.policy.queue_bytes,
             result_bytes: self.result_bytes,
             ..self.counts
         }
