@@ -491,7 +491,9 @@ def run_program(code: str) -> str:
 
 def test_a_forked_child_awaits_in_a_loop_of_its_own() -> None:
     out = run_program("""
-        import asyncio, os, kumi
+        import asyncio, os, warnings, kumi
+
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later warn of forks beside threads
 
         async def main():
             async with kumi.Controller(workers=1) as crew:

@@ -5,8 +5,10 @@ import sys
 import textwrap
 
 PRELUDE = """
-import os, sys, threading
+import os, sys, threading, warnings
 import kumi
+
+warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)  # Python 3.12 and later
 
 def in_child(work):
     child = os.fork()
