@@ -57,6 +57,7 @@ def test_the_workers_of_a_task_end_when_its_worker_is_killed() -> None:
         jobs.wait_for_end(pid)
 
 
+@pytest.mark.skipif(sys.version_info[:3] == (3, 13, 0), reason="there it can import no extension, whoever made it")
 def test_a_host_whose_directory_is_gone(tmp_path: Path) -> None:
     directory = tmp_path / "gone"
     directory.mkdir()

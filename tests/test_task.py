@@ -98,8 +98,9 @@ def test_waiting_ends_with_the_builtin_timeout_and_the_task_goes_on(crew: kumi.C
     for wait in (task.result, task.exception):
         with pytest.raises(TimeoutError):
             wait(0)
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError) as caught:
             wait(timeout=0.01)
+        assert caught.value.__context__ is None, "users shall see nothing of how it is waited for"
     assert not task.done()
     gate.open()
     assert task.result(LIMIT) == 5

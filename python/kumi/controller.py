@@ -371,8 +371,10 @@ class Controller(Submitter, Executor):
         arguments = (Task, pool, handle, payload, name, crashes_max, limits, kept)
         try:
             try:
-                task: Task[Any] = Task.__new__(*arguments, False, everywhere)
+                task: Task[Any] | None = Task.__new__(*arguments, False, everywhere)
             except QueueFull:
+                task = None
+            if task is None:
                 if not wait:
                     return None
                 _refuse_to_block_a_loop()

@@ -209,8 +209,10 @@ class Task(Handle, Future[T]):
         try:
             kept = _kept_by(self)
         except AttributeError:
-            return self._settle(timeout)
-        return kept
+            pass  # what is raised while waiting has nothing to do with it
+        else:
+            return kept
+        return self._settle(timeout)
 
     def _settle(self, timeout: float | None) -> T | _Failure:
         if not self.wait(seconds(timeout)):
