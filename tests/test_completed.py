@@ -83,6 +83,7 @@ def test_wait_is_that_of_the_standard_library(crew: kumi.Controller, gate: jobs.
     assert kumi.wait([slow, quick], return_when="FIRST_COMPLETED") == ({quick}, {slow})
     bad = crew.submit(jobs.boom)
     assert bad in kumi.wait([slow, bad], return_when="FIRST_EXCEPTION").done
+    assert isinstance(bad.exception(), ValueError)
     assert kumi.wait([slow], timeout=0).not_done == {slow}
     gate.open()
     assert kumi.wait([slow, quick]).not_done == set()

@@ -333,11 +333,12 @@ def test_wait_one_and_its_timeout(single: kumi.Controller, gate: jobs.Gate) -> N
 
 def test_only_pushed_tasks_are_waited_for(single: kumi.Controller, gate: jobs.Gate) -> None:
     single.push(jobs.add, 1)
-    single.submit(jobs.hold, gate.path)
+    held = single.submit(jobs.hold, gate.path)
     assert single.wait("all", LIMIT)
     assert len(single.collect()) == 1
     assert single.wait("all", LIMIT) is False
     gate.open()
+    held.result(LIMIT)
 
 
 def test_records_come_in_the_order_of_finishing(crew: kumi.Controller, gate: jobs.Gate) -> None:

@@ -102,7 +102,7 @@ def test_pushed_tasks(crew: kumi.Controller) -> None:
 
 def test_counts(crew: kumi.Controller) -> None:
     crew.submit(jobs.add, 1)
-    crew.submit(jobs.boom)
+    assert crew.submit(jobs.boom).exception() is not None
     status = crew.status()
     assert (status.waiting, status.running, status.finished) == (0, 0, 2)
     summary = crew.summary()

@@ -323,6 +323,10 @@ class Pool:
         """Ids and names of the tasks that are not done, in no particular order."""
     def cancel(self, ids: list[int], /) -> int:
         """Cancels these tasks; says how many were not done."""
+    def overlooked(self, held: bool, /) -> tuple[int, str | None, str, int, bytes] | None:
+        """Tasks that failed without anybody asking how they ended: how many, and of the first its name, its function's
+        label and what `Handle.outcome` returns. Each is told once. `held`: also those whose Task is still held.
+        """
     def status(self) -> Status: ...
     def processes(self) -> list[tuple[str, int]]:
         """Name and process id of each local worker that is alive."""

@@ -31,7 +31,7 @@ from kumi.reset import chosen
 from kumi.seeds import Stream
 from kumi.status import Status, Summary
 from kumi.submitter import Submitter
-from kumi.task import Record, Task
+from kumi.task import Record, Task, overlooked
 from kumi.timeouts import seconds
 from kumi.worker import Executor as TaskExecutor
 
@@ -280,6 +280,7 @@ class Controller(Submitter, Executor):
         try:
             if kind is None:
                 self.shutdown()
+                self._tell_overlooked()
         finally:
             self.terminate()
 
@@ -301,6 +302,7 @@ class Controller(Submitter, Executor):
                     self._say_what_is_left(pool)
                     await wait(pool.watch_done)
                 await wait(pool.watch_ended, SECONDS_UNTIL_GONE)
+                self._tell_overlooked()
         finally:
             pool.terminate_soon()
             await wait(pool.watch_ended, SECONDS_UNTIL_GONE, shield=True)
@@ -500,6 +502,12 @@ class Controller(Submitter, Executor):
             f"kumi: controller {self.name!r} ends when its tasks are done: {status.running} running, "
             f"{status.waiting} waiting, {status.workers} workers\n"
         )
+
+    def _tell_overlooked(self, *, held: bool = False) -> None:
+        """Warns of tasks that failed unseen: those nobody can ask any more, or, if `held`, all."""
+        found = None if self._pool is None else self._pool.overlooked(held)
+        if found is not None:
+            warnings.warn(overlooked(self.name, *found), RuntimeWarning, stacklevel=3)
 
     async def _wait_kept(self) -> bool:
         """Whether a record may be popped now, after having waited for that if need be."""

@@ -48,7 +48,8 @@ def report(value: object) -> None:
     """Sends a small value from a running task to the host, such as how far it is. Does nothing outside of a task.
 
     The latest counts: what is said within a twentieth of a second is replaced by what is said later, and the last one
-    always arrives, unless the worker dies. Never waits. The host reads it by `Task.report` and `Task.reports()`.
+    always arrives, unless the worker dies. Never waits. The host reads it by `Task.report` and `Task.reports()`; a task
+    that has submitted this one does not get to know it.
 
     Args:
         value: What can be pickled into at most 32 KiB.

@@ -29,6 +29,9 @@ class Member(Protocol):
     def terminate(self) -> None:
         """Ends at once."""
 
+    def _tell_overlooked(self, *, held: bool) -> None:
+        """Warns of tasks that failed unseen."""
+
 
 class Registry:
     """The open controllers of this process, oldest first. Only those that are ending are kept alive."""
@@ -106,6 +109,7 @@ class Registry:
         try:
             for member in () if _failed() else members:
                 member.shutdown()
+                member._tell_overlooked(held=True)
         finally:
             for member in members:
                 # Another Ctrl-C means: now. That is what happens, to all of them.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast
 
 from kumi import loops, reports, serial
-from kumi._core import CANCEL, ERROR, LAUNCH, SUCCESS, TIMEOUT, Certificate, Facts, Handle
+from kumi._core import CANCEL, CRASH, ERROR, LAUNCH, SUCCESS, TIMEOUT, Certificate, Facts, Handle
 from kumi.deliver import deliverer
 from kumi.errors import (
     ControllerClosed,
@@ -143,7 +143,7 @@ class Task(Handle, Future[T]):
 
     @property
     def report(self) -> Any:
-        """What the task reported last by `kumi.report`, or None. It stays when the task is done.
+        """What the task reported last by `kumi.report`, or None. It stays when the task is done. In a task: None.
 
         Raises:
             SerializationError: If this process cannot unpickle it.
@@ -395,6 +395,21 @@ def _failure(task: Task[Any], code: int, text: str) -> KumiError:
             f"{text}"
         )
     return _crash(task, what, text)
+
+
+def overlooked(controller: str, count: int, name: str | None, label: str, code: int, payload: bytes) -> str:
+    """Says that tasks failed without anybody asking how they ended, from what `Pool.overlooked` returns."""
+    tasks = "a task" if count == 1 else f"{count} tasks"
+    first = label if name is None else f"{name!r} ({label})"
+    if code == ERROR:
+        why = serial.traceback_in(payload)
+    else:
+        text = payload.decode(errors="replace")
+        why = {CRASH: "its worker died: ", LAUNCH: "no worker: ", TIMEOUT: "it was stopped by "}.get(code, "") + text
+    return (
+        f"{tasks} of controller {controller!r} failed, and nobody asked for the result, the exception or the record. "
+        f"{'It was' if count == 1 else 'The first was'} {first}:\n{why.rstrip()}"
+    )
 
 
 def _timeout(task: Task[Any], what: str, limit: str) -> TaskTimeout:

@@ -41,7 +41,7 @@ pub use interrupts::Interrupts;
 pub use message::{Ending, FromWorker, Leave, Payload, Terms, ToWorker, Word};
 pub use segments::{Reserved, Store};
 pub use session::{Session, Talk};
-pub use task::{Certificate, Large, Limit, NewTask, Outcome, REPORT_MAX, Report, TaskView};
+pub use task::{Certificate, Large, Limit, NewTask, Outcome, Overlooked, REPORT_MAX, Report, TaskView};
 pub use worker::{Face, HELD_MAX, Job, Link, WorkerHalf};
 
 /// Version of the wire protocol (`docs/protocol.md`). Host and worker must speak the same one.

@@ -189,6 +189,8 @@ pub(crate) struct Task {
     pub wanted: bool,
     /// Somebody waits to be told that it is done.
     pub watched: bool,
+    /// Somebody has asked how it ended, or cancelled it.
+    pub seen: bool,
     pub report: Option<Box<Report>>,
     pub limits: Option<Box<Limits>>,
     pub certificate: Option<Arc<Certificate>>,
@@ -254,6 +256,17 @@ pub struct TaskView {
     pub certificate: Option<Arc<Certificate>>,
     /// How it ended.
     pub outcome: Outcome,
+}
+
+/// Tasks that failed without anybody asking how they ended.
+#[derive(Clone, Debug)]
+pub struct Overlooked {
+    /// How many.
+    pub count: u64,
+    /// The name of the first, if it has one.
+    pub name: Option<Arc<str>>,
+    /// The first.
+    pub first: TaskView,
 }
 
 impl TaskView {

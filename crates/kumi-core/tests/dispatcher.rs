@@ -355,6 +355,31 @@ fn when_the_last_worker_has_gone_a_launch_is_tried_whatever_failed_beside_it() {
 }
 
 #[test]
+fn failures_that_nobody_asked_for_are_told_once() {
+    let mut crew = Crew::new(policy(1));
+    let tasks = crew.submit_many(5);
+    crew.brain.cancel(crew.now, tasks[4]);
+    for _ in 0..5 {
+        crew.fail_launch("no");
+        let pause = crew.brain.next_timeout().map_or(Duration::ZERO, |at| at.since(crew.now));
+        crew.wait(pause);
+    }
+    crew.brain.see(tasks[0]);
+    crew.brain.release(tasks[0]);
+    crew.brain.release(tasks[4]);
+    assert!(crew.brain.take_overlooked(false).is_none());
+    crew.brain.release(tasks[1]);
+    crew.brain.release(tasks[2]);
+    let found = crew.brain.take_overlooked(false).unwrap();
+    assert!(matches!(found.first.outcome, Outcome::Unlaunchable(_)));
+    assert_eq!(found.count, 2);
+    assert!(crew.brain.take_overlooked(false).is_none());
+    assert_eq!(crew.brain.take_overlooked(true).unwrap().count, 1);
+    crew.brain.release(tasks[3]);
+    assert!(crew.brain.take_overlooked(true).is_none());
+}
+
+#[test]
 fn a_launch_that_does_not_come_is_abandoned_and_may_not_join_later() {
     let mut crew = Crew::new(policy(1));
     crew.submit();

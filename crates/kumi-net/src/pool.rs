@@ -338,6 +338,7 @@ impl Pool {
     /// Cancels a task wherever it is. Whether it is cancelled now.
     pub fn cancel(&self, task: TaskId) -> bool {
         self.with(|state, now| {
+            state.brain.see(task);
             state.brain.cancel(now, task);
             matches!(state.brain.outcome(task), Some(kumi_core::Outcome::Cancel))
         })

@@ -191,6 +191,7 @@ impl Handle {
             }
         };
         let found = with(py, net, move |state, _| {
+            state.brain.see(id);
             let (code, payload) = state.brain.outcome(id).map(parts)?;
             Some((code, payload, net.result_memory(state, id)))
         })?;
@@ -261,7 +262,11 @@ impl Handle {
         match &self.home {
             Home::Pool(pool, id) => {
                 let (id, net) = (*id, pool.get().net());
-                let view = with(py, net, move |state, _| state.brain.view(id))?;
+                let view = with(py, net, move |state, _| {
+                    let view = state.brain.view(id)?;
+                    state.brain.see(id);
+                    Some(view)
+                })?;
                 let at = |time| net.unix_seconds(time);
                 Ok(view.map(|view| Facts::new(&view, at(view.submitted), at(view.finished))))
             }

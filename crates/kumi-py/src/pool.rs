@@ -15,7 +15,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::facts::Status;
+use crate::facts::{Status, parts};
 use crate::handle::outcome_here;
 use crate::here::check_length;
 use crate::inbox::Inbox;
@@ -33,6 +33,8 @@ const SILENCE: Duration = Duration::from_secs(30);
 const RECONNECT: Duration = Duration::from_secs(60);
 
 /// A task's id, its pickled function, its pickled arguments, whether it is a call of `everywhere`.
+type Overlooked<'py> = (u64, Option<String>, String, u8, Bound<'py, PyBytes>);
+
 type Job<'py> = (u64, Bound<'py, PyBytes>, Bound<'py, PyBytes>, bool);
 
 /// See the stub.
@@ -341,6 +343,16 @@ impl Pool {
     #[pyo3(signature = (token, /))]
     fn forget(&self, py: Python<'_>, token: u64) -> PyResult<()> {
         with(py, &self.net, move |state, _| state.forget(token))
+    }
+
+    #[pyo3(signature = (held, /))]
+    fn overlooked<'py>(&self, py: Python<'py>, held: bool) -> PyResult<Option<Overlooked<'py>>> {
+        let found = with(py, &self.net, move |state, _| state.brain.take_overlooked(held))?;
+        Ok(found.map(|kumi_core::Overlooked { count, name, first }| {
+            let (code, payload) = parts(&first.outcome);
+            let name = name.map(|name| name.to_string());
+            (count, name, first.function.to_string(), code, PyBytes::new(py, &payload))
+        }))
     }
 
     fn status(&self, py: Python<'_>) -> PyResult<Status> {

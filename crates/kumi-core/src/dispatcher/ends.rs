@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Action, Dispatcher};
 use crate::ids::{Lease, TaskId, Time};
-use crate::task::{Done, Limit, Outcome, Place};
+use crate::task::{Done, Limit, Outcome, Overlooked, Place};
 use crate::timer::Timer;
 use crate::worker::{Face, Recall};
 
@@ -69,7 +69,42 @@ impl Dispatcher {
         }
     }
 
+    /// Somebody asks how the task ended: if it failed, that is not overlooked.
+    pub fn see(&mut self, id: TaskId) {
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.seen = true;
+        }
+    }
+
+    /// What failed unseen and cannot be asked for any more; `held`: or was not asked for until now. Each is told once.
+    pub fn take_overlooked(&mut self, held: bool) -> Option<Overlooked> {
+        if held {
+            let ids: Vec<_> = self.tasks.iter().map(|(id, _)| id).collect();
+            for id in ids {
+                self.note_overlooked(id);
+                self.see(id);
+            }
+        }
+        self.overlooked.take().map(|overlooked| *overlooked)
+    }
+
+    /// Those of a task's children are its own business.
+    fn note_overlooked(&mut self, id: TaskId) {
+        let Some(task) = self.tasks.get(id).filter(|task| !task.seen && task.parent().is_none()) else { return };
+        let Place::Done(done) = &task.place else { return };
+        match done.outcome {
+            Outcome::Error(_) | Outcome::Crash(_) | Outcome::Unlaunchable(_) | Outcome::Timeout(_) => {}
+            Outcome::Success(_) | Outcome::Cancel => return,
+        }
+        if let Some(overlooked) = &mut self.overlooked {
+            overlooked.count += 1;
+        } else if let Some(first) = self.view(id) {
+            self.overlooked = Some(Box::new(Overlooked { count: 1, name: task.name.clone(), first }));
+        }
+    }
+
     fn remove(&mut self, id: TaskId) {
+        self.note_overlooked(id);
         let Some(task) = self.tasks.remove(id) else { return };
         self.result_bytes -= task.result_bytes();
         if let Place::Done(done) = &task.place {

@@ -49,7 +49,7 @@ use crate::message::{FromWorker, Leave, Payload};
 use crate::queue::Queue;
 use crate::scaling::{self, Launch};
 use crate::segments::Store;
-use crate::task::{Family, Limit, Limits, NewTask, Outcome, Place, Rank, Task};
+use crate::task::{Family, Limit, Limits, NewTask, Outcome, Overlooked, Place, Rank, Task};
 use crate::timer::{Timer, Timers};
 use crate::worker::Worker;
 
@@ -130,6 +130,7 @@ pub struct Dispatcher {
     failed: Time,
     failure: Arc<str>,
     gave_up: bool,
+    overlooked: Option<Box<Overlooked>>,
     started: bool,
     closing: bool,
     counts: Counts,
@@ -232,6 +233,7 @@ impl Dispatcher {
             failed: Time(0),
             failure: Arc::from(""),
             gave_up: false,
+            overlooked: None,
             started: false,
             closing: false,
             counts: Counts::default(),
@@ -300,6 +302,7 @@ impl Dispatcher {
             suspect: false,
             wanted: true,
             watched: false,
+            seen: false,
             report: None,
             limits: limited.then(|| Box::new(Limits { run: new.seconds_run, run_until: None, deadline })),
             certificate: None,
