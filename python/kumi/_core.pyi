@@ -324,8 +324,9 @@ class Pool:
     def cancel(self, ids: list[int], /) -> int:
         """Cancels these tasks; says how many were not done."""
     def overlooked(self, held: bool, /) -> tuple[int, str | None, str, int, bytes] | None:
-        """Tasks that failed without anybody asking how they ended: how many, and of the first its name, its function's
-        label and what `Handle.outcome` returns. Each is told once. `held`: also those whose Task is still held.
+        """Tasks that failed without anybody asking how they ended, each told once; `held`: also those still held.
+
+        How many; of the first its name, its function's label, and code and payload as `Handle.outcome` returns them.
         """
     def status(self) -> Status: ...
     def processes(self) -> list[tuple[str, int]]:
