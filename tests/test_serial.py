@@ -8,10 +8,11 @@ import os
 import pickle
 import sys
 import textwrap
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from kumi import pickler, serial
@@ -179,6 +180,38 @@ def test_functions_of_every_kind_run_elsewhere() -> None:
 )
 def test_each_kind_alone_runs_elsewhere(function: Callable[..., Any], args: tuple[Any, ...], value: object) -> None:
     assert remote(function, *args) == value
+
+
+def test_what_classes_and_functions_often_hold() -> None:
+    """Locks up to Python 3.11, and weak references, which know no way to travel."""
+
+    class Model:
+        kept: ClassVar[weakref.WeakValueDictionary[str, type]] = weakref.WeakValueDictionary()
+
+        @functools.cached_property
+        def fitted(self) -> int:
+            """Once."""
+            return 6
+
+        def __init_subclass__(cls) -> None:
+            Model.kept[cls.__name__] = cls
+
+    class Linear(Model):
+        pass
+
+    @functools.singledispatch
+    def kind(_: object) -> str:
+        return "object"
+
+    @kind.register
+    def _(_: int) -> str:
+        return "int"
+
+    def use(model: Model) -> tuple[Any, ...]:
+        doc = type(model).fitted.__doc__
+        return model.fitted, vars(model), doc, kind(1), kind(""), list(Model.kept), Linear.__name__
+
+    assert remote(use, Model()) == (6, {"fitted": 6}, "Once.", "int", "object", ["Linear"], "Linear")
 
 
 def test_a_replaced_function_travels_by_value(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from importlib.machinery import EXTENSION_SUFFIXES, FrozenImporter, ModuleSpec, 
 from pickle import PickleBuffer
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
 import cloudpickle  # type: ignore[import-untyped]
 from cloudpickle import cloudpickle as inside
@@ -121,7 +121,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if serializers.table and (own := serializers.find(kind)) is not None:
             return own.loads, (own.dumps(obj),)
         if not issubclass(kind, _DEFINITIONS):
-            return NotImplemented
+            return _HELD[kind](obj) if kind in _HELD else NotImplemented
         if issubclass(kind, ModuleType):
             return self._reduce_module(obj)
         if kind is functools._lru_cache_wrapper:
@@ -179,6 +179,25 @@ def _reduce_method(method: MethodType) -> Any:
         return getattr, (owner, name)
     return NotImplemented
 
+
+def _reduce_cached_property(made: Any) -> Any:
+    """Up to Python 3.11 there is a lock in it."""
+    return _make_cached_property, (made.func, made.attrname)
+
+
+def _make_cached_property(function: Any, name: str | None) -> Any:
+    made = functools.cached_property(function)
+    if name is not None:
+        made.__set_name__(object, name)
+    return made
+
+
+# What classes and functions often hold, and which knows no way to travel.
+_HELD: dict[type, Callable[[Any], Any]] = {
+    functools.cached_property: _reduce_cached_property,
+    WeakKeyDictionary: lambda made: (WeakKeyDictionary, (dict(made),)),  # `functools.singledispatch` has one
+    WeakValueDictionary: lambda made: (WeakValueDictionary, (dict(made),)),
+}
 
 _MACHINERY = frozenset({"__builtins__", "__cached__", "__loader__", "__spec__"})
 
