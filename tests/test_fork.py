@@ -4,6 +4,8 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
 PRELUDE = """
 import os, sys, threading, warnings
 import kumi
@@ -79,8 +81,9 @@ def test_what_belongs_to_the_parent_says_so_and_can_be_let_go_of() -> None:
     assert out == "the parent goes on\n"
 
 
-def test_a_child_that_leaves_a_block_of_its_parents_leaves_it_alone() -> None:
-    out = run("""
+@pytest.mark.parametrize("leave", ["sys.exit(7)", "pass"])
+def test_a_child_that_leaves_a_block_of_its_parents_leaves_it_alone(leave: str) -> None:
+    out = run(f"""
         with kumi.Controller(workers=1) as crew:
             assert crew.submit(abs, -1).result() == 1
             child = os.fork()
@@ -88,7 +91,9 @@ def test_a_child_that_leaves_a_block_of_its_parents_leaves_it_alone() -> None:
                 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
                 assert crew.submit(abs, -2).result() == 2
             else:
-                sys.exit(7)
+                {leave}
+        if not child:
+            os._exit(7)
         print("the parent goes on")
     """)
     assert out == "the parent goes on\n"

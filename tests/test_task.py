@@ -242,6 +242,7 @@ def test_wait_for_all_first_and_first_exception(crew: kumi.Controller, gate: job
     assert first.done
     failed = concurrent.futures.wait(tasks, LIMIT, concurrent.futures.FIRST_EXCEPTION)
     assert tasks[1] in failed.done
+    assert isinstance(tasks[1].exception(), ValueError)
     assert tasks[2] in failed.not_done
     gate.open()
     assert concurrent.futures.wait(tasks, LIMIT) == (set(tasks), set())

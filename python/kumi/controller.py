@@ -505,7 +505,8 @@ class Controller(Submitter, Executor):
 
     def _tell_overlooked(self, *, held: bool = False) -> None:
         """Warns of tasks that failed unseen: those nobody can ask any more, or, if `held`, all."""
-        found = None if self._pool is None else self._pool.overlooked(held)
+        # A forked child has nothing to tell of its parent's tasks.
+        found = self._live_pool().overlooked(held) if self._pid == os.getpid() else None
         if found is not None:
             warnings.warn(overlooked(self.name, *found), RuntimeWarning, stacklevel=3)
 

@@ -215,7 +215,7 @@ class Task(Handle, Future[T]):
         return self._settle(timeout)
 
     def _settle(self, timeout: float | None) -> T | _Failure:
-        if not self.wait(seconds(timeout)):
+        if not self.wait(None if timeout is None else seconds(timeout)):
             raise TimeoutError(f"{self!r} was not done within {timeout} seconds; it goes on")
         decoded = _decode(self)
         with deliverer.lock:
