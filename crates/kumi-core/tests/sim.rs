@@ -99,7 +99,7 @@ fn the_same_seed_gives_the_same_history() {
 }
 
 /// What the seeds must contain between them, or they prove nothing.
-const HAPPENINGS: [&str; 63] = [
+const HAPPENINGS: [&str; 64] = [
     "a burst hurried",
     "a call repeated",
     "a call replayed",
@@ -155,6 +155,7 @@ const HAPPENINGS: [&str; 63] = [
     "error",
     "everywhere",
     "everywhere, and nobody is here",
+    "failures overlooked",
     "left as closing",
     "left as idle",
     "left by tasks_max",

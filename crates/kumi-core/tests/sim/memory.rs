@@ -258,6 +258,7 @@ impl World {
             self.brain.release(note.id);
         }
         self.absorb()?;
+        self.overlooked()?;
         for (id, loan) in std::mem::take(&mut self.memory.loans) {
             let python = loan.python;
             self.memory.loans.insert(id, loan);
@@ -267,6 +268,23 @@ impl World {
         }
         rule!(self.memory.loans.is_empty(), "still mapped: {:?}", self.memory.loans);
         rule!(self.memory.ours.is_empty(), "not given up: {:?}", self.memory.ours);
+        Ok(())
+    }
+
+    /// Nobody has asked how any task ended. What tasks have submitted is their own business.
+    fn overlooked(&mut self) -> Check {
+        let counts = self.brain.counts();
+        let failed = counts.error + counts.crash + counts.timeout;
+        let nested = self.ledger.tasks.iter().filter(|note| note.kin.generation > 0).count() as u64;
+        let told = self.brain.take_overlooked(false).map_or(0, |overlooked| overlooked.count);
+        rule!(
+            told <= failed && failed - told <= nested,
+            "{told} failures are told, of {failed} ({nested} nested tasks)"
+        );
+        rule!(self.brain.take_overlooked(true).is_none(), "failures are told twice");
+        if told > 0 {
+            self.ledger.saw("failures overlooked");
+        }
         Ok(())
     }
 }
