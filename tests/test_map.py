@@ -1,8 +1,9 @@
 """One function over many elements: order, how far ahead, and what an end before the end does."""
 
+import asyncio
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jobs
@@ -159,6 +160,146 @@ def test_an_error_carries_its_number_and_cancels_the_rest(single: kumi.Controlle
     gate.open(200)
     single.shutdown()
     assert single.summary().cancel >= 199, "all but the one that the worker had begun"
+
+
+def gated_or_bad(gate: str, number: int, bad: int) -> int:
+    """Element 0 waits at the gate, and one is bad."""
+    return jobs.boom_at(int(jobs.hold(gate, number)) if number == 0 else number, bad)
+
+
+def read_by_for(values: kumi.Map[int]) -> list[int]:
+    return list(values)
+
+
+def read_by_results(values: kumi.Map[int]) -> list[int]:
+    return values.results()
+
+
+def read_as_completed(values: kumi.Map[int]) -> list[int]:
+    return [task.result() for task in values.as_completed()]
+
+
+def read_by_async_for(values: kumi.Map[int]) -> list[int]:
+    async def read() -> list[int]:
+        return [value async for value in values]
+
+    return asyncio.run(read())
+
+
+@pytest.mark.parametrize("read", [read_by_for, read_by_results, read_as_completed, read_by_async_for])
+def test_the_first_that_fails_ends_a_map_while_others_run(
+    read: Callable[[kumi.Map[int]], list[int]], gate: jobs.Gate
+) -> None:
+    with kumi.Controller(workers=2) as crew:
+        values = crew.map(gated_or_bad, [gate.path] * 2000, range(2000), [900] * 2000)
+        with pytest.raises(ValueError, match="bad 900") as caught:
+            read(values)  # element 0 has not finished
+        assert caught.value.__notes__ == ["in element 900 of the map, counted from 0"]
+        assert crew.status().waiting == 0
+        with pytest.raises(kumi.TaskCancelled):
+            next(values)
+        gate.open()
+
+
+def test_a_failure_from_before_the_reading_ends_it(crew: kumi.Controller, gate: jobs.Gate) -> None:
+    values = crew.map(gated_or_bad, [gate.path] * 10, range(10), [5] * 10)
+    gate.wait()
+    crew.map(jobs.add, range(10)).results()  # done after element 5
+    with pytest.raises(ValueError, match="bad 5"):
+        next(values)
+    gate.open()
+
+
+def test_what_was_done_before_a_failure_is_given(single: kumi.Controller) -> None:
+    got = []
+    with pytest.raises(ValueError, match="bad 7"):
+        for value in single.map(jobs.boom_at, range(300), [7] * 300):
+            got.append(value)  # noqa: PERF402 - what came before the error counts
+    assert got == list(range(7))
+
+
+def test_a_failure_ends_no_map_that_nobody_reads(single: kumi.Controller, tmp_path: Path) -> None:
+    file = tmp_path / "ran"
+    values = single.map(note_or_bad, [str(file)] * 5, range(5))
+    single.submit(jobs.add, 1).result(LIMIT)
+    assert file.read_text().split() == ["1", "2", "3", "4"]
+    with pytest.raises(ValueError, match="bad 0"):
+        next(values)
+
+
+def note_or_bad(file: str, number: int) -> None:
+    jobs.note(file, str(jobs.boom_at(number, 0)))
+
+
+def test_of_several_failures_none_is_told_when_one_was_raised(crew: kumi.Controller) -> None:
+    values = crew.map(jobs.boom_at, range(4), range(4))
+    crew.map(jobs.add, range(10)).results()
+    with pytest.raises(ValueError, match="bad"):
+        values.results()
+    del values
+    assert crew._live_pool().overlooked(False) is None
+
+
+def test_errors_as_values_end_nothing(crew: kumi.Controller) -> None:
+    values = crew.map(jobs.boom_at, range(50), [3] * 50, on_error="return").results()
+    assert [number for number, value in enumerate(values) if isinstance(value, ValueError)] == [3]
+
+
+@pytest.mark.parametrize("ends", ["cancels", "dies"])
+def test_a_task_that_ends_otherwise_is_a_failure_too(ends: str, crew: kumi.Controller, gate: jobs.Gate) -> None:
+    if ends == "cancels":
+        values = crew.with_options(name="element").map(jobs.hold, [gate.path] * 5)
+        gate.wait(2)
+        assert crew.cancel("element_4", "element_3") == 2
+        with pytest.raises(kumi.TaskCancelled, match="element_[34]"):
+            next(values)
+    else:
+        values = crew.with_options(crashes_max=0).map(hold_or_die, [gate.path] * 5, range(5))
+        with pytest.raises(kumi.CrashError) as caught:
+            next(values)
+        assert caught.value.__notes__ == ["in element 1 of the map, counted from 0"]
+    gate.open(5)
+
+
+def hold_or_die(gate: str, number: int) -> None:
+    jobs.kill_self() if number == 1 else jobs.hold(gate)
+
+
+def test_cancelling_by_name_counts_every_element_of_a_map_that_is_read(
+    single: kumi.Controller, gate: jobs.Gate
+) -> None:
+    gate.open()
+    values = single.with_options(name="fit").map(jobs.hold, [gate.path] * 5)
+    assert next(values) is None
+    gate.wait(2)
+    assert single.cancel("fit_*") == 4
+    gate.open()
+
+
+def first_failure_of_a_map_in_a_task(gate: str) -> list[str]:
+    values = kumi.map(gated_or_bad, [gate] * 50, range(50), [30] * 50)
+    try:
+        values.results()
+    except ValueError as error:
+        return [str(error), *error.__notes__]
+    return []
+
+
+def test_the_first_that_fails_ends_a_map_of_a_task(gate: jobs.Gate) -> None:
+    """The other worker, which is idle, is held by element 0; the task's own one comes to element 30."""
+    with kumi.Controller(workers=2) as crew:
+        held = [crew.submit(jobs.hold, gate.path) for _ in range(2)]
+        gate.wait(2)
+        gate.open(2)
+        kumi.wait(held)
+        seen = crew.submit(first_failure_of_a_map_in_a_task, gate.path).result(LIMIT)
+        assert (seen[0], seen[-1]) == ("bad 30", "in element 30 of the map, counted from 0")
+        gate.open()
+
+
+def test_in_this_process_a_map_ends_with_its_first_failure() -> None:
+    with kumi.Controller(kumi.Sequential()) as crew, pytest.raises(ValueError, match="bad 3"):
+        crew.map(jobs.boom_at, range(10), [3] * 10).results()
 
 
 def test_break_cancels_what_has_not_started(single: kumi.Controller, gate: jobs.Gate) -> None:

@@ -58,6 +58,18 @@ class Stored:
     def memory(self) -> Memory | None:
         """Where the rest of it lies: a new mapping."""
 
+@final
+class Group:
+    """Tasks that belong together, as the elements of a map do. Without it they go on, each for itself."""
+
+    def __new__(cls, pool: Pool | Inner, /) -> Self: ...
+    def unite(self) -> None:
+        """From now on the first task that does not succeed cancels the rest; at once, if one has not."""
+    def first_failure(self) -> int | None:
+        """The `id` of the first task that did not succeed."""
+    def cancel(self) -> None:
+        """Cancels what is not done, youngest first. Whoever submits to it from now on gets `kumi.QueueFull`."""
+
 class Handle:
     """One task, seen from the host; `kumi.Task` derives from it. Making one submits the task.
 
@@ -66,6 +78,7 @@ class Handle:
     and `once`. `kept` tasks are counted as pushed and come out of `Pool.pop`.
     `everywhere`: every worker makes the call before its next task, now and later; the result is None.
     `wait`: block while the queue is full, instead of raising `kumi.QueueFull`.
+    `group`: of the same pool.
     """
 
     def __new__(
@@ -79,6 +92,7 @@ class Handle:
         kept: bool,
         wait: bool,
         everywhere: bool = False,
+        group: Group | None = None,
         /,
     ) -> Self: ...
     @property

@@ -18,7 +18,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Literal, Self, cast
 
 from kumi import current, loops, serial
-from kumi._core import Pool
+from kumi._core import Group, Pool
 from kumi.deliver import deliverer
 from kumi.errors import ControllerClosed, LaunchError, QueueFull
 from kumi.functions import Functions, Prepared
@@ -345,9 +345,13 @@ class Controller(Submitter, Executor):
         *,
         wait: bool,
         kept: bool = False,
+        group: Group | None = None,
     ) -> Task[Any] | None:
         payload = self._dump(function, args, kwargs, options.carried(function.call, stream))
-        return self._hand_in(function, payload, options, stream, wait, kept)
+        return self._hand_in(function, payload, options, stream, wait, kept, group=group)
+
+    def _new_group(self) -> Group:
+        return Group(self._live_pool())
 
     def _dump(
         self, function: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any], carried: dict[str, Any] | None
@@ -366,6 +370,7 @@ class Controller(Submitter, Executor):
         wait: bool,
         kept: bool,
         everywhere: bool = False,
+        group: Group | None = None,
     ) -> Task[Any] | None:
         pool, handle, limits = self._pool, function.handle, options.limits
         name, crashes_max = options.name, options.crashes_max
@@ -373,14 +378,14 @@ class Controller(Submitter, Executor):
         arguments = (Task, pool, handle, payload, name, crashes_max, limits, kept)
         try:
             try:
-                task: Task[Any] | None = Task.__new__(*arguments, False, everywhere)
+                task: Task[Any] | None = Task.__new__(*arguments, False, everywhere, group)
             except QueueFull:
                 task = None
             if task is None:
                 if not wait:
                     return None
                 _refuse_to_block_a_loop()
-                task = Task.__new__(*arguments, True, everywhere)
+                task = Task.__new__(*arguments, True, everywhere, group)
         except ControllerClosed as error:
             raise self._closed_error(error) from None
         if stream is not None:

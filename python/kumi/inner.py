@@ -11,8 +11,9 @@ from contextvars import ContextVar
 from typing import Any, NoReturn, cast
 
 from kumi import serial, worker
+from kumi._core import Group
 from kumi._core import Inner as CoreInner
-from kumi.errors import ControllerClosed, ControllerError
+from kumi.errors import ControllerClosed, ControllerError, QueueFull
 from kumi.functions import Functions, Prepared
 from kumi.launchers import usable_cpus
 from kumi.options import Options
@@ -80,7 +81,8 @@ class Inner(Submitter, Executor):
         stream: Stream | None,
         *,
         wait: bool,  # noqa: ARG002 - there is always room
-    ) -> Task[Any]:
+        group: Group | None = None,
+    ) -> Task[Any] | None:
         payload = serial.dumps_call(args, kwargs, function.call, options.carried(function.call, stream))
         try:
             task: Task[Any] = Task.__new__(
@@ -93,7 +95,11 @@ class Inner(Submitter, Executor):
                 options.limits,
                 False,
                 False,
+                False,
+                group,
             )
+        except QueueFull:  # a group that takes no more
+            return None
         except ControllerClosed as error:
             raise self._closed_error(error) from None
         if stream is not None:
@@ -110,7 +116,12 @@ class Inner(Submitter, Executor):
         options: Options,
         stream: Stream | None,
     ) -> Task[Any]:
-        return self._enter(function, args, kwargs, options, stream, wait=False)
+        task = self._enter(function, args, kwargs, options, stream, wait=False)
+        assert task is not None, "it belongs to no group"
+        return task
+
+    def _new_group(self) -> Group:
+        return Group(self._pool)
 
     def _push(self, *_: object) -> NoReturn:
         raise ControllerError(

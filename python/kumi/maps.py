@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator, Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar
 
+from kumi._core import Group
 from kumi.completed import Finished, seconds_until
 from kumi.errors import TaskCancelled
 from kumi.progress import Progress
@@ -34,7 +35,8 @@ class Map(Iterator[T], Generic[T]):
     """What `map` returns: an iterator over the values, in the order of the input, for `for` and `async for`.
 
     What was submitted runs even if nobody reads. Reading that ends early (`break`, an error, Ctrl-C) cancels the rest,
-    as `close` does; reading on then raises TaskCancelled. An element's error has its number as a note.
+    as `close` does; reading on then raises TaskCancelled. While somebody reads, so does the first element that
+    fails, whichever it is: its error is raised, with its number as a note, after the values that were done before.
 
     Example:
         >>> kumi.map(pow, [2, 3], [5, 2]).results()
@@ -44,6 +46,7 @@ class Map(Iterator[T], Generic[T]):
     def __init__(
         self,
         submit: Submit[T],
+        group: Group,
         iterables: tuple[Iterable[Any] | AsyncIterable[Any], ...],
         ahead: int,
         *,
@@ -54,6 +57,8 @@ class Map(Iterator[T], Generic[T]):
     ) -> None:
         self._ended = ended
         self._submit = submit
+        self._group = group
+        self._united = False
         self._source = _Source(iterables)
         self._ahead = ahead
         self._timeout = seconds(timeout)
@@ -81,8 +86,7 @@ class Map(Iterator[T], Generic[T]):
 
         Raises:
             TimeoutError: If `timeout=` was given to `map` and has passed.
-            Exception: The error of the first element, in order, that failed; the rest is cancelled. With a bar: of the
-                first that failed.
+            Exception: The error of the first element that failed; the rest was cancelled at once.
             ModuleNotFoundError: If a bar is wanted and tqdm is not installed.
         """
         if progress is not None:
@@ -91,7 +95,7 @@ class Map(Iterator[T], Generic[T]):
             return list(self)
         values: dict[int, T] = {}
         for task in self.as_completed():
-            values[task.index] = self._value_of(task, task.index)
+            values[task.index] = self._value_of(task, task.index, ())
         return [values[index] for index in sorted(values)]
 
     def as_completed(self) -> "MapCompleted[T]":
@@ -115,8 +119,9 @@ class Map(Iterator[T], Generic[T]):
         self._progress.close()
         self._next_element = None
         self._end()
-        while self._tasks:
-            self._tasks.pop().cancel()  # youngest first, so that no worker takes one up meanwhile
+        if self._tasks:
+            self._group.cancel()
+            self._tasks.clear()
 
     def __iter__(self) -> Generator[T, None, None]:
         """Yields the values. A generator, because it learns of a `break`."""
@@ -132,7 +137,7 @@ class Map(Iterator[T], Generic[T]):
 
     def __next__(self) -> T:
         self._source.refuse_async()
-        self._refuse_left()
+        self._begin()
         try:
             self._fill(wait=True)
             if self._tasks:
@@ -145,7 +150,7 @@ class Map(Iterator[T], Generic[T]):
 
     async def __aiter__(self) -> AsyncGenerator[T, None]:
         """Yields the values without blocking the event loop."""
-        self._refuse_left()
+        self._begin()
         try:
             while await self._fill_async():
                 yield await self._take_async()
@@ -168,6 +173,13 @@ class Map(Iterator[T], Generic[T]):
         ended, self._ended = getattr(self, "_ended", None), None
         if ended is not None:
             ended()
+
+    def _begin(self) -> None:
+        """Somebody reads: from now on a failure, whichever comes first, ends what nobody will read any more."""
+        self._refuse_left()
+        if self._raises and not self._united:
+            self._united = True
+            self._group.unite()
 
     def _refuse_left(self) -> None:
         if self._left:
@@ -263,7 +275,7 @@ class Map(Iterator[T], Generic[T]):
 
     def _taken(self) -> T:
         """The value of the oldest task, which is done or may be waited for."""
-        value = self._value_of(self._tasks[0], self._read)
+        value = self._value_of(self._tasks[0], self._read, enumerate(self._tasks, self._read))
         self._tasks.popleft()
         self._count()
         return value
@@ -272,16 +284,25 @@ class Map(Iterator[T], Generic[T]):
         self._read += 1
         self._progress.advance()
 
-    def _value_of(self, task: Task[T], number: int) -> T:
+    def _value_of(self, task: Task[T], number: int, others: Iterable[tuple[int, Task[T]]]) -> T:
+        """The value of a task that is done or may be waited for; if it ended because another one failed, that error."""
         try:
             return task.result()
         except Exception as error:
             if not task.done():
                 raise
-            _add_number(error, number)
-            if self._raises:
-                raise
-            return error  # type: ignore[return-value] # as `on_error="return"` asks for
+            culprit = self._culprit(others) if self._raises and isinstance(error, TaskCancelled) else None
+            if culprit is None or culprit[1] is task:
+                _add_number(error, number)
+                if self._raises:
+                    raise
+                return error  # type: ignore[return-value] # as `on_error="return"` asks for
+        number, task = culprit
+        return self._value_of(task, number, ())
+
+    def _culprit(self, among: Iterable[tuple[int, Task[T]]]) -> tuple[int, Task[T]] | None:
+        failed = self._group.first_failure()
+        return next(((number, task) for number, task in among if task.id == failed), None)
 
     def _refuse_late(self) -> NoReturn:
         raise TimeoutError(f"element {self._read} was not done within the {self._timeout} seconds of this map")
@@ -302,7 +323,7 @@ class MapCompleted(Generic[T]):
     def __iter__(self) -> Generator[Task[T], None, None]:
         whole = self._map
         whole._source.refuse_async()
-        whole._refuse_left()
+        whole._begin()
         try:
             while True:
                 whole._fill(wait=True, also=len(self._open))
@@ -315,7 +336,7 @@ class MapCompleted(Generic[T]):
 
     async def __aiter__(self) -> AsyncGenerator[Task[T], None]:
         whole = self._map
-        whole._refuse_left()
+        whole._begin()
         try:
             while await whole._fill_async(len(self._open)):
                 self._expect()
@@ -341,17 +362,17 @@ class MapCompleted(Generic[T]):
             raise TimeoutError(
                 f"{len(self._open)} elements were not done within the {self._map._timeout} seconds of this map"
             )
+        if self._map._raises:
+            self._map._value_of(task, task.index, self._open.items())
         del self._open[task.index]
         self._map._count()
-        if self._map._raises:
-            self._map._value_of(task, task.index)
         return task
 
     def _close(self) -> None:
         if self._open:
             self._map._left = True
-        while self._open:
-            self._open.popitem()[1].cancel()
+            self._map._group.cancel()
+            self._open.clear()
         self._map.close()
 
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterable, Callable, Iterable
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 from kumi import current, serial, tracing
+from kumi._core import Group
 from kumi.functions import Prepared
 from kumi.maps import Map, OnError, elements_ahead
 from kumi.options import Options
@@ -37,8 +38,12 @@ class Queue(Protocol):
         stream: Stream | None,
         *,
         wait: bool,
+        group: Group | None = None,
     ) -> Task[Any] | None:
-        """Submits one call. None if there was no room and it may not wait."""
+        """Submits one call. None if there was no room and it may not wait, or the group takes no more."""
+
+    def _new_group(self) -> Group:
+        """For the elements of a map."""
 
     async def _enter_when_room(
         self,
@@ -184,8 +189,8 @@ class Submitter(ABC):
                 worker.
             timeout: Seconds from now within which the last value must be read; None: no limit.
             chunksize: Ignored.
-            on_error: "raise": a failure ends the reading and cancels the rest; "return": the error stands in the place
-                of the value.
+            on_error: "raise": the first failure, whichever element it is, ends the reading and cancels the rest;
+                "return": the error stands in the place of the value.
             progress: Whether to show a bar, which needs tqdm.
 
         Raises:
@@ -197,16 +202,17 @@ class Submitter(ABC):
         """
         crew, options = self._target(), self._options
         ahead = elements_ahead(iterables, buffersize, crew.workers)
-        function, root = crew._prepare(fn), self._stream(crew)
+        function, root, group = crew._prepare(fn), self._stream(crew), crew._new_group()
         span = MapSpan(serial.label(function.call), options.name) if tracing.is_on() else None
         options = options if span is None else options.within(span.carrier)
 
         def submit(element: tuple[Any, ...], number: int, wait: bool) -> Task[T] | None:
             stream = None if root is None else (*root, number)
-            return crew._enter(function, element, {}, options.numbered(number), stream, wait=wait)
+            return crew._enter(function, element, {}, options.numbered(number), stream, wait=wait, group=group)
 
         return Map(
             submit,
+            group,
             iterables,
             ahead,
             timeout=timeout,

@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::group::Group;
 use crate::ids::Lease;
-use crate::message::{Ending, FromWorker, Payload, Terms};
+use crate::message::{Ending, FromWorker, Payload, Terms, Word};
 
 /// See the head of this file.
 #[derive(Debug, Default)]
@@ -19,12 +20,15 @@ pub struct Children {
     open: BTreeMap<Lease, BTreeSet<u64>>,
     /// How many children each task waits for outside the main thread.
     waits: BTreeMap<Lease, u64>,
+    last_group: u64,
+    groups: BTreeMap<u64, Group<u64>>,
     news: Vec<u64>,
 }
 
 #[derive(Debug)]
 struct Child {
     parent: Lease,
+    group: Option<u64>,
     state: State,
     /// How many wait for it outside the main thread, and to whom its end is to be delivered.
     waits: u64,
@@ -49,13 +53,23 @@ impl Children {
         self.functions
     }
 
-    /// A task submits a task: its number, and what to tell the host.
-    pub fn submit(&mut self, parent: Lease, function: u64, terms: Terms, payload: Payload) -> (u64, FromWorker) {
+    /// A task submits a task, to this group: its number, and what to tell the host. `None`: the group takes no more.
+    pub fn submit(
+        &mut self,
+        parent: Lease,
+        function: u64,
+        terms: Terms,
+        payload: Payload,
+        group: Option<u64>,
+    ) -> Option<(u64, FromWorker)> {
+        if group.and_then(|group| self.groups.get(&group)).is_some_and(Group::is_over) {
+            return None;
+        }
         self.newest += 1;
         let child = self.newest;
-        self.all.insert(child, Child { parent, state: State::Open, waits: 0, tokens: Vec::new() });
+        self.all.insert(child, Child { parent, group, state: State::Open, waits: 0, tokens: Vec::new() });
         self.open.entry(parent).or_default().insert(child);
-        (child, FromWorker::Submit { child, parent, function, terms, payload })
+        Some((child, FromWorker::Submit { child, parent, function, terms, payload }))
     }
 
     /// How far this child has come.
@@ -80,14 +94,51 @@ impl Children {
         }
     }
 
-    /// The host says how it ended. What to tell the host: a task may wait no longer.
-    pub(crate) fn resolved(&mut self, child: u64, ending: Ending, payload: Payload) -> Option<FromWorker> {
-        let found = self.all.get_mut(&child).filter(|child| matches!(child.state, State::Open))?;
+    /// The host says how it ended. What to tell the host: a task may wait no longer, and others may end with this one.
+    pub(crate) fn resolved(&mut self, child: u64, ending: Ending, payload: Payload) -> Vec<FromWorker> {
+        let found = self.all.get_mut(&child).filter(|child| matches!(child.state, State::Open));
+        let Some(found) = found else { return Vec::new() };
+        let group = found.group.filter(|_| ending.word != Word::Success);
         found.state = State::Done(Arc::new((ending, payload)));
         self.news.append(&mut found.tokens);
         let (parent, waits) = (found.parent, std::mem::take(&mut found.waits));
         self.closed(parent, child);
-        self.unwait(parent, waits)
+        let mut answers: Vec<_> = self.unwait(parent, waits).into_iter().collect();
+        if let Some(group) = group.filter(|id| self.groups.get_mut(id).is_some_and(|group| group.fail(child))) {
+            answers.extend(self.end_group(group));
+        }
+        answers
+    }
+
+    /// A group without tasks: its number.
+    pub fn open_group(&mut self) -> u64 {
+        self.last_group += 1;
+        self.groups.insert(self.last_group, Group::default());
+        self.last_group
+    }
+
+    /// Nobody holds the group any more.
+    pub fn close_group(&mut self, group: u64) {
+        self.groups.remove(&group);
+    }
+
+    /// From now on the first failure cancels the rest. What to tell the host: there was one.
+    pub fn unite_group(&mut self, group: u64) -> Vec<FromWorker> {
+        let ends = self.groups.get_mut(&group).is_some_and(Group::unite);
+        if ends { self.end_group(group) } else { Vec::new() }
+    }
+
+    /// The first of its tasks that did not succeed.
+    pub fn first_failure(&self, group: u64) -> Option<u64> {
+        self.groups.get(&group).and_then(Group::first_failure)
+    }
+
+    /// It takes no more tasks. What to tell the host: those that are open are cancelled, youngest first.
+    pub fn end_group(&mut self, group: u64) -> Vec<FromWorker> {
+        self.groups.entry(group).and_modify(Group::end);
+        let open = |child: &&Child| child.group == Some(group) && matches!(child.state, State::Open);
+        let open = self.all.iter().rev().filter(|(_, child)| open(child));
+        open.map(|(child, _)| FromWorker::Cancel { child: *child }).collect()
     }
 
     fn closed(&mut self, parent: Lease, child: u64) {

@@ -36,6 +36,8 @@ impl std::error::Error for FrameError {}
 pub enum SubmitError {
     /// The queue's bytes are used up; there will be room when tasks end.
     Full,
+    /// The group that the task belongs to has ended.
+    Over,
     /// No more tasks are taken.
     Closed,
     /// The function is not known here.

@@ -77,6 +77,8 @@ ids! {
     LaunchId,
     /// One pickled function, or one shared value.
     FunctionId,
+    /// Tasks that may end together.
+    GroupId,
     /// One piece of shared memory, named by the process that made it.
     SegmentId,
     /// One segment of a worker's that the host uses.

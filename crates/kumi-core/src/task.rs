@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ids::{FunctionId, Lease, LoanId, SegmentId, TaskId, Time, WorkerId};
+use crate::ids::{FunctionId, GroupId, Lease, LoanId, SegmentId, TaskId, Time, WorkerId};
 use crate::message::{Ending, Payload, Word};
 use crate::worker::Face;
 
@@ -26,6 +26,8 @@ pub struct NewTask {
     pub name: Option<Arc<str>>,
     /// The owner will pop it: it counts as uncollected until then.
     pub kept: bool,
+    /// What it belongs to.
+    pub group: Option<GroupId>,
     /// How long it may run.
     pub seconds_run: Option<Duration>,
     /// How long it may take from now on, waiting included.
@@ -181,6 +183,7 @@ pub(crate) struct Task {
     pub once: bool,
     pub name: Option<Arc<str>>,
     pub kept: bool,
+    pub group: Option<GroupId>,
     /// A call of `everywhere`, in a process without workers.
     pub everywhere: bool,
     /// May have killed a worker: it runs alone from now on, so that guilt is certain.

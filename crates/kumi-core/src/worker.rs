@@ -337,8 +337,8 @@ impl WorkerHalf {
             ToWorker::Lend { segment, .. } => self.lent = Some(segment),
             ToWorker::Returned { segment, forked } => self.returned.push_back((segment, forked)),
             ToWorker::Resolved { child, ending, payload } => {
-                let resumed = self.children.resolved(child, *ending, payload);
-                self.answers.extend(resumed);
+                let answers = self.children.resolved(child, *ending, payload);
+                self.answers.extend(answers);
             }
         }
         Ok(())

@@ -10,6 +10,7 @@ mod sim {
     pub mod ends;
     pub mod everywhere;
     pub mod families;
+    pub mod groups;
     pub mod launcher;
     pub mod ledger;
     pub mod memory;
@@ -99,7 +100,7 @@ fn the_same_seed_gives_the_same_history() {
 }
 
 /// What the seeds must contain between them, or they prove nothing.
-const HAPPENINGS: [&str; 64] = [
+const HAPPENINGS: [&str; 67] = [
     "a burst hurried",
     "a call repeated",
     "a call replayed",
@@ -112,6 +113,9 @@ const HAPPENINGS: [&str; 64] = [
     "a closed queue",
     "a connection broken",
     "a full queue",
+    "a group cancelled",
+    "a group ended by a failure",
+    "a group united",
     "a late hello",
     "a late signal",
     "a newcomer fails in a call",

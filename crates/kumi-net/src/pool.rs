@@ -344,6 +344,18 @@ impl Pool {
         })
     }
 
+    /// Cancels these tasks wherever they are. How many of them were not done.
+    pub fn cancel_each(&self, tasks: &[TaskId]) -> usize {
+        self.with(|state, now| {
+            let open = tasks.iter().filter(|task| !state.brain.is_done(**task)).count();
+            for task in tasks {
+                state.brain.see(*task);
+                state.brain.cancel(now, *task);
+            }
+            open
+        })
+    }
+
     /// Cancels every task that has not begun. How many.
     pub fn cancel_all_waiting(&self) -> u64 {
         let mut state = self.shared.lock();

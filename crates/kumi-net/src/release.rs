@@ -4,7 +4,7 @@ use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use kumi_core::{FunctionId, LoanId, SegmentId, TaskId, Time};
+use kumi_core::{FunctionId, GroupId, LoanId, SegmentId, TaskId, Time};
 
 use crate::pool::{Pool, Shared, State};
 
@@ -12,6 +12,7 @@ use crate::pool::{Pool, Shared, State};
 enum Released {
     Task(TaskId),
     Function(FunctionId),
+    Group(GroupId),
     Segment(SegmentId),
     Loan(LoanId, bool),
     Pool,
@@ -33,6 +34,11 @@ impl Pool {
     /// Nobody will submit tasks of this function any more. Never waits.
     pub fn release_function(&self, function: FunctionId) {
         self.shared.release(Released::Function(function));
+    }
+
+    /// Nobody asks for this group any more. Never waits.
+    pub fn release_group(&self, group: GroupId) {
+        self.shared.release(Released::Group(group));
     }
 
     /// The segment that was reserved is not needed. Never waits.
@@ -79,6 +85,7 @@ impl State {
         match what {
             Released::Task(task) => self.brain.release(task),
             Released::Function(function) => self.brain.close_function(function),
+            Released::Group(group) => self.brain.close_group(group),
             Released::Segment(segment) => self.brain.let_go_of_segment(segment, false),
             Released::Loan(loan, forked) => self.brain.let_go_of_loan(loan, forked),
             Released::Pool => self.brain.terminate(now),

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use kumi_core::children::{self, Children};
 use kumi_core::frame::Wire;
 use kumi_core::{
-    Decoder, FromWorker, Interrupts, Job, Lease, Leave, PROTOCOL, Payload, SegmentId, Store, Terms, Time, ToWorker,
-    WorkerHalf,
+    Decoder, FromWorker, Interrupts, Job, Lease, Leave, PROTOCOL, Payload, SegmentId, Store, SubmitError, Terms, Time,
+    ToWorker, WorkerHalf,
 };
 
 use crate::epoll::Bell;
@@ -500,18 +500,25 @@ impl WorkerEnd {
         let _ = self.mention(&mut self.lock(), &FromWorker::Withdraw { function });
     }
 
-    /// The running task submits a task: its number. `None`: no task is running here.
+    /// The running task submits a task, to this group: its number.
     ///
     /// # Errors
     /// None is known, save that the socket was closed under us.
-    pub fn submit(&self, function: u64, terms: Terms, payload: Payload) -> io::Result<Option<u64>> {
+    pub fn submit(
+        &self,
+        function: u64,
+        terms: Terms,
+        payload: Payload,
+        group: Option<u64>,
+    ) -> io::Result<Result<u64, SubmitError>> {
         let mut state = self.lock();
         let main = thread::current().id() == self.main;
         let parent = if main { state.half.current() } else { state.half.outermost() };
-        let Some(parent) = parent else { return Ok(None) };
-        let (child, message) = state.half.children().submit(parent, function, terms, payload);
+        let Some(parent) = parent else { return Ok(Err(SubmitError::Closed)) };
+        let submitted = state.half.children().submit(parent, function, terms, payload, group);
+        let Some((child, message)) = submitted else { return Ok(Err(SubmitError::Over)) };
         self.mention(&mut state, &message)?;
-        Ok(Some(child))
+        Ok(Ok(child))
     }
 
     /// Does something with what the running tasks have submitted.
@@ -535,6 +542,26 @@ impl WorkerEnd {
         let mut state = self.lock();
         let open = state.half.children().is_open(child);
         self.tell(&mut state, open.then_some(FromWorker::Cancel { child }))
+    }
+
+    /// From now on the first failure among these children cancels the rest.
+    ///
+    /// # Errors
+    /// None is known, save that the socket was closed under us.
+    pub fn unite_group(&self, group: u64) -> io::Result<()> {
+        let mut state = self.lock();
+        let messages = state.half.children().unite_group(group);
+        messages.into_iter().try_for_each(|message| self.tell(&mut state, Some(message)))
+    }
+
+    /// Cancels the children of this group that are open; how they ended is heard soon.
+    ///
+    /// # Errors
+    /// None is known, save that the socket was closed under us.
+    pub fn cancel_group(&self, group: u64) -> io::Result<()> {
+        let mut state = self.lock();
+        let messages = state.half.children().end_group(group);
+        messages.into_iter().try_for_each(|message| self.tell(&mut state, Some(message)))
     }
 
     /// The main thread begins to wait for this child, and is lent to the running task's descendants meanwhile.

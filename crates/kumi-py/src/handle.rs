@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
 use crate::facts::{Facts, parts, word};
+use crate::group::Group;
 use crate::inbox::Inbox;
 use crate::inner::{Child, Inner};
 use crate::inside::{ControllerClosed, check, detached, span, wait_for, with};
@@ -19,6 +20,9 @@ type News<'py> = (u64, Bound<'py, PyBytes>);
 
 /// What a call of `everywhere` results in: None, pickled.
 const NONE: &[u8] = b"\x80\x05N.";
+
+/// Nobody will wait for room here: there will be none.
+pub const OVER: &str = "the group takes no more tasks";
 
 /// An outcome's code, what belongs to it, and where the rest of that lies.
 type Ending<'py> = (u8, Bound<'py, PyBytes>, Option<Shown>);
@@ -47,7 +51,7 @@ struct Nested {
 #[pymethods]
 impl Handle {
     #[new]
-    #[pyo3(signature = (pool, function, payload, name, crashes_max, limits, kept, wait, everywhere=false, /))]
+    #[pyo3(signature = (pool, function, payload, name, crashes_max, limits, kept, wait, everywhere=false, group=None, /))]
     #[allow(clippy::too_many_arguments)] // By position, because this is the hottest call of all.
     fn new(
         pool: &Bound<'_, PyAny>,
@@ -59,6 +63,7 @@ impl Handle {
         kept: bool,
         wait: bool,
         everywhere: bool,
+        group: Option<&Bound<'_, Group>>,
     ) -> PyResult<Self> {
         let py = function.py();
         let made = Made::of(payload)?;
@@ -67,7 +72,8 @@ impl Handle {
             Terms { crashes_max, once, seconds_run: seconds_run.map(span), seconds_total: seconds_total.map(span) };
         let Ok(pool) = pool.cast::<Pool>() else {
             let inner = pool.cast::<Inner>()?;
-            let child = inner.get().submit(py, function.get(), terms, made)?;
+            let number = group.and_then(|group| group.get().number());
+            let child = inner.get().submit(py, function.get(), terms, made, number)?;
             let home = Home::Inner(Box::new(Nested { inner: inner.clone().unbind(), child }));
             return Ok(Self { home, function: function.clone().unbind(), name });
         };
@@ -86,6 +92,7 @@ impl Handle {
             once: terms.once,
             name: name.as_ref().map(|name| Arc::from(name.bind(py).to_string_lossy().as_ref())),
             kept,
+            group: group.and_then(|group| group.get().id()),
             seconds_run: terms.seconds_run,
             seconds_total: terms.seconds_total,
         };
@@ -105,6 +112,7 @@ impl Handle {
                     return Ok(Self { home, function: function.clone().unbind(), name });
                 }
                 Err(SubmitError::Full) => wait_for_room(py, net, room, wait)?,
+                Err(SubmitError::Over) => return Err(QueueFull::new_err(OVER)),
                 Err(SubmitError::Closed) => {
                     return Err(ControllerClosed::new_err("the controller takes no more tasks"));
                 }

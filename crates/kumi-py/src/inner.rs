@@ -4,8 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use kumi_core::children::State;
-use kumi_core::{Payload, SegmentId, TaskView, Terms};
+use kumi_core::children::{Children, State};
+use kumi_core::{Payload, SegmentId, SubmitError, TaskView, Terms};
 use kumi_net::inbox::Address;
 use kumi_net::segments::Segment;
 use kumi_net::wait::Waited;
@@ -13,9 +13,10 @@ use kumi_net::worker::{Next, WorkerEnd};
 use pyo3::prelude::*;
 
 use crate::facts::{CANCEL, Facts, parts, word};
+use crate::handle::OVER;
 use crate::inside::{ControllerClosed, check_alive, detached, span};
 use crate::large::Made;
-use crate::pool::Function;
+use crate::pool::{Function, QueueFull};
 use crate::worker::{SENT_AT_ONCE, Serving};
 
 /// See the stub.
@@ -46,15 +47,23 @@ impl Inner {
         Ok(&self.serving.end)
     }
 
-    pub fn submit(&self, py: Python<'_>, function: &Function, terms: Terms, made: Made<'_>) -> PyResult<Child> {
+    pub fn submit(
+        &self,
+        py: Python<'_>,
+        function: &Function,
+        terms: Terms,
+        made: Made<'_>,
+        group: Option<u64>,
+    ) -> PyResult<Child> {
         let end = self.end()?;
         let (submitted, payload) = (SystemTime::now(), whole(made));
-        let number = unhurried(py, payload.len(), || end.submit(function.number(), terms, payload))?;
-        let number = number.ok_or_else(|| {
-            ControllerClosed::new_err(
+        let number = unhurried(py, payload.len(), || end.submit(function.number(), terms, payload, group))?;
+        let number = number.map_err(|error| match error {
+            SubmitError::Over => QueueFull::new_err(OVER),
+            _ => ControllerClosed::new_err(
                 "no task is running in this worker any more, so nobody is there to submit for: a thread that submits \
                  must end before its task does",
-            )
+            ),
         })?;
         Ok(Child { number, submitted })
     }
@@ -166,6 +175,28 @@ impl Inner {
 
     pub fn watch(&self, child: &Child, address: Address) -> PyResult<Option<u64>> {
         Ok(self.end()?.watch(child.number, address)?)
+    }
+
+    pub fn open_group(&self) -> PyResult<u64> {
+        Ok(self.end()?.children(Children::open_group))
+    }
+
+    pub fn close_group(&self, group: u64) {
+        if !self.serving.end.is_foreign() {
+            self.serving.end.children(|children| children.close_group(group));
+        }
+    }
+
+    pub fn unite_group(&self, group: u64) -> PyResult<()> {
+        Ok(self.end()?.unite_group(group)?)
+    }
+
+    pub fn cancel_group(&self, group: u64) -> PyResult<()> {
+        Ok(self.end()?.cancel_group(group)?)
+    }
+
+    pub fn first_failure(&self, group: u64) -> PyResult<Option<u64>> {
+        Ok(self.end()?.children(|children| children.first_failure(group)))
     }
 
     pub fn release(&self, child: &Child) {

@@ -3,12 +3,14 @@
 //! Converts, decides nothing. Its manual is `python/kumi/_core.pyi`, checked against it by `mypy.stubtest`.
 //! - `large.rs`: payloads with large parts.
 //! - `pool.rs`: the dispatcher and what it hands out. `handle.rs`: one task. `facts.rs`: what is known of it.
+//! - `group.rs`: tasks that belong together.
 //! - `worker.rs`: the worker's loop. `here.rs`: the task that runs in this process. `inner.rs`: what the tasks it runs submit. `inbox.rs`: event
 //!   loops that wait.
 //! - `untouched.rs`: what a task has left in its process.
 //! - `inside.rs`: threads that wait in here, the end of Python, forks.
 
 mod facts;
+mod group;
 mod handle;
 mod here;
 mod inbox;
@@ -52,6 +54,8 @@ mod _core {
     use crate::decide;
     #[pymodule_export]
     use crate::facts::{Certificate, Facts, Status};
+    #[pymodule_export]
+    use crate::group::Group;
     #[pymodule_export]
     use crate::handle::Handle;
     #[pymodule_export]

@@ -381,7 +381,8 @@ impl Pool {
     #[pyo3(signature = (ids, /))]
     fn cancel(&self, py: Python<'_>, ids: Vec<u64>) -> PyResult<usize> {
         check(&self.net)?;
-        Ok(detached(py, || ids.into_iter().filter(|id| self.net.cancel(TaskId::from_number(*id))).count()))
+        let ids: Vec<_> = ids.into_iter().map(TaskId::from_number).collect();
+        Ok(detached(py, || self.net.cancel_each(&ids)))
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {

@@ -39,6 +39,7 @@ impl Dispatcher {
         if let Some(deadline) = task.deadline() {
             self.timers.unset(deadline, Timer::Total(id));
         }
+        let (group, failed) = (task.group, !matches!(outcome, Outcome::Success(_)));
         // What is done before the start is the controller's own, its setup.
         if self.started {
             self.counts.add(&outcome);
@@ -54,6 +55,9 @@ impl Dispatcher {
         }
         if task.family.is_some() {
             self.end_family(now, id);
+        }
+        if let Some(group) = group.filter(|_| failed) {
+            self.fail_group(group, id);
         }
         if self.tasks.get(id).is_none_or(|task| !task.wanted) {
             self.remove(id);

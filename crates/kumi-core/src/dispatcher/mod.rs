@@ -6,6 +6,7 @@
 //! - `event.rs`: what it is told and what it answers.
 //! - `functions.rs`: the functions that tasks name.
 //! - `deal.rs`: tasks to workers: prefetch, recall.
+//! - `groups.rs`: tasks that may end together.
 //! - `everywhere.rs`: what every worker does before its next task.
 //! - `nested.rs`: tasks that submit tasks.
 //! - `here.rs`: tasks that the host runs itself.
@@ -25,6 +26,7 @@ mod ends;
 mod event;
 mod everywhere;
 mod functions;
+mod groups;
 mod here;
 mod nested;
 mod remote;
@@ -44,7 +46,8 @@ pub use self::nested::GENERATIONS_MAX;
 use self::segments::{Loan, Use};
 pub use self::view::Counts;
 use crate::error::SubmitError;
-use crate::ids::{Arena, FunctionId, LaunchId, LoanId, SegmentId, TaskId, TicketId, Time, WorkerId};
+use crate::group::Group;
+use crate::ids::{Arena, FunctionId, GroupId, LaunchId, LoanId, SegmentId, TaskId, TicketId, Time, WorkerId};
 use crate::message::{FromWorker, Leave, Payload};
 use crate::queue::Queue;
 use crate::scaling::{self, Launch};
@@ -81,6 +84,9 @@ pub struct Dispatcher {
     /// The remote workers.
     origins: BTreeMap<Origin, WorkerId>,
     queue: Queue,
+    groups: Arena<GroupId, Group<TaskId>>,
+    /// Of those, what a failure has just ended.
+    failing: Vec<GroupId>,
     /// Waiting tasks with a living parent; and those of them that have just come.
     nested: BTreeSet<Rank>,
     fresh: Vec<TaskId>,
@@ -196,6 +202,8 @@ impl Dispatcher {
             tickets: Arena::default(),
             origins: BTreeMap::new(),
             queue: Queue::default(),
+            groups: Arena::default(),
+            failing: Vec::new(),
             nested: BTreeSet::new(),
             fresh: Vec::new(),
             needy: BTreeSet::new(),
@@ -267,6 +275,9 @@ impl Dispatcher {
         if self.closing {
             return Err(SubmitError::Closed);
         }
+        if self.is_over(new.group) {
+            return Err(SubmitError::Over);
+        }
         // A task larger than the bound is taken when it is alone, else it could never run.
         if !self.has_room(new.bytes()) {
             return Err(SubmitError::Full);
@@ -298,6 +309,7 @@ impl Dispatcher {
             once: new.once,
             name: new.name,
             kept: new.kept,
+            group: new.group,
             everywhere: false,
             suspect: false,
             wanted: true,
@@ -408,6 +420,7 @@ impl Dispatcher {
     /// After every change: deals what can be dealt, launches what is missing, ends when it is time.
     fn settle(&mut self, now: Time) {
         self.latest = self.latest.max(now);
+        self.end_failed_groups(now);
         self.deal(now);
         self.scale(now);
         if self.closing && self.unresolved() == 0 {
@@ -460,6 +473,7 @@ impl Dispatcher {
         while let Some(task) = self.take_waiting() {
             self.resolve(now, task, Outcome::Unlaunchable(Arc::clone(&text)), None, None);
         }
+        self.end_failed_groups(now);
     }
 
     fn why_hopeless(&self) -> Arc<str> {

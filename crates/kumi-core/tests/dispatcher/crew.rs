@@ -69,6 +69,7 @@ fn bare(function: FunctionId) -> NewTask {
         once: false,
         name: None,
         kept: false,
+        group: None,
         seconds_run: None,
         seconds_total: None,
     }

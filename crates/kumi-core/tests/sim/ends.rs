@@ -7,7 +7,7 @@ use super::ledger::{Check, rule};
 use super::task::{Note, Wish};
 
 /// Whether a task may end like this.
-pub fn justified(now: Time, number: usize, task: &Note, view: &TaskView, result: Option<Payload>) -> Check {
+pub fn justified(now: Time, number: usize, task: &Note, view: &TaskView, result: Option<Payload>, over: bool) -> Check {
     let attempts = task.crashes + u32::from(task.accepted);
     rule!(view.attempts == attempts, "task {number} is said to have begun {} times, not {attempts}", view.attempts);
     match &view.outcome {
@@ -18,7 +18,9 @@ pub fn justified(now: Time, number: usize, task: &Note, view: &TaskView, result:
             let enough = task.crashes > task.spec.crashes_max || task.spec.once && task.crashes > 0;
             rule!(enough, "task {number} ends as crash after {} of its own", task.crashes);
         }
-        Outcome::Cancel => rule!(task.wish != Wish::Result, "task {number} is cancelled, but nobody asked for it"),
+        Outcome::Cancel => {
+            rule!(over || task.wish != Wish::Result, "task {number} is cancelled, but nobody asked for it")
+        }
         Outcome::Timeout(limit) => {
             let due = match limit {
                 Limit::Run => task.spec.run_limit.map(|limit| task.dealt.after(limit)),

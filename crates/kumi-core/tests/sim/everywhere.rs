@@ -84,7 +84,7 @@ impl World {
 
     fn ask(&mut self, spec: &Spec, number: usize, large: Option<Large>) -> NewTask {
         let function: FunctionId = self.rng.pick(&self.functions).0;
-        spec.ask(function, number, self.ledger.policy.crashes_max, large)
+        spec.ask(function, number, self.ledger.policy.crashes_max, large, None)
     }
 }
 

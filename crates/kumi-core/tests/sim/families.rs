@@ -211,7 +211,7 @@ impl Ledger {
             self.tasks[number].kin.hopeless.take().map_or(Ok(()), Err)?;
         }
         let result = self.tasks[number].result.take();
-        justified(now, number, &self.tasks[number], &view, result)
+        justified(now, number, &self.tasks[number], &view, result, false)
     }
 }
 

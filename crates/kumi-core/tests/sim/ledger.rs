@@ -4,10 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use kumi_core::message::{Leave, ToWorker};
-use kumi_core::{Action, Begun, LaunchId, Lease, Link, Outcome, Payload, Policy, TaskId, TaskView, Time, WorkerId};
+use kumi_core::{
+    Action, Begun, GroupId, LaunchId, Lease, Link, Outcome, Payload, Policy, TaskId, TaskView, Time, WorkerId,
+};
 
 use super::ends::{justified, leave_word, outcome_word};
 use super::families::EXTRA_IDLE;
+use super::groups::Group;
 use super::staff::{Held, Launch, WorkerNote};
 use super::task::{Note, Spot};
 
@@ -43,6 +46,10 @@ pub struct Ledger {
     /// Nested tasks by what they are called where they were submitted; those whose end is to be told there.
     pub children: BTreeMap<(WorkerId, u64), usize>,
     pub owed: BTreeMap<(WorkerId, u64), Option<usize>>,
+    /// Those that the user has not let go of.
+    pub groups: BTreeMap<GroupId, Group>,
+    /// How many tasks that may have failed were done when their group was cancelled.
+    pub asked: u64,
     /// Kept tasks in the order of finishing.
     pub kept: VecDeque<usize>,
     pub closing: bool,
@@ -71,6 +78,8 @@ impl Ledger {
             extras: BTreeSet::new(),
             children: BTreeMap::new(),
             owed: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            asked: 0,
             kept: VecDeque::new(),
             closing: false,
             uncounted: 0,
@@ -566,13 +575,14 @@ impl Ledger {
             return Ok(());
         };
         *self.seen.entry(outcome_word(&view.outcome)).or_default() += 1;
+        let over = self.tasks[number].group.is_some_and(|group| self.ended_with_group(number, group, &view));
         if matches!(view.outcome, Outcome::Unlaunchable(_)) {
             self.tasks[number].kin.hopeless.take().map_or(Ok(()), Err)?;
         }
         if is_call {
             return Ok(());
         }
-        justified(now, number, &self.tasks[number], &view, result)
+        justified(now, number, &self.tasks[number], &view, result, over)
     }
 
     /// After each step: nothing that had to be accepted is left over.

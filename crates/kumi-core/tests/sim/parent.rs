@@ -120,7 +120,8 @@ impl World {
                 function
             }
         };
-        let (child, message) = process.half.children().submit(parent, function, terms, payload);
+        let submitted = process.half.children().submit(parent, function, terms, payload, None);
+        let Some((child, message)) = submitted else { return };
         process.unborn.insert(child, number);
         process.mention(Some(message));
         if let Some(plan) = process.plan() {

@@ -18,6 +18,7 @@ pub fn check(ledger: &mut Ledger, brain: &Dispatcher, now: Time) -> Check {
     counts(ledger, brain)?;
     reports(ledger, brain)?;
     ledger.calls_are_done(now)?;
+    ledger.groups_are_over(|group| brain.first_failure(group))?;
     nobody_idle_beside_work(ledger, brain, now)?;
     families::check(ledger)?;
     nothing_overdue(ledger, now)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kumi_core::{Large, Lease, NewTask, Payload, TaskId, Time, WorkerId};
+use kumi_core::{GroupId, Large, Lease, NewTask, Payload, TaskId, Time, WorkerId};
 
 use super::everywhere::Call;
 use super::profile::{MICRO, MILLI, Profile, SECOND};
@@ -84,6 +84,7 @@ pub struct Note {
     pub report: Option<Payload>,
     /// Its result was accepted.
     pub accepted: bool,
+    pub group: Option<GroupId>,
     pub result: Option<Payload>,
     pub released: bool,
     /// It is a call of `everywhere`.
@@ -176,6 +177,7 @@ impl Spec {
         number: usize,
         policy_max: u32,
         large: Option<Large>,
+        group: Option<GroupId>,
     ) -> NewTask {
         NewTask {
             function,
@@ -185,6 +187,7 @@ impl Spec {
             once: self.once,
             name: None,
             kept: self.kept,
+            group,
             seconds_run: self.run_limit,
             seconds_total: self.total_limit,
         }
@@ -210,6 +213,7 @@ impl Note {
             suspect: false,
             report: None,
             accepted: false,
+            group: None,
             result: None,
             released: false,
             kin: Kin::default(),

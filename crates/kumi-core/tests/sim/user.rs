@@ -20,7 +20,8 @@ impl World {
             }
             40..55 => self.cancel(false)?,
             55..70 => self.cancel(true)?,
-            70..80 => self.release(),
+            70..76 => self.release(),
+            76..80 => self.tend_group()?,
             80..90 => self.collect()?,
             90..96 => self.resize()?,
             _ if self.profile.ends_early && self.rng.chance(500) => self.close()?,
@@ -66,19 +67,26 @@ impl World {
         let segment = large.as_ref().and_then(|large| large.segment);
         spec.large = segment.map(|(_, bytes)| bytes);
         let fits = self.ledger.bytes == 0 || self.ledger.bytes + spec.bytes() <= self.ledger.policy.queue_bytes;
-        let answer = self.brain.submit(self.now, spec.ask(function, number, policy_max, large));
+        let group = self.ledger.groups.keys().last().copied().filter(|_| self.rng.chance(300));
+        let over = group.and_then(|group| self.ledger.groups.get(&group)).is_some_and(|group| group.over);
+        let answer = self.brain.submit(self.now, spec.ask(function, number, policy_max, large, group));
         self.say(|| format!("submit {number}: {answer:?} {spec:?}"));
         let id = match answer {
             Ok(id) => id,
             Err(error) => {
                 self.ledger.saw(if self.ledger.closing { "a closed queue" } else { "a full queue" });
-                let right = if self.ledger.closing { SubmitError::Closed } else { SubmitError::Full };
-                rule!(error == right && (self.ledger.closing || !fits), "task {number} is refused: {error:?}");
+                let right = match (self.ledger.closing, over) {
+                    (true, _) => SubmitError::Closed,
+                    (false, true) => SubmitError::Over,
+                    (false, false) => SubmitError::Full,
+                };
+                let refused = self.ledger.closing || over || !fits;
+                rule!(error == right && refused, "task {number} is refused: {error:?}");
                 return segment.map_or(Ok(()), |(segment, _)| self.let_go_of_segment(segment, false));
             }
         };
-        rule!(fits && !self.ledger.closing, "task {number} is taken, though there is no room");
-        self.ledger.tasks.push(Note::new(id, spec, self.now));
+        rule!(fits && !self.ledger.closing && !over, "task {number} is taken, though there is no room");
+        self.ledger.tasks.push(Note { group, ..Note::new(id, spec, self.now) });
         self.ledger.taken(number);
         if !self.brain.watch(id) && !self.ledger.tasks[number].spec.kept {
             let view = self.brain.view(id);
@@ -115,11 +123,11 @@ impl World {
         self.carry_out()
     }
 
-    /// The user forgets a task's handle; kept ones belong to the controller until they are collected.
+    /// The user forgets a task's handle; kept ones belong to the controller until they are collected, those of a group are read.
     fn release(&mut self) {
         let Some(number) = self.some_task() else { return };
         let note = &mut self.ledger.tasks[number];
-        if !note.spec.kept && !note.released && note.kin.generation == 0 {
+        if !note.spec.kept && !note.released && note.kin.generation == 0 && note.group.is_none() {
             note.released = true;
             self.brain.release(note.id);
         }
