@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Collection
 from importlib.machinery import EXTENSION_SUFFIXES, FrozenImporter, ModuleSpec, PathFinder
 from pickle import PickleBuffer
-from types import FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
@@ -26,6 +26,7 @@ from cloudpickle import cloudpickle as inside
 from kumi import serializers
 from kumi.modules import is_installed
 
+_FILENAME = 10  # where `CodeType` takes the name of the file
 _EXTENSIONS = tuple(EXTENSION_SUFFIXES)
 _DEFINITIONS = (FunctionType, type, MethodType, ModuleType, functools._lru_cache_wrapper)
 _OWN = frozenset({"kumi", "cloudpickle"})
@@ -110,7 +111,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self, file: Any, keep: Callable[[PickleBuffer], bool] | None = None, by_value: Collection[str] = ()
     ) -> None:
         # A dict of its own: the ChainMap that it replaces makes an object of a common class three times as slow.
-        self.dispatch_table = copyreg.dispatch_table | cloudpickle.Pickler._dispatch_table
+        self.dispatch_table = {**copyreg.dispatch_table, **cloudpickle.Pickler._dispatch_table, CodeType: _reduce_code}
         super().__init__(file, protocol=5, buffer_callback=keep)
         self._path: tuple[str, ...] | None = None
         self._by_value = by_value
@@ -170,6 +171,13 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         found = _is_found(name, file, self._path)
         self.needs_path |= found and file is not None and not is_installed(file)
         return found
+
+
+def _reduce_code(code: CodeType) -> Any:
+    """With the name of its file, which cloudpickle leaves out since 3.1.3: tracebacks would show no lines."""
+    make, parts = inside._code_reduce(code)
+    at = _FILENAME
+    return make, (*parts[:at], "".join(code.co_filename), *parts[at + 1 :])  # a copy, as of all strings there
 
 
 def _reduce_method(method: MethodType) -> Any:
