@@ -2,16 +2,40 @@
 
 import asyncio
 import itertools
+import subprocess
+import sys
+import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jobs
 import kumi
 import pytest
-from kumi.maps import AHEAD_MAX
+from kumi.feed import AHEAD_MAX
 
 LIMIT = jobs.SECONDS_MAX
+
+
+def read_by_for(values: kumi.Map[int]) -> list[int]:
+    return list(values)
+
+
+def read_by_results(values: kumi.Map[int]) -> list[int]:
+    return values.results()
+
+
+def read_as_completed(values: kumi.Map[int]) -> list[int]:
+    return [task.result() for task in values.as_completed()]
+
+
+def read_by_async_for(values: kumi.Map[int]) -> list[int]:
+    async def read() -> list[int]:
+        return [value async for value in values]
+
+    return asyncio.run(read())
 
 
 class Elements:
@@ -82,7 +106,7 @@ def test_chunksize_is_accepted(crew: kumi.Controller) -> None:
 def test_elements_are_named_after_the_map(crew: kumi.Controller, gate: jobs.Gate) -> None:
     gate.open(2)
     values = crew.with_options(name="fit").map(jobs.hold, [gate.path] * 2)
-    assert [task.name for task in values._tasks] == ["fit_0", "fit_1"]
+    assert [task.name for task in values._feed.tasks] == ["fit_0", "fit_1"]
     values.results()
 
 
@@ -143,6 +167,178 @@ def test_a_full_queue_delays_the_input_and_never_blocks_map(gate: jobs.Gate) -> 
         assert values.results() == list(range(100))
 
 
+def test_what_the_queue_has_no_room_for_is_submitted_though_nobody_reads(tmp_path: Path) -> None:
+    file = tmp_path / "ran"
+    with kumi.Controller(workers=1, queue_gigabytes_max=5e-6) as crew:
+        values = crew.map(jobs.note, [str(file)] * 100, map_texts(100))
+        assert crew.status().waiting < 50
+        done_in_time(lambda: values._feed.submitted == 100 and not values._feed.goes_on)
+        assert crew.submit(jobs.add, 1).result(LIMIT) == 2
+        assert file.read_text().split() == list(map_texts(100))
+        assert len(values.results()) == 100
+
+
+def map_texts(count: int) -> list[str]:
+    return [str(number) for number in range(count)]
+
+
+def done_in_time(condition: Callable[[], bool]) -> None:
+    """For what no event tells: that a thread has done something that only its own attributes show."""
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize("end", ["block", "async block", "no wait"])
+def test_a_block_ends_when_all_of_a_map_that_nobody_reads_is_done(held: bool, end: str, tmp_path: Path) -> None:
+    file = tmp_path / "ran"
+    crew = kumi.Controller(workers=1, queue_gigabytes_max=5e-6)
+
+    def begin() -> None:
+        values = crew.map(jobs.note, [str(file)] * 200, map_texts(200))
+        if held:
+            kept.append(values)
+
+    async def block() -> None:
+        async with crew:
+            begin()
+
+    kept: list[Any] = []
+    if end == "async block":
+        asyncio.run(block())
+    else:
+        begin()
+        crew.shutdown(wait=end == "block")
+        with pytest.raises(kumi.ControllerClosed):
+            crew.submit(jobs.add, 1)
+        crew._live_pool().wait_ended(LIMIT)
+    assert file.read_text().split() == map_texts(200)
+    crew.terminate()
+
+
+def test_a_map_that_is_read_only_partly_does_not_hold_up_the_end_of_its_block(gate: jobs.Gate) -> None:
+    gate.open(100)
+    with kumi.Controller(workers=1, queue_gigabytes_max=5e-6) as crew:
+        values = crew.map(jobs.hold, [gate.path] * 100, range(100))
+        assert next(values) == 0
+    assert values._feed.submitted < 100
+
+
+def test_a_program_ends_when_all_of_its_map_is_done(tmp_path: Path) -> None:
+    code = f"""
+        import kumi, pathlib
+        def note(number):
+            with open({str(tmp_path / "ran")!r}, "a") as file:
+                file.write(f"{{number}}\\n")
+        crew = kumi.Controller(workers=1, queue_gigabytes_max=5e-6)
+        crew.map(note, range(200))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, timeout=50, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / "ran").read_text().split() == map_texts(200)
+
+
+@pytest.mark.parametrize("read", [read_by_for, read_by_results, read_as_completed, read_by_async_for])
+def test_what_a_thread_submits_is_read_in_every_way(read: Callable[[kumi.Map[int]], list[int]]) -> None:
+    with kumi.Controller(workers=2, queue_gigabytes_max=5e-6) as crew:
+        assert sorted(read(crew.map(jobs.same, range(3000)))) == list(range(3000))
+        assert threads_that_feed() == []
+
+
+def threads_that_feed() -> list[str]:
+    done_in_time(lambda: not any(thread.name == "kumi-feed" for thread in threading.enumerate()))
+    return [thread.name for thread in threading.enumerate() if thread.name == "kumi-feed"]
+
+
+def test_a_million_elements_are_submitted_though_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With smaller numbers: a thread goes on from 100 to 1000 ahead, and from there when half of that is read."""
+    for name, number in (("AHEAD_MAX", 1000), ("_AHEAD_AGAIN", 500)):
+        monkeypatch.setattr(f"kumi.feed.{name}", number)
+    monkeypatch.setattr("kumi.maps.AT_ONCE", 100)
+    with kumi.Controller(workers=1) as crew:
+        values = crew.map(jobs.same, range(10_000))
+        assert values._feed.submitted >= 100
+        done_in_time(lambda: values._feed._thread_waits)
+        assert values._feed.submitted == 1000
+        assert [next(values) for _ in range(500)] == list(range(500))
+        done_in_time(lambda: values._feed.submitted == 1500)
+        assert list(values) == list(range(500, 10_000))
+        assert threads_that_feed() == []
+
+
+class Breaks(list[int]):
+    def __iter__(self) -> Iterator[int]:
+        yield from range(60)
+        raise LookupError("the input's own")
+
+
+def test_an_error_that_a_thread_comes_upon_is_the_readers(crew: kumi.Controller, gate: jobs.Gate) -> None:
+    with kumi.Controller(workers=1, queue_gigabytes_max=5e-6) as small:
+        values = small.map(jobs.hold, [gate.path] * 100, Breaks(range(100)))
+        gate.open(59)  # the last of them is not done
+        with pytest.raises(LookupError, match="the input's own"):
+            values.results()
+        with pytest.raises(kumi.TaskCancelled):
+            next(values)
+        values = small.map(jobs.add, range(100), [*range(99), jobs.Unpicklable()])
+        with pytest.raises(kumi.SerializationError) as caught:
+            values.results()
+        assert any("element 99 " in note for note in caught.value.__notes__)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_error_that_a_thread_comes_upon_is_shown_if_nobody_reads(capfd: pytest.CaptureFixture[str]) -> None:
+    shown: list[type[BaseException] | None] = []
+    before, threading.excepthook = threading.excepthook, lambda told: shown.append(told.exc_type)
+    try:
+        with kumi.Controller(workers=1, queue_gigabytes_max=5e-6) as small:
+            small.map(jobs.same, Breaks(range(100)))
+    finally:
+        threading.excepthook = before
+    assert shown == [LookupError]
+
+
+@pytest.mark.parametrize("way", ["close", "terminate", "break"])
+def test_a_map_that_is_left_ends_its_thread(way: str, gate: jobs.Gate) -> None:
+    with kumi.Controller(workers=1, queue_gigabytes_max=5e-6) as crew:
+        values = crew.map(jobs.hold, [gate.path] * 500, range(500))
+        gate.open(2)
+        if way == "close":
+            values.close()
+        elif way == "break":
+            for _ in values:
+                break
+        else:
+            crew.terminate()
+            with pytest.raises(kumi.KumiError):
+                values.results()
+        assert threads_that_feed() == []
+        assert crew.status().waiting == 0
+        gate.open(100)
+
+
+def test_a_forked_child_does_not_wait_for_a_thread_of_its_parents() -> None:
+    code = """
+        import kumi, os, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        with kumi.Controller(workers=1, queue_gigabytes_max=5e-6) as crew:
+            values = crew.map(abs, range(500))
+            next(values)
+            child = os.fork()
+            if child == 0:
+                try:
+                    values.results()
+                except kumi.ControllerClosed:
+                    os._exit(7)
+                os._exit(8)
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), len(values.results()))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, timeout=50, check=False)
+    assert (done.stdout, done.stderr) == (b"7 499\n", b"")
+
+
 # Errors, and ends before the end
 
 
@@ -165,25 +361,6 @@ def test_an_error_carries_its_number_and_cancels_the_rest(single: kumi.Controlle
 def gated_or_bad(gate: str, number: int, bad: int) -> int:
     """Element 0 waits at the gate, and one is bad."""
     return jobs.boom_at(int(jobs.hold(gate, number)) if number == 0 else number, bad)
-
-
-def read_by_for(values: kumi.Map[int]) -> list[int]:
-    return list(values)
-
-
-def read_by_results(values: kumi.Map[int]) -> list[int]:
-    return values.results()
-
-
-def read_as_completed(values: kumi.Map[int]) -> list[int]:
-    return [task.result() for task in values.as_completed()]
-
-
-def read_by_async_for(values: kumi.Map[int]) -> list[int]:
-    async def read() -> list[int]:
-        return [value async for value in values]
-
-    return asyncio.run(read())
 
 
 @pytest.mark.parametrize("read", [read_by_for, read_by_results, read_as_completed, read_by_async_for])

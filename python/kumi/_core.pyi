@@ -65,6 +65,10 @@ class Group:
     def __new__(cls, pool: Pool | Inner, /) -> Self: ...
     def unite(self) -> None:
         """From now on the first task that does not succeed cancels the rest; at once, if one has not."""
+    def promise(self) -> None:
+        """More tasks will come: the pool is not done before `keep_promise`, and takes them also when it is closed."""
+    def keep_promise(self) -> None:
+        """No more will come."""
     def first_failure(self) -> int | None:
         """The `id` of the first task that did not succeed."""
     def cancel(self) -> None:

@@ -16,11 +16,13 @@ from contextlib import contextmanager
 from functools import partial
 from types import ModuleType, TracebackType
 from typing import Any, Literal, Self, cast
+from weakref import WeakSet
 
 from kumi import current, loops, serial
 from kumi._core import Group, Pool
 from kumi.deliver import deliverer
 from kumi.errors import ControllerClosed, LaunchError, QueueFull
+from kumi.feed import Feed
 from kumi.functions import Functions, Prepared
 from kumi.inner import running_here
 from kumi.kept import Kept, Records
@@ -139,6 +141,7 @@ class Controller(Submitter, Executor):
         self._hides: Controller | None = None  # see Registry.add
         self._kept = Kept()
         self._seeds = numbering(seed)
+        self._feeding: WeakSet[Feed[Any]] = WeakSet()
 
     def start(self) -> None:
         """Opens the controller, which the first task does otherwise. `workers_min` workers are launched.
@@ -254,6 +257,10 @@ class Controller(Submitter, Executor):
         pool = self._close()
         if pool is None:
             return
+        with self._life:
+            feeding = tuple(self._feeding)
+        for feed in feeding:
+            feed.stop() if cancel_futures else feed.hurry()
         pool.close()
         if cancel_futures:
             pool.cancel_waiting()
@@ -352,6 +359,13 @@ class Controller(Submitter, Executor):
 
     def _new_group(self) -> Group:
         return Group(self._live_pool())
+
+    def _feeds(self, feed: Feed[Any]) -> bool:
+        if self._executor is not None:
+            return False  # the thread that submits runs the tasks
+        with self._life:
+            self._feeding.add(feed)
+        return True
 
     def _dump(
         self, function: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any], carried: dict[str, Any] | None

@@ -14,6 +14,7 @@ from kumi import serial, worker
 from kumi._core import Group
 from kumi._core import Inner as CoreInner
 from kumi.errors import ControllerClosed, ControllerError, QueueFull
+from kumi.feed import Feed
 from kumi.functions import Functions, Prepared
 from kumi.launchers import usable_cpus
 from kumi.options import Options
@@ -122,6 +123,9 @@ class Inner(Submitter, Executor):
 
     def _new_group(self) -> Group:
         return Group(self._pool)
+
+    def _feeds(self, _: Feed[Any]) -> bool:
+        return False  # a thread would have to end before its task does
 
     def _push(self, *_: object) -> NoReturn:
         raise ControllerError(

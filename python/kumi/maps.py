@@ -1,17 +1,16 @@
 """One function over many elements: submitted ahead of the reader, read in order or as they finish.
 
-Knows tasks, and of controllers only a callable that submits one element. Elements are taken from the user's iterables
-in the thread that reads the Map and in no other: an iterator need not be safe for threads.
+Knows tasks, and of controllers only a callable that submits one element.
 """
 
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator, Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar
 
 from kumi._core import Group
 from kumi.completed import Finished, seconds_until
 from kumi.errors import TaskCancelled
+from kumi.feed import AT_ONCE, Feed, Source, Submit, add_number
 from kumi.progress import Progress
 from kumi.task import Task
 from kumi.timeouts import seconds
@@ -22,13 +21,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 S = TypeVar("S")
 OnError = Literal["raise", "return"]
-
-# So many elements of an input that has a length are submitted before the first is read: the million short tasks of
-# one map keep the workers busy, and a range of a billion does not fill the memory.
-AHEAD_MAX = 100_000
-
-Submit = Callable[[tuple[Any, ...], int, bool], Task[T] | None]
-"""Submits one element: its arguments, its number, and whether to wait for room in the queue (else None if full)."""
+Others = Callable[[], Iterable[tuple[int, Task[T]]]]
+"""Gives the tasks of a map that are in flight, with their numbers."""
 
 
 class Map(Iterator[T], Generic[T]):
@@ -50,30 +44,29 @@ class Map(Iterator[T], Generic[T]):
         iterables: tuple[Iterable[Any] | AsyncIterable[Any], ...],
         ahead: int,
         *,
+        goes_on: Callable[[Feed[T]], bool] | None = None,
         timeout: float | None = None,
         on_error: OnError = "raise",
         progress: bool = False,
         ended: Callable[[], None] | None = None,
     ) -> None:
         self._ended = ended
-        self._submit = submit
         self._group = group
         self._united = False
-        self._source = _Source(iterables)
+        self._source = Source(iterables)
+        self._feed = Feed(submit, group, self._source)
         self._ahead = ahead
         self._timeout = seconds(timeout)
         self._deadline = None if self._timeout is None else time.monotonic() + self._timeout
         self._raises = _checked(on_error) == "raise"
         self._progress = Progress(self._source.total, shown=progress)
-        self._next_element: tuple[Any, ...] | None = None  # taken from the input, and then the queue was full
         self._coming: asyncio.Future[tuple[Any, ...] | None] | None = None  # the next one of asynchronous input
-        self._tasks: deque[Task[T]] = deque()
-        self._submitted = 0
-        self._read = 0
         self._left = False
         try:
             if not self._source.is_async:
-                self._fill()
+                self._feed.fill(ahead)
+                if goes_on is not None and goes_on(self._feed):
+                    self._feed.go_on()
         except BaseException:
             self._abandon()
             raise
@@ -95,7 +88,7 @@ class Map(Iterator[T], Generic[T]):
             return list(self)
         values: dict[int, T] = {}
         for task in self.as_completed():
-            values[task.index] = self._value_of(task, task.index, ())
+            values[task.index] = self._value_of(task, task.index)
         return [values[index] for index in sorted(values)]
 
     def as_completed(self) -> "MapCompleted[T]":
@@ -111,17 +104,19 @@ class Map(Iterator[T], Generic[T]):
 
     def close(self) -> None:
         """Ends the reading: cancels what is not done."""
-        if self._tasks or self._next_element is not None:
+        feed = self._feed
+        unfinished = bool(feed.tasks) or feed.goes_on
+        if unfinished or feed.next_element is not None:
             self._left = True
+        feed.stop()
         self._source.close()
         if self._coming is not None:
             self._coming.cancel()
         self._progress.close()
-        self._next_element = None
         self._end()
-        if self._tasks:
+        if unfinished:
             self._group.cancel()
-            self._tasks.clear()
+            feed.tasks.clear()
 
     def __iter__(self) -> Generator[T, None, None]:
         """Yields the values. A generator, because it learns of a `break`."""
@@ -139,8 +134,8 @@ class Map(Iterator[T], Generic[T]):
         self._source.refuse_async()
         self._begin()
         try:
-            self._fill(wait=True)
-            if self._tasks:
+            self._fill()
+            if self._feed.tasks:
                 return self._take()
         except BaseException:
             self._abandon()
@@ -161,13 +156,18 @@ class Map(Iterator[T], Generic[T]):
             self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_read", 0):
+        feed = getattr(self, "_feed", None)
+        if feed is None:
+            return
+        if feed.read:
             self.close()
         else:
+            feed.forget()
             self._end()
+        feed.raise_error()  # Python shows what nobody has read
 
     def __repr__(self) -> str:
-        return f"<Map {self._submitted} submitted, {self._read} read>"
+        return f"<Map {self._feed.submitted} submitted, {self._feed.read} read>"
 
     def _end(self) -> None:
         ended, self._ended = getattr(self, "_ended", None), None
@@ -183,43 +183,54 @@ class Map(Iterator[T], Generic[T]):
 
     def _refuse_left(self) -> None:
         if self._left:
-            raise TaskCancelled(f"this map was left after {self._read} of its elements and the rest was cancelled")
+            raise TaskCancelled(f"this map was left after {self._feed.read} of its elements and the rest was cancelled")
 
-    def _fill(self, *, wait: bool = False, also: int = 0) -> None:
-        """Submits as far ahead as allowed; `also` are in flight besides. Waits for room only if nothing is."""
-        while len(self._tasks) + also < self._ahead:
-            if self._next_element is None:
-                self._next_element = self._source.next()
-            if self._next_element is None or not self._submit_next(wait=wait and not self._tasks and not also):
-                return
+    def _fill(self, also: int = 0) -> None:
+        """Sees to it that something is in flight, if there is anything left; `also` are besides."""
+        feed = self._feed
+        feed.raise_error()
+        if not feed.goes_on:
+            feed.fill(self._ahead, wait=True, also=also)
+        elif not feed.tasks and not also:
+            if not feed.wait_for_task(seconds_until(self._deadline)):
+                self._refuse_late()
+            feed.raise_error()
 
     async def _fill_async(self, also: int = 0) -> bool:
         """Like `_fill`, without blocking the event loop. Returns whether anything is in flight."""
         import asyncio
 
-        while len(self._tasks) + also < self._ahead:
-            if self._next_element is None and not await self._take_element(may_wait=not self._tasks and not also):
+        feed = self._feed
+        feed.raise_error()
+        if feed.goes_on:
+            if not feed.tasks and not also:
+                await asyncio.to_thread(feed.wait_for_task)
+                feed.raise_error()
+            return bool(feed.tasks or also)
+        while len(feed.tasks) + also < self._ahead:
+            if feed.next_element is None and not await self._take_element(may_wait=not feed.tasks and not also):
                 break
-            if not self._submit_next(wait=False):
-                if self._tasks or also:
+            if not feed.submit_next(wait=False):
+                if feed.tasks or also:
                     break
-                await asyncio.to_thread(self._submit_next, wait=True)
-        return bool(self._tasks or also)
+                await asyncio.to_thread(feed.submit_next, wait=True)
+        return bool(feed.tasks or also)
 
     async def _take_element(self, *, may_wait: bool) -> bool:
         """Gets the next element in hand. False if there is none, or none yet and it may not wait."""
         import asyncio
 
+        feed = self._feed
         if not self._source.is_async:
-            self._next_element = self._source.next()
-            return self._next_element is not None
+            feed.next_element = self._source.next()
+            return feed.next_element is not None
         self._coming = self._coming or asyncio.ensure_future(self._source.next_async())
         if not may_wait:
             await asyncio.sleep(0)  # input that is there arrives now
             if not self._coming.done():
                 return False
-        self._next_element, self._coming = await self._coming, None
-        return self._next_element is not None
+        feed.next_element, self._coming = await self._coming, None
+        return feed.next_element is not None
 
     async def _meanwhile(self, waiting: Awaitable[S], also: int = 0) -> S:
         """Waits, and submits the asynchronous input that arrives meanwhile."""
@@ -238,22 +249,8 @@ class Map(Iterator[T], Generic[T]):
         finally:
             future.cancel()
 
-    def _submit_next(self, *, wait: bool) -> bool:
-        assert self._next_element is not None, "called with an element in hand"
-        try:
-            task = self._submit(self._next_element, self._submitted, wait)
-        except Exception as error:
-            _add_number(error, self._submitted)
-            raise
-        if task is None:
-            return False
-        self._tasks.append(task)
-        self._next_element = None
-        self._submitted += 1
-        return True
-
     def _take(self) -> T:
-        task = self._tasks[0]
+        task = self._feed.tasks[0]
         if self._deadline is not None and not task.wait(seconds_until(self._deadline)):
             self._refuse_late()
         return self._taken()
@@ -261,7 +258,7 @@ class Map(Iterator[T], Generic[T]):
     async def _take_async(self) -> T:
         import asyncio
 
-        task = self._tasks[0]
+        task = self._feed.tasks[0]
         scope = asyncio.timeout(seconds_until(self._deadline))
         try:
             async with scope:
@@ -275,37 +272,45 @@ class Map(Iterator[T], Generic[T]):
 
     def _taken(self) -> T:
         """The value of the oldest task, which is done or may be waited for."""
-        value = self._value_of(self._tasks[0], self._read, enumerate(self._tasks, self._read))
-        self._tasks.popleft()
+        tasks = self._feed.tasks
+        value = self._value_of(tasks[0], self._feed.read, self._in_flight)
+        tasks.popleft()
         self._count()
         return value
 
     def _count(self) -> None:
-        self._read += 1
+        self._feed.count()
         self._progress.advance()
 
-    def _value_of(self, task: Task[T], number: int, others: Iterable[tuple[int, Task[T]]]) -> T:
-        """The value of a task that is done or may be waited for; if it ended because another one failed, that error."""
+    def _value_of(self, task: Task[T], number: int, others: Others[T] | None = None) -> T:
+        """The value of a task that is done or may be waited for.
+
+        If the task was cancelled because one of the others, or the input, has failed: that error.
+        """
         try:
             return task.result()
         except Exception as error:
             if not task.done():
                 raise
-            culprit = self._culprit(others) if self._raises and isinstance(error, TaskCancelled) else None
+            culprit = self._culprit(others) if others is not None and isinstance(error, TaskCancelled) else None
             if culprit is None or culprit[1] is task:
-                _add_number(error, number)
+                add_number(error, number)
                 if self._raises:
                     raise
                 return error  # type: ignore[return-value] # as `on_error="return"` asks for
         number, task = culprit
-        return self._value_of(task, number, ())
+        return self._value_of(task, number)
 
-    def _culprit(self, among: Iterable[tuple[int, Task[T]]]) -> tuple[int, Task[T]] | None:
-        failed = self._group.first_failure()
-        return next(((number, task) for number, task in among if task.id == failed), None)
+    def _culprit(self, others: Others[T]) -> tuple[int, Task[T]] | None:
+        self._feed.raise_error()
+        failed = self._group.first_failure() if self._raises else None
+        return None if failed is None else next((found for found in others() if found[1].id == failed), None)
+
+    def _in_flight(self) -> Iterable[tuple[int, Task[T]]]:
+        return enumerate(tuple(self._feed.tasks), self._feed.read)  # a copy: a thread may add to them
 
     def _refuse_late(self) -> NoReturn:
-        raise TimeoutError(f"element {self._read} was not done within the {self._timeout} seconds of this map")
+        raise TimeoutError(f"element {self._feed.read} was not done within the {self._timeout} seconds of this map")
 
     def _abandon(self) -> None:
         self._left = True
@@ -319,14 +324,16 @@ class MapCompleted(Generic[T]):
         self._map = made_by
         self._finished: Finished[Task[T]] = Finished()
         self._open: dict[int, Task[T]] = {}
+        self._next = 0
 
     def __iter__(self) -> Generator[Task[T], None, None]:
         whole = self._map
         whole._source.refuse_async()
         whole._begin()
+        self._next = whole._feed.read
         try:
             while True:
-                whole._fill(wait=True, also=len(self._open))
+                whole._fill(also=len(self._open))
                 self._expect()
                 if not self._open:
                     return
@@ -337,6 +344,7 @@ class MapCompleted(Generic[T]):
     async def __aiter__(self) -> AsyncGenerator[Task[T], None]:
         whole = self._map
         whole._begin()
+        self._next = whole._feed.read
         try:
             while await whole._fill_async(len(self._open)):
                 self._expect()
@@ -349,13 +357,13 @@ class MapCompleted(Generic[T]):
 
     def _expect(self) -> None:
         """Takes over what the map has submitted."""
-        tasks = self._map._tasks
-        first = self._map._submitted - len(tasks)
-        for index, task in enumerate(tasks, first):
-            task.index = index
-            self._open[index] = task
+        tasks = self._map._feed.tasks
+        while tasks:
+            task = tasks.popleft()
+            task.index = self._next
+            self._next += 1
+            self._open[task.index] = task
             self._finished.expect(task)
-        tasks.clear()
 
     def _taken(self, task: Task[T] | None) -> Task[T]:
         if task is None:
@@ -363,7 +371,7 @@ class MapCompleted(Generic[T]):
                 f"{len(self._open)} elements were not done within the {self._map._timeout} seconds of this map"
             )
         if self._map._raises:
-            self._map._value_of(task, task.index, self._open.items())
+            self._map._value_of(task, task.index, self._open.items)
         del self._open[task.index]
         self._map._count()
         return task
@@ -376,48 +384,9 @@ class MapCompleted(Generic[T]):
         self._map.close()
 
 
-class _Source:
-    """The elements of a map, out of its iterables."""
-
-    def __init__(self, iterables: tuple[Iterable[Any] | AsyncIterable[Any], ...]) -> None:
-        self.is_async = any(not isinstance(each, Iterable) and isinstance(each, AsyncIterable) for each in iterables)
-        lengths = [len(each) for each in iterables if isinstance(each, Sized)]
-        self.total = min(lengths) if lengths and len(lengths) == len(iterables) else None
-        self._iterators: list[Any] = []
-        if self.is_async:
-            self._iterators = [iter(each) if isinstance(each, Iterable) else aiter(each) for each in iterables]
-        else:
-            self._elements: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
-
-    def next(self) -> tuple[Any, ...] | None:
-        """The next element; None if there is none."""
-        element = next(self._elements, None)
-        if element is None:
-            self.close()  # a zip asked again after its end would take from the iterables again
-        return element
-
-    async def next_async(self) -> tuple[Any, ...] | None:
-        """Like `next`, and waits for asynchronous input."""
-        if not self.is_async:
-            return self.next()
-        element = []
-        for iterator in self._iterators:
-            try:
-                element.append(next(iterator) if isinstance(iterator, Iterator) else await anext(iterator))
-            except (StopIteration, StopAsyncIteration):
-                self.close()
-                return None
-        return tuple(element) if element else None
-
-    def refuse_async(self) -> None:
-        """Refuses to be read without an event loop if the input needs one."""
-        if self.is_async:
-            raise TypeError("this map has asynchronous input: read it with `async for`")
-
-    def close(self) -> None:
-        """There are no more elements."""
-        self._elements = iter(())
-        self._iterators = []
+def have_lengths(iterables: Iterable[object]) -> bool:
+    """Whether it is known how many elements there are."""
+    return all(isinstance(iterable, Sized) for iterable in iterables)
 
 
 def elements_ahead(
@@ -428,7 +397,7 @@ def elements_ahead(
     Args:
         iterables: The map's input.
         buffersize: What the user said; None: everything there is if all of the input has a length (up to
-            `AHEAD_MAX`), else 32 elements for each worker, which keep it busy also when they are short.
+            `AT_ONCE`), else 32 elements for each worker, which keep it busy also when they are short.
         workers: The most workers there may be.
 
     Raises:
@@ -444,7 +413,7 @@ def elements_ahead(
                 "the same each time: itertools.repeat, or a lambda"
             )
     if buffersize is None:
-        return AHEAD_MAX if all(isinstance(iterable, Sized) for iterable in iterables) else 32 * workers
+        return AT_ONCE if have_lengths(iterables) else 32 * workers
     if isinstance(buffersize, bool) or not isinstance(buffersize, int):
         raise TypeError(f"buffersize must be a whole number of at least 1, or None, not {buffersize!r}")
     if buffersize < 1:
@@ -456,7 +425,3 @@ def _checked(on_error: OnError) -> OnError:
     if on_error not in ("raise", "return"):
         raise ValueError(f'on_error must be "raise" or "return", not {on_error!r}')
     return on_error
-
-
-def _add_number(error: BaseException, number: int) -> None:
-    error.add_note(f"in element {number} of the map, counted from 0")

@@ -6,8 +6,9 @@ from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 from kumi import current, serial, tracing
 from kumi._core import Group
+from kumi.feed import Feed
 from kumi.functions import Prepared
-from kumi.maps import Map, OnError, elements_ahead
+from kumi.maps import Map, OnError, elements_ahead, have_lengths
 from kumi.options import Options
 from kumi.seeds import Seeds, Stream
 from kumi.task import Task
@@ -44,6 +45,9 @@ class Queue(Protocol):
 
     def _new_group(self) -> Group:
         """For the elements of a map."""
+
+    def _feeds(self, feed: Feed[Any]) -> bool:
+        """Whether a thread may go on with the input of a map. It is told when no more tasks are taken."""
 
     async def _enter_when_room(
         self,
@@ -179,8 +183,9 @@ class Submitter(ABC):
     ) -> Map[T]:
         """Calls `fn` for each element, or each tuple of elements, and returns an iterator over the values in order.
 
-        The function is pickled once, with all it holds. Input whose length is known is submitted at once, as far as
-        the queue has room and at most 100,000 elements ahead of the reader; other input as the reader advances.
+        The function is pickled once, with all it holds. Input whose length is known is submitted whole: what the queue
+        has no room for, or comes after the first 100,000 elements, by a thread, whether or not somebody reads. It stops
+        1,000,000 elements ahead of the reader. Other input is taken as the reader advances, by the reader's thread.
 
         Args:
             fn: What to call.
@@ -215,6 +220,7 @@ class Submitter(ABC):
             group,
             iterables,
             ahead,
+            goes_on=crew._feeds if buffersize is None and have_lengths(iterables) else None,
             timeout=timeout,
             on_error=on_error,
             progress=progress,

@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kumi_core::scaling::Launch;
-use kumi_core::{Begun, Dispatcher, LaunchId, LoanId, Policy, SegmentId, TaskId, Time, WorkerId};
+use kumi_core::{Begun, Dispatcher, GroupId, LaunchId, LoanId, Policy, SegmentId, TaskId, Time, WorkerId};
 
 use crate::deliver::Written;
 use crate::epoll::{Alarm, Bell, Epoll, READ};
@@ -356,6 +356,22 @@ impl Pool {
         })
     }
 
+    /// Cancels what is not done of this group. Whoever waits for room for another task of it waits no longer.
+    pub fn cancel_group(&self, group: GroupId) {
+        self.with(|state, now| {
+            state.brain.cancel_group(now, group);
+            state.tell_all();
+        });
+    }
+
+    /// No more tasks of this group will come.
+    pub fn keep_promise(&self, group: GroupId) {
+        self.with(|state, now| {
+            state.brain.keep_promise(now, group);
+            state.tell_all();
+        });
+    }
+
     /// Cancels every task that has not begun. How many.
     pub fn cancel_all_waiting(&self) -> u64 {
         let mut state = self.shared.lock();
@@ -436,6 +452,11 @@ fn mark() -> io::Result<String> {
 }
 
 impl State {
+    /// Has those who wait for anything look again, although no task has ended.
+    fn tell_all(&mut self) {
+        self.told = u64::MAX;
+    }
+
     /// Launches that the core cannot carry out by itself.
     pub fn take_orders(&mut self) -> Option<Vec<LaunchId>> {
         (!self.orders.is_empty()).then(|| self.orders.drain(..).collect())

@@ -85,7 +85,7 @@ impl State {
         match what {
             Released::Task(task) => self.brain.release(task),
             Released::Function(function) => self.brain.close_function(function),
-            Released::Group(group) => self.brain.close_group(group),
+            Released::Group(group) => self.brain.close_group(now, group),
             Released::Segment(segment) => self.brain.let_go_of_segment(segment, false),
             Released::Loan(loan, forked) => self.brain.let_go_of_loan(loan, forked),
             Released::Pool => self.brain.terminate(now),

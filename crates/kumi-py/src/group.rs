@@ -65,6 +65,20 @@ impl Group {
         }
     }
 
+    fn promise(&self, py: Python<'_>) -> PyResult<()> {
+        let Home::Pool(pool, id) = &self.home else { return Ok(()) };
+        let id = *id;
+        with(py, pool.get().net(), move |state, _| state.brain.promise(id))
+    }
+
+    fn keep_promise(&self, py: Python<'_>) -> PyResult<()> {
+        let Home::Pool(pool, id) = &self.home else { return Ok(()) };
+        let (id, net) = (*id, pool.get().net());
+        check(net)?;
+        detached(py, || net.keep_promise(id));
+        Ok(())
+    }
+
     fn first_failure(&self, py: Python<'_>) -> PyResult<Option<u64>> {
         match &self.home {
             Home::Pool(pool, id) => {
@@ -81,7 +95,7 @@ impl Group {
             Home::Pool(pool, id) => {
                 let (id, net) = (*id, pool.get().net());
                 check(net)?;
-                detached(py, || net.with(|state, now| state.brain.cancel_group(now, id)));
+                detached(py, || net.cancel_group(id));
                 Ok(())
             }
             Home::Inner(inner, number) => inner.get().cancel_group(*number),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kumi_core::{NewTask, Outcome, SubmitError, TaskId, Terms};
+use kumi_core::{GroupId, NewTask, Outcome, SubmitError, TaskId, Terms};
 use kumi_net::wait::Wants;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
@@ -78,10 +78,10 @@ impl Handle {
             return Ok(Self { home, function: function.clone().unbind(), name });
         };
         let net = pool.get().net();
-        let room = made.bytes();
+        let (room, group) = (made.bytes(), group.and_then(|group| group.get().id()));
         if matches!(made, Made::Large(_)) {
             // Memory is taken when there is room, not before.
-            wait_for_room(py, net, room, wait)?;
+            wait_for_room(py, net, room, group, wait)?;
         }
         let entry = Entry::new(net, made);
         let new = NewTask {
@@ -92,7 +92,7 @@ impl Handle {
             once: terms.once,
             name: name.as_ref().map(|name| Arc::from(name.bind(py).to_string_lossy().as_ref())),
             kept,
-            group: group.and_then(|group| group.get().id()),
+            group,
             seconds_run: terms.seconds_run,
             seconds_total: terms.seconds_total,
         };
@@ -111,7 +111,7 @@ impl Handle {
                     let home = Home::Pool(pool.clone().unbind(), id);
                     return Ok(Self { home, function: function.clone().unbind(), name });
                 }
-                Err(SubmitError::Full) => wait_for_room(py, net, room, wait)?,
+                Err(SubmitError::Full) => wait_for_room(py, net, room, group, wait)?,
                 Err(SubmitError::Over) => return Err(QueueFull::new_err(OVER)),
                 Err(SubmitError::Closed) => {
                     return Err(ControllerClosed::new_err("the controller takes no more tasks"));
@@ -283,15 +283,23 @@ impl Handle {
     }
 }
 
-/// Returns when there is room for so many bytes, or raises.
-fn wait_for_room(py: Python<'_>, net: &kumi_net::pool::Pool, bytes: u64, wait: bool) -> PyResult<()> {
+/// Returns when there is room for so many bytes, or when there is nothing to wait for in this group; or raises.
+fn wait_for_room(
+    py: Python<'_>,
+    net: &kumi_net::pool::Pool,
+    bytes: u64,
+    group: Option<GroupId>,
+    wait: bool,
+) -> PyResult<()> {
     if with(py, net, move |state, _| state.brain.has_room(bytes))? {
         return Ok(());
     }
     if !wait {
         return Err(QueueFull::new_err("the queue is full"));
     }
-    let found = wait_for(py, net, Wants::Any, None, move |state| state.brain.has_room(bytes).then_some(()))?;
+    let found = wait_for(py, net, Wants::Any, None, move |state| {
+        (state.brain.has_room(bytes) || state.brain.is_over(group)).then_some(())
+    })?;
     found.ok_or_else(|| ControllerClosed::new_err("the controller ended"))
 }
 

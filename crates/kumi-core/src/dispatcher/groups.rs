@@ -12,8 +12,23 @@ impl Dispatcher {
     }
 
     /// Nobody holds the group any more: its tasks go on, each for itself.
-    pub fn close_group(&mut self, id: GroupId) {
+    pub fn close_group(&mut self, now: Time, id: GroupId) {
         self.groups.remove(id);
+        self.keep_promise(now, id);
+    }
+
+    /// More tasks of this group will come, also when no others are taken any more: until then not everything is done.
+    pub fn promise(&mut self, id: GroupId) {
+        if !self.closing && self.groups.get(id).is_some_and(|group| !group.is_over()) {
+            self.promises.insert(id);
+        }
+    }
+
+    /// No more will come.
+    pub fn keep_promise(&mut self, now: Time, id: GroupId) {
+        if self.promises.remove(&id) {
+            self.settle(now);
+        }
     }
 
     /// From now on the first failure cancels the rest; at once, if there was one.
@@ -38,7 +53,7 @@ impl Dispatcher {
     }
 
     /// Whether it takes no more tasks.
-    pub(super) fn is_over(&self, id: Option<GroupId>) -> bool {
+    pub fn is_over(&self, id: Option<GroupId>) -> bool {
         id.and_then(|id| self.groups.get(id)).is_some_and(Group::is_over)
     }
 
@@ -60,6 +75,7 @@ impl Dispatcher {
     fn end_group(&mut self, now: Time, id: GroupId) -> Vec<TaskId> {
         let Some(group) = self.groups.get_mut(id) else { return Vec::new() };
         group.end();
+        self.promises.remove(&id);
         let tasks = self.tasks.iter().filter(|(_, task)| task.group == Some(id));
         let mut tasks: Vec<_> = tasks.map(|(task, note)| (note.number, task)).collect();
         tasks.sort_unstable_by(|one, other| other.cmp(one));

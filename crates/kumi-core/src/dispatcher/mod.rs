@@ -87,6 +87,8 @@ pub struct Dispatcher {
     groups: Arena<GroupId, Group<TaskId>>,
     /// Of those, what a failure has just ended.
     failing: Vec<GroupId>,
+    /// And what more tasks will come of.
+    promises: BTreeSet<GroupId>,
     /// Waiting tasks with a living parent; and those of them that have just come.
     nested: BTreeSet<Rank>,
     fresh: Vec<TaskId>,
@@ -204,6 +206,7 @@ impl Dispatcher {
             queue: Queue::default(),
             groups: Arena::default(),
             failing: Vec::new(),
+            promises: BTreeSet::new(),
             nested: BTreeSet::new(),
             fresh: Vec::new(),
             needy: BTreeSet::new(),
@@ -272,7 +275,7 @@ impl Dispatcher {
 
     /// Notes a new task, whose place the caller has to see to.
     fn admit(&mut self, now: Time, new: NewTask, place: Place) -> Result<TaskId, SubmitError> {
-        if self.closing {
+        if self.closing && !new.group.is_some_and(|group| self.promises.contains(&group)) {
             return Err(SubmitError::Closed);
         }
         if self.is_over(new.group) {
@@ -329,7 +332,7 @@ impl Dispatcher {
         if let Some(function) = self.functions.get_mut(new.function) {
             function.users += 1;
         }
-        if self.unresolved() == 0 {
+        if self.open_tasks() == 0 {
             // What failed for the tasks before is forgiven: else one more failure would be the last.
             self.failures = 0;
         }
@@ -495,6 +498,7 @@ impl Dispatcher {
     /// Cancels what is unresolved and kills the workers.
     pub fn terminate(&mut self, now: Time) {
         self.closing = true;
+        self.promises.clear();
         let open: Vec<_> = self.tasks.iter().filter(|(_, task)| !task.is_done()).map(|(id, _)| id).collect();
         for id in open {
             let face = self.runner(id);

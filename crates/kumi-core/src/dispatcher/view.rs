@@ -54,8 +54,12 @@ impl Dispatcher {
         self.closing && self.unresolved() == 0 && self.workers.is_empty() && self.launches.is_empty()
     }
 
-    /// Tasks that are not done.
+    /// Tasks that are not done, and groups that more will come of.
     pub fn unresolved(&self) -> u64 {
+        self.open_tasks() + self.promises.len() as u64
+    }
+
+    pub(super) fn open_tasks(&self) -> u64 {
         self.waiting + self.dealt + self.here + self.spread
     }
 

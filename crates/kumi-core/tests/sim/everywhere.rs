@@ -146,14 +146,15 @@ impl Ledger {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let Some(held) = worker.take(now, lease) else { return };
         worker.answered.insert(held.task);
-        let (enlisted, number) = (worker.enlisted, held.task);
+        // Of one that was killed it was noted then.
+        let (newcomer, number) = (!worker.enlisted && !worker.killed, held.task);
         let Some(call) = self.tasks[number].call.as_mut() else { return };
         let waited_for = call.left.remove(&id);
         if waited_for && !error.is_empty() {
             call.error.get_or_insert_with(|| payload.clone());
         }
         call.done |= waited_for && error.is_empty();
-        if !enlisted && !error.is_empty() && !call.withdrawn {
+        if newcomer && !error.is_empty() && !call.withdrawn {
             self.saw("a newcomer fails in a call");
             self.failed = Some(now);
         } else {

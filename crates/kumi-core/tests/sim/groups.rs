@@ -16,10 +16,10 @@ pub struct Group {
 }
 
 impl World {
-    /// The user opens a group, to which the next tasks may belong, unites it, cancels it, or lets it go.
+    /// The user opens a group, to which the next tasks may belong, unites it, cancels it, promises more, or lets it go.
     pub(super) fn tend_group(&mut self) -> Check {
         let latest = self.ledger.groups.iter().next_back().map(|(id, group)| (*id, *group));
-        match (latest, self.rng.below(4)) {
+        match (latest, self.rng.below(5)) {
             (Some((id, _)), 0) => {
                 self.ledger.saw("a group united");
                 self.ledger.unite_group(id);
@@ -30,9 +30,15 @@ impl World {
                 self.ledger.end_group(id);
                 self.brain.cancel_group(self.now, id);
             }
-            (Some((id, _)), 2) => {
+            (Some((id, group)), 2) if !group.over && !self.ledger.closing => {
+                self.ledger.saw("a promise");
+                self.ledger.promises.insert(id);
+                self.brain.promise(id);
+            }
+            (Some((id, _)), 3) => {
                 self.ledger.groups.remove(&id);
-                self.brain.close_group(id);
+                self.ledger.promises.remove(&id);
+                self.brain.close_group(self.now, id);
             }
             _ => {
                 let id = self.brain.open_group();
@@ -45,11 +51,29 @@ impl World {
     }
 }
 
+impl World {
+    /// After the end of submits: what was promised comes, and then the promises are kept.
+    pub(super) fn keep_promises(&mut self) -> Check {
+        while let Some(id) = self.ledger.promises.last().copied() {
+            let function = self.rng.pick(&self.functions);
+            self.ledger.saw("a promised task");
+            self.submit_to(function, Some(id))?;
+            self.ledger.promises.remove(&id);
+            self.brain.keep_promise(self.now, id);
+            self.absorb()?;
+        }
+        Ok(())
+    }
+}
+
 impl Ledger {
     pub fn unite_group(&mut self, id: GroupId) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.united = true;
         group.over |= group.failed.is_some();
+        if group.over {
+            self.promises.remove(&id);
+        }
     }
 
     pub fn end_group(&mut self, id: GroupId) {
@@ -57,6 +81,7 @@ impl Ledger {
         self.asked += (0..self.tasks.len()).filter(done).count() as u64;
         if let Some(group) = self.groups.get_mut(&id) {
             group.over = true;
+            self.promises.remove(&id);
         }
     }
 
@@ -67,6 +92,9 @@ impl Ledger {
         if !matches!(view.outcome, Outcome::Success(_)) {
             group.failed.get_or_insert(number);
             group.over |= group.united;
+            if group.over {
+                self.promises.remove(&id);
+            }
         }
         if group.over && !before {
             self.saw("a group ended by a failure");

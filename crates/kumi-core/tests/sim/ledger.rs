@@ -48,6 +48,8 @@ pub struct Ledger {
     pub owed: BTreeMap<(WorkerId, u64), Option<usize>>,
     /// Those that the user has not let go of.
     pub groups: BTreeMap<GroupId, Group>,
+    /// And those that more tasks will come of.
+    pub promises: BTreeSet<GroupId>,
     /// How many tasks that may have failed were done when their group was cancelled.
     pub asked: u64,
     /// Kept tasks in the order of finishing.
@@ -79,6 +81,7 @@ impl Ledger {
             children: BTreeMap::new(),
             owed: BTreeMap::new(),
             groups: BTreeMap::new(),
+            promises: BTreeSet::new(),
             asked: 0,
             kept: VecDeque::new(),
             closing: false,

@@ -38,7 +38,8 @@ fn counts(ledger: &Ledger, brain: &Dispatcher) -> Check {
     rule!(brains == worlds, "(workers, idle, launching, uncollected, finished): {brains:?} is really {worlds:?}");
     let open = ledger.open.len() as u64;
     rule!(counts.waiting + counts.running == open, "{} + {} tasks are really {open}", counts.waiting, counts.running);
-    rule!(brain.unresolved() == open, "{} unresolved tasks are really {open}", brain.unresolved());
+    let unresolved = open + ledger.promises.len() as u64;
+    rule!(brain.unresolved() == unresolved, "{} unresolved tasks are really {unresolved}", brain.unresolved());
     let ends = [counts.success, counts.error, counts.crash, counts.cancel, counts.timeout];
     rule!(ends.iter().sum::<u64>() == counts.finished, "{ends:?} are not {} ends", counts.finished);
     rule!(counts.queued_bytes == ledger.bytes, "{} bytes are really {}", counts.queued_bytes, ledger.bytes);

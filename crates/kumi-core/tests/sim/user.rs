@@ -1,10 +1,10 @@
 //! The user: submits, cancels, forgets, resizes, closes, at random moments.
 
-use kumi_core::SubmitError;
+use kumi_core::{FunctionId, GroupId, SubmitError};
 
 use super::ledger::{Check, rule};
 use super::profile::{MICRO, SECOND};
-use super::task::{Note, Spec, Wish};
+use super::task::{Kind, Note, Spec, Wish};
 use super::world::{Letter, World};
 
 impl World {
@@ -59,7 +59,12 @@ impl World {
         self.absorb()
     }
 
-    fn submit(&mut self, (function, kind): (kumi_core::FunctionId, super::task::Kind)) -> Check {
+    fn submit(&mut self, function: (FunctionId, Kind)) -> Check {
+        let group = self.ledger.groups.keys().last().copied().filter(|_| self.rng.chance(300));
+        self.submit_to(function, group)
+    }
+
+    pub(super) fn submit_to(&mut self, (function, kind): (FunctionId, Kind), group: Option<GroupId>) -> Check {
         let policy_max = self.ledger.policy.crashes_max;
         let mut spec = Spec::draw(&mut self.rng, kind, &self.profile);
         let number = self.ledger.tasks.len();
@@ -67,25 +72,25 @@ impl World {
         let segment = large.as_ref().and_then(|large| large.segment);
         spec.large = segment.map(|(_, bytes)| bytes);
         let fits = self.ledger.bytes == 0 || self.ledger.bytes + spec.bytes() <= self.ledger.policy.queue_bytes;
-        let group = self.ledger.groups.keys().last().copied().filter(|_| self.rng.chance(300));
         let over = group.and_then(|group| self.ledger.groups.get(&group)).is_some_and(|group| group.over);
+        let closed = self.ledger.closing && !group.is_some_and(|group| self.ledger.promises.contains(&group));
         let answer = self.brain.submit(self.now, spec.ask(function, number, policy_max, large, group));
         self.say(|| format!("submit {number}: {answer:?} {spec:?}"));
         let id = match answer {
             Ok(id) => id,
             Err(error) => {
-                self.ledger.saw(if self.ledger.closing { "a closed queue" } else { "a full queue" });
-                let right = match (self.ledger.closing, over) {
+                self.ledger.saw(if closed { "a closed queue" } else { "a full queue" });
+                let right = match (closed, over) {
                     (true, _) => SubmitError::Closed,
                     (false, true) => SubmitError::Over,
                     (false, false) => SubmitError::Full,
                 };
-                let refused = self.ledger.closing || over || !fits;
+                let refused = closed || over || !fits;
                 rule!(error == right && refused, "task {number} is refused: {error:?}");
                 return segment.map_or(Ok(()), |(segment, _)| self.let_go_of_segment(segment, false));
             }
         };
-        rule!(fits && !self.ledger.closing && !over, "task {number} is taken, though there is no room");
+        rule!(fits && !closed && !over, "task {number} is taken, though there is no room");
         self.ledger.tasks.push(Note { group, ..Note::new(id, spec, self.now) });
         self.ledger.taken(number);
         if !self.brain.watch(id) && !self.ledger.tasks[number].spec.kept {
@@ -158,7 +163,8 @@ impl World {
         self.say(|| "close".into());
         self.ledger.closing = true;
         self.brain.close(self.now);
-        self.absorb()
+        self.absorb()?;
+        self.keep_promises()
     }
 
     fn terminate(&mut self) -> Check {
@@ -167,6 +173,7 @@ impl World {
         for number in &self.ledger.open {
             self.ledger.tasks[*number].wish = Wish::Cancel;
         }
+        self.ledger.promises.clear();
         self.brain.terminate(self.now);
         self.absorb()?;
         rule!(self.ledger.open.is_empty(), "tasks {:?} survive the end", self.ledger.open);
