@@ -197,6 +197,20 @@ def test_runs_of_trio_that_have_ended_are_forgotten(crew: kumi.Controller) -> No
     assert [root() for root in seen] == [None] * 11
 
 
+def test_what_needs_asyncio_says_so(crew: kumi.Controller) -> None:
+    async def read(several: Any) -> None:
+        async for _ in several:
+            pass
+
+    with pytest.raises(RuntimeError, match="needs asyncio"):
+        run(lambda: read(crew.map(jobs.add, [1])))
+    with pytest.raises(RuntimeError, match="needs asyncio"):
+        run(lambda: read(crew.map(jobs.add, [1]).as_completed()))
+    with pytest.raises(RuntimeError, match="needs asyncio"):
+        run(lambda: read(kumi.as_completed([crew.submit(jobs.add, 1)])))
+    assert run(lambda: trio.to_thread.run_sync(crew.map(jobs.add, [1]).results)) == [2]
+
+
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_anyio(backend: str, held: kumi.Controller, gate: jobs.Gate) -> None:
     task = held.submit(jobs.add, 1)

@@ -7,6 +7,7 @@ from concurrent.futures import wait as _wait
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, cast
 
+from kumi import loops
 from kumi.timeouts import seconds
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Finished(Generic[F]):
         """Like `get`, without blocking the event loop."""
         import asyncio
 
+        loops.refuse_trio()
         if self._loop is None:
             self._woken = asyncio.Event()
             self._loop = asyncio.get_running_loop()  # last: another thread looks for it

@@ -36,6 +36,19 @@ def running() -> bool:
     return _in_trio() or (asyncio is not None and asyncio._get_running_loop() is not None)
 
 
+def refuse_trio() -> None:
+    """For what asyncio alone can do.
+
+    Raises:
+        RuntimeError: In a coroutine of trio.
+    """
+    if _in_trio():
+        raise RuntimeError(
+            "`async for` over a map or over as_completed needs asyncio; under trio await the tasks, each in a task of a "
+            "nursery, or read the map in a thread: trio.to_thread.run_sync(values.results)"
+        )
+
+
 def _in_trio() -> bool:
     # Another thread may be in the middle of importing it.
     in_trio_task = getattr(sys.modules.get("trio.lowlevel"), "in_trio_task", None)

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator, Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar
 
+from kumi import loops
 from kumi._core import Group
 from kumi.completed import Finished, seconds_until
 from kumi.errors import TaskCancelled
@@ -145,6 +146,7 @@ class Map(Iterator[T], Generic[T]):
 
     async def __aiter__(self) -> AsyncGenerator[T, None]:
         """Yields the values without blocking the event loop."""
+        loops.refuse_trio()
         self._begin()
         try:
             while await self._fill_async():
