@@ -9,6 +9,7 @@ reader.
 import threading
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sized
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Generic, TypeVar
 
 from kumi._core import Group
@@ -123,9 +124,18 @@ class Feed(Generic[T]):
 
     def forget(self) -> None:
         """Nobody will read: all is submitted, and no task is kept."""
-        self._forgotten, self._bounded = True, False
-        self.tasks.clear()
+        with self._alone():
+            self._forgotten, self._bounded = True, False
         self._tell()
+        self.tasks.clear()
+        self.show_error()
+
+    def show_error(self) -> None:
+        """Shows what the thread came upon, since nobody will read it."""
+        with self._alone():
+            error, self._error = self._error, None
+        if error is not None and not isinstance(error, ControllerClosed):
+            _show(error)
 
     def hurry(self) -> None:
         """The controller ends: what nobody reads is submitted without bound, and what is read only partly is left."""
@@ -144,14 +154,13 @@ class Feed(Generic[T]):
                 self.submit_next(wait=True)
         except QueueFull:
             pass  # the map was left
-        except ControllerClosed as error:
-            self._error = None if self._forgotten else error
         except BaseException as error:  # the input's own code may raise anything, and that is the reader's
             self._fail(error)
         finally:
             self._ended = True
             self._tell()
-            self._end()
+            with suppress(ControllerClosed):  # Python is ending
+                self._group.keep_promise()
 
     def _may_go_on(self) -> bool:
         def may() -> bool:
@@ -165,23 +174,28 @@ class Feed(Generic[T]):
         return not self._stopped
 
     def _fail(self, error: BaseException) -> None:
-        if not self._forgotten:
+        with self._alone():
             self._error = error
-        self._group.cancel()
-        if self._forgotten:
-            raise error  # the thread's own hook shows it, since nobody else will
+            forgotten = self._forgotten
+        with suppress(ControllerClosed):  # Python is ending
+            self._group.cancel()
+        if forgotten:
+            self.show_error()
 
-    def _end(self) -> None:
-        try:
-            self._group.keep_promise()
-        except ControllerClosed:  # Python is ending
-            return
+    def _alone(self) -> AbstractContextManager[object]:
+        """Without the thread. In a forked child there is none, and its lock may be held for ever."""
+        return self._changed if self._thread is not None and self._thread.is_alive() else nullcontext()
 
     def _tell(self) -> None:
-        # In a forked child there is nobody to be told, and the lock may be held for ever by the parent's thread.
-        if self._thread is not None and self._thread.is_alive():
-            with self._changed:
+        with self._alone() as changed:
+            if changed is not None:
                 self._changed.notify_all()
+
+
+def _show(error: BaseException) -> None:
+    """As an error that ends a thread is shown."""
+    told = (type(error), error, error.__traceback__, threading.current_thread())
+    threading.excepthook(threading.ExceptHookArgs(told))
 
 
 class Source:

@@ -44,8 +44,8 @@ def refuse_trio() -> None:
     """
     if _in_trio():
         raise RuntimeError(
-            "`async for` over a map or over as_completed needs asyncio; under trio await the tasks, each in a task of a "
-            "nursery, or read the map in a thread: trio.to_thread.run_sync(values.results)"
+            "`async for` over a map or over as_completed needs asyncio; under trio await the tasks, each in a task of "
+            "a nursery, or read the map in a thread: trio.to_thread.run_sync(values.results)"
         )
 
 

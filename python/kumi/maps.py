@@ -163,10 +163,10 @@ class Map(Iterator[T], Generic[T]):
             return
         if feed.read:
             self.close()
+            feed.show_error()
         else:
             feed.forget()
             self._end()
-        feed.raise_error()  # Python shows what nobody has read
 
     def __repr__(self) -> str:
         return f"<Map {self._feed.submitted} submitted, {self._feed.read} read>"
