@@ -177,10 +177,10 @@ class Feed(Generic[T]):
         with self._alone():
             self._error = error
             forgotten = self._forgotten
+        if forgotten:
+            self.show_error()  # before the tasks are cancelled: after that the controller may end, and Python
         with suppress(ControllerClosed):  # Python is ending
             self._group.cancel()
-        if forgotten:
-            self.show_error()
 
     def _alone(self) -> AbstractContextManager[object]:
         """Without the thread. In a forked child there is none, and its lock may be held for ever."""
