@@ -11,7 +11,7 @@ import kumi
 import pytest
 
 FACE = {
-    *("Controller", "Local", "Map", "Record", "Sequential", "Status", "Summary", "Task"),
+    *("TLS", "Controller", "Local", "Map", "Record", "Sequential", "Status", "Summary", "Task"),
     *("as_completed", "wait", "daemons", "default", "map", "register_serializer", "report", "rng", "run", "share"),
     *("everywhere", "state", "submit", "task_info", "try_submit", "with_options"),
     *("ControllerClosed", "ControllerError", "CrashError", "KumiError", "LaunchError", "QueueFull", "RemoteError"),

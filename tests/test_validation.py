@@ -27,6 +27,7 @@ WRONG_KIND = [
     ("crashes_max", None, "whole number of at least 0"),
     ("crashes_max", False, "whole number of at least 0"),
     ("queue_gigabytes_max", "1", "finite number above 0 or None"),
+    ("seconds_reconnect", None, "finite number above 0"),
     ("modules_by_value", "json", "collection of modules, or of their names, such as a list"),
     ("modules_by_value", kumi, "collection of modules, or of their names, such as a list"),
     ("modules_by_value", 3, "collection of modules, or of their names, such as a list"),
@@ -47,6 +48,7 @@ OUT_OF_RANGE = [
     ("seconds_launch", 0, "finite number above 0"),
     ("seconds_kill", 0, "finite number above 0"),
     ("seconds_launch", -1.0, "finite number above 0"),
+    ("seconds_reconnect", 0, "finite number above 0"),
     ("tasks_max", 0, "whole number of at least 1"),
     ("crashes_max", -1, "whole number of at least 0"),
     ("queue_gigabytes_max", 0, "finite number above 0"),
@@ -109,7 +111,7 @@ def test_the_edges_are_accepted(argument: str, value: Any) -> None:
     kumi.Controller(**{"workers": 3, argument: value})
 
 
-@pytest.mark.parametrize("launcher", [None, 4, "local", kumi.Local, kumi.Sequential])
+@pytest.mark.parametrize("launcher", [4, "local", kumi.Local, kumi.Sequential])
 def test_a_launcher_that_is_none(launcher: Any) -> None:
     with pytest.raises(TypeError, match=r"^launcher must be a launcher, such as kumi.Local\(\)"):
         kumi.Controller(launcher)

@@ -33,12 +33,14 @@ if TYPE_CHECKING:
     from kumi.launchers import Local, Sequential
     from kumi.maps import Map
     from kumi.namespace import state
+    from kumi.remote import TLS
     from kumi.serializers import register_serializer
     from kumi.shared import share
     from kumi.status import Status, Summary
     from kumi.task import Record, Task
 
 __all__ = [
+    "TLS",
     "Controller",
     "ControllerClosed",
     "ControllerError",
@@ -90,6 +92,7 @@ _NAMES = {
     "launchers": ("Local", "Sequential"),
     "maps": ("Map",),
     "namespace": ("state",),
+    "remote": ("TLS",),
     "serializers": ("register_serializer",),
     "shared": ("share",),
     "status": ("Status", "Summary"),

@@ -293,6 +293,8 @@ class Pool:
         crashes_max: int,
         queue_bytes: int,
         in_process: bool,
+        by_hand: bool,
+        seconds_reconnect: float,
     ) -> Self: ...
     @property
     def name(self) -> str: ...
@@ -300,6 +302,26 @@ class Pool:
         """Starts the I/O thread; the brain may ask for workers from now on."""
     def spawn_by(self, argv: list[str], environment: dict[str, str], directory: str | None, /) -> None:
         """Says how a local worker is started: the core does it from now on, also while Python holds the GIL."""
+    def listen(
+        self, host: str, port: int, /, certificate: bytes | None, key: bytes | None, password: str | None
+    ) -> tuple[str, int, str | None]:
+        """Lets workers from other machines dial in. Once, after `start`.
+
+        Args:
+            host: An address of this machine, or a name of one.
+            port: 0: one that is free.
+            certificate: The user's own, with those that vouch for it, as PEM; None: a fresh one is made.
+            key: Its private key, as PEM.
+            password: What the key is encrypted by; None: it is not.
+
+        Returns:
+            The address and the port, and the fingerprint of the certificate if it is fresh.
+
+        Raises:
+            OSError: If that is no address of this machine, or is taken, or certificate and key cannot be used.
+        """
+    def join_code(self, uses: int, seconds: float, /) -> str:
+        """Lets in so many workers that have this text, within this time."""
     def next_order(self) -> list[int] | None:
         """Waits for launches the brain wants and the core cannot carry out by itself. None when the pool has ended."""
     def launch_failed(self, launches: list[int], text: str, /) -> None:

@@ -18,17 +18,19 @@ from types import ModuleType, TracebackType
 from typing import Any, Literal, Self, cast
 from weakref import WeakSet
 
-from kumi import current, loops, serial
+from kumi import current, loops, remote, serial
 from kumi._core import Group, Pool
 from kumi.deliver import deliverer
-from kumi.errors import ControllerClosed, LaunchError, QueueFull
+from kumi.errors import ControllerClosed, ControllerError, LaunchError, QueueFull
 from kumi.feed import Feed
 from kumi.functions import Functions, Prepared
 from kumi.inner import running_here
 from kumi.kept import Kept, Records
 from kumi.launchers import Launcher, Local, Sequential, carry_out_orders, run_one, usable_cpus
+from kumi.modules import ByValue
 from kumi.options import Options, module_names, numbering, positive, text, whole
 from kumi.registry import registry
+from kumi.remote import TLS
 from kumi.reset import chosen
 from kumi.seeds import Stream
 from kumi.status import Status, Summary
@@ -40,6 +42,7 @@ from kumi.worker import Executor as TaskExecutor
 SECONDS_UNTIL_GONE = 5.0  # a bound for the case that a worker that was killed hangs in the kernel
 SECONDS_UNTIL_NOTICE = 10.0  # a program that waits longer than this at its end says for what
 BYTES_UNBOUNDED = 2**63 - 1
+WORKERS_ANY = 1_000_000  # as many as come from other machines
 SYNC = "KUMI_SYNC"  # the environment variable that has all controllers run their tasks in this process
 
 _LOCAL = Local()
@@ -53,9 +56,10 @@ class Controller(Submitter, Executor):
     an exception cancels it. A controller can be pickled, as its arguments.
 
     Args:
-        launcher: Where workers come from: `Local()`, or `Sequential()` to run tasks in this process.
+        launcher: Where workers come from: `Local()`, or `Sequential()` to run tasks in this process. None: from other
+            machines, where `kumi worker` is started by hand.
         name: Unique among the open controllers; None: one is made up.
-        workers: The most workers at a time; None: as many as there are usable CPUs.
+        workers: The most workers at a time; None: as many as there are usable CPUs, or as come from other machines.
         workers_min: Workers that are kept even when there is no work.
         seconds_idle: After so long without a task a worker leaves; None: never.
         seconds_wall: After so long a worker leaves, once its task is done; None: never.
@@ -76,7 +80,14 @@ class Controller(Submitter, Executor):
         setup: Called by each worker before its first task; if it fails, the launch of the worker has failed.
         modules_by_value: Modules, or their names, that workers do not import: their functions and classes, and those of
             modules within them, are sent as they are here. What workers could not find, such as functions of scripts
-            and notebooks, is sent so anyway. Compiled code cannot be.
+            and notebooks, is sent so anyway, and to other machines all modules of your project: those below the working
+            directory or that of the main program. Compiled code cannot be.
+        host: The address or name of this machine by which workers on other machines reach it; None: any address.
+        port: Where it listens for them; 0: at a port that is free.
+        tls: The certificate that it shows them; None: one that is made for it alone, and known by its fingerprint.
+        seconds_reconnect: When the connection to a worker on another machine is cut, the worker works on, and has so
+            long to come back. Then its tasks are run by others. A worker that is silent for half of that, or for 30 s,
+            is cut off.
 
     Raises:
         TypeError, ValueError: If an argument is not of the kind or in the range that the message names.
@@ -89,7 +100,7 @@ class Controller(Submitter, Executor):
 
     def __init__(  # noqa: PLR0913 - all but the first are keywords
         self,
-        launcher: Launcher | Sequential = _LOCAL,
+        launcher: Launcher | Sequential | None = _LOCAL,
         *,
         name: str | None = None,
         workers: int | None = None,
@@ -106,10 +117,17 @@ class Controller(Submitter, Executor):
         memory_gigabytes_max: float | None = None,
         setup: Callable[[], object] | None = None,
         modules_by_value: Collection[str | ModuleType] = (),
+        host: str | None = None,
+        port: int = 0,
+        tls: TLS | None = None,
+        seconds_reconnect: float = 60,
     ) -> None:
         self._arguments = {key: value for key, value in locals().items() if key not in {"self", "__class__"}}
         self.launcher = _launcher(launcher) if os.environ.get(SYNC, "0") in {"", "0"} else Sequential()
-        self.workers = whole("workers", workers, least=1, none=True) or usable_cpus()
+        by_hand = self.launcher is None
+        most = whole("workers", workers, least=1, none=True)
+        self.workers = most or (WORKERS_ANY if by_hand else usable_cpus())
+        self._listens_at = _listens_at(launcher, host, port, tls)
         self.name = text("name", name, none=True) or registry.make_up_name()
         self._reset = chosen(reset)
         self._make_pool = partial(
@@ -127,10 +145,14 @@ class Controller(Submitter, Executor):
             crashes_max=whole("crashes_max", crashes_max, least=0),
             queue_bytes=_queue_bytes(positive("queue_gigabytes_max", queue_gigabytes_max, none=True), self.launcher),
             in_process=isinstance(self.launcher, Sequential),
+            by_hand=by_hand,
+            seconds_reconnect=positive("seconds_reconnect", seconds_reconnect),
         )
         self._seconds_until_gone = seconds_kill + SECONDS_UNTIL_GONE
         self._setup = _setup(setup)
-        self._by_value = self._arguments["modules_by_value"] = module_names("modules_by_value", modules_by_value)
+        named = self._arguments["modules_by_value"] = module_names("modules_by_value", modules_by_value)
+        self._by_value = ByValue(named, elsewhere=by_hand) if named or by_hand else None
+        self._url: str | None = None  # from the start on, if workers dial in
         self._life = threading.RLock()  # guards the next three; a signal's handler may come in between
         self._pool: Pool | None = None
         self._functions: Functions | None = None  # from the start on
@@ -151,6 +173,40 @@ class Controller(Submitter, Executor):
             ControllerClosed: If the controller has ended.
         """
         self._open()
+
+    @property
+    def url(self) -> str:
+        """Where workers on other machines dial in: what `kumi worker` takes. Opens the controller.
+
+        Raises:
+            ControllerError: If it listens for none, because it has a launcher.
+        """
+        self._open()
+        if self._url is None:
+            text = f"controller {self.name!r} has {self.launcher!r} for its workers: those on other machines need None"
+            raise ControllerError(text)
+        return self._url
+
+    def join_code(self, uses: int = 1, seconds: float = 86_400) -> str:
+        """Makes a secret that lets in workers from other machines, for `kumi worker`. Opens the controller.
+
+        Whoever has it can run tasks of this controller, and sees their arguments: hand it on as you do with passwords.
+
+        Args:
+            uses: How many workers it lets in.
+            seconds: Until when.
+
+        Raises:
+            ControllerError: If the controller listens for none.
+            TypeError, ValueError: If an argument is not of the kind or in the range that the message names.
+
+        Example:
+            >>> code = crew.join_code(uses=2, seconds=600)
+        """
+        uses = whole("uses", uses, least=1)
+        seconds = positive("seconds", seconds)
+        assert self.url
+        return self._live_pool().join_code(uses, seconds)
 
     def status(self) -> Status:
         """Counts of workers and tasks at this instant. Takes microseconds."""
@@ -328,7 +384,8 @@ class Controller(Submitter, Executor):
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "new" if self._functions is None else "open"
-        return f"<Controller {self.name!r} {state}, {self.launcher!r}, workers={self.workers}>"
+        workers = "any" if self.workers == WORKERS_ANY else self.workers
+        return f"<Controller {self.name!r} {state}, {self.launcher!r}, workers={workers}>"
 
     def _target(self) -> "Controller":
         return self
@@ -472,13 +529,25 @@ class Controller(Submitter, Executor):
             # Before there is a worker: each does it when it joins.
             self._submit_setup(pool, functions, self._setup)
             self._setup = None  # not again, if what follows fails and the controller is opened another time
+        if self.launcher is None:
+            self._url = self._listen(pool)
         pool.start()
         if self._executor is None:
             deliverer.start()
+        if self._executor is None and self.launcher is not None:
             # The thread must not hold the controller, or nobody could ever let go of that.
             orders = (pool, self.launcher, self.workers)
             threading.Thread(target=carry_out_orders, args=orders, name="kumi-launcher", daemon=True).start()
         return functions
+
+    def _listen(self, pool: Pool) -> str:
+        host, port, tls = self._listens_at
+        try:
+            certificate, key, password = (None, None, None) if tls is None else tls.read()
+            _, port, fingerprint = pool.listen(host, port, certificate=certificate, key=key, password=password)
+        except OSError as error:
+            raise ControllerError(f"controller {self.name!r} cannot listen on {host}:{port}: {error}") from error
+        return remote.url(host, port, fingerprint)
 
     def _submit_setup(self, pool: Pool, functions: Functions, setup: Callable[[], object]) -> None:
         function = functions.get(setup)
@@ -517,9 +586,10 @@ class Controller(Submitter, Executor):
 
     def _say_what_is_left(self, pool: Pool) -> None:
         status = pool.status()
+        none = "" if self._url is None or status.workers else f"; `kumi worker {self._url}` starts one"
         sys.stderr.write(
             f"kumi: controller {self.name!r} ends when its tasks are done: {status.running} running, "
-            f"{status.waiting} waiting, {status.workers} workers\n"
+            f"{status.waiting} waiting, {status.workers} workers{none}\n"
         )
 
     def _tell_overlooked(self, *, held: bool = False) -> None:
@@ -550,11 +620,23 @@ class Controller(Submitter, Executor):
         return ControllerClosed(f"controller {self.name!r} is closed: {reason}; open another one")
 
 
-def _launcher(value: Launcher | Sequential) -> Launcher | Sequential:
+def _launcher(value: Launcher | Sequential | None) -> Launcher | Sequential | None:
+    if value is None:
+        return None
     if isinstance(value, type) or not isinstance(value, Launcher | Sequential):
         hint = f"; for that many workers: workers={value}" if isinstance(value, int) else ""
-        raise TypeError(f"launcher must be a launcher, such as kumi.Local(), not {value!r}{hint}")
+        raise TypeError(f"launcher must be a launcher, such as kumi.Local(), or None, not {value!r}{hint}")
     return value
+
+
+def _listens_at(launcher: object, host: object, port: object, tls: object) -> tuple[str, int, TLS | None]:
+    for name, value in (("host", host), ("port", port or None), ("tls", tls)):
+        if launcher is not None and value is not None:
+            raise ValueError(f"{name} is for workers on other machines, which need launcher=None: {launcher!r}")
+    if tls is not None and not isinstance(tls, TLS):
+        raise TypeError(f"tls must be a kumi.TLS, or None, not {tls!r}")
+    number = whole("port", port, least=0, bits=16)
+    return text("host", host, none=True) or remote.ANYWHERE, number, tls
 
 
 def _setup(value: object) -> Callable[[], object] | None:
@@ -574,7 +656,7 @@ def _bytes(gigabytes: float | None) -> int | None:
     return None if gigabytes is None else max(1, int(min(gigabytes * 1e9, BYTES_UNBOUNDED)))
 
 
-def _queue_bytes(gigabytes: float | None, launcher: Launcher | Sequential) -> int:
+def _queue_bytes(gigabytes: float | None, launcher: object) -> int:
     if isinstance(launcher, Sequential):
         return BYTES_UNBOUNDED  # it would wait for room that only itself can make
     if gigabytes is not None:

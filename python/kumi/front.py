@@ -1,6 +1,7 @@
 """The controller behind `kumi.submit` and its kin, and `daemons`, which sets it."""
 
 import os
+import sys
 import threading
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, overload
@@ -10,9 +11,11 @@ from kumi.inner import current, running_here
 from kumi.launchers import Launcher, Local, Sequential
 from kumi.options import text
 from kumi.registry import registry
+from kumi.remote import how_to_join
 from kumi.submitter import Queue, Submitter
 
 NAME = "default"
+USES, HOURS = 1000, 24  # of the join code that `daemons` shows
 SECONDS_IDLE = 30.0  # of the controller that opens when nothing was set up
 
 _LOCAL = Local()
@@ -120,21 +123,21 @@ def default() -> Controller:
 @overload
 def daemons(  # type: ignore[overload-overlap] # an int in general makes one
     workers: Literal[0],
-    launcher: Launcher | Sequential = ...,
+    launcher: Launcher | Sequential | None = ...,
     *,
     name: str = ...,
 ) -> None: ...
 @overload
 def daemons(
     workers: int | None = ...,
-    launcher: Launcher | Sequential = ...,
+    launcher: Launcher | Sequential | None = ...,
     *,
     name: str = ...,
     **controller_options: Any,
 ) -> Controller: ...
 def daemons(
     workers: int | None = None,
-    launcher: Launcher | Sequential = _LOCAL,
+    launcher: Launcher | Sequential | None = _LOCAL,
     *,
     name: str = NAME,
     **controller_options: Any,
@@ -146,9 +149,10 @@ def daemons(
     name replaces it: the former one takes no more tasks and ends when its own are done.
 
     Args:
-        workers: The most workers at a time; None: as many as there are usable CPUs; 0: terminate the controller that
+        workers: The most workers at a time; None: as `Controller` has it; 0: terminate the controller that
             is open under this name.
-        launcher: Where workers come from.
+        launcher: Where workers come from. None: from other machines. The controller listens for them, at `host=` and
+            `port=`, and writes to stderr how they are started by hand.
         name: The controller's name, for `with_options(controller=...)`.
         controller_options: Further arguments of `Controller`.
 
@@ -168,4 +172,8 @@ def daemons(
     if isinstance(launcher, Local):
         always_on: dict[str, Any] = {"workers_min": made.workers, "seconds_idle": None}
         made = Controller(launcher, name=name, workers=workers, **(always_on | controller_options))
-    return _defaults.set((workers, launcher, controller_options), made)
+    crew = _defaults.set((workers, launcher, controller_options), made)
+    if crew is made and crew.launcher is None:
+        uses = min(crew.workers, USES)
+        sys.stderr.write(how_to_join(crew.name, crew.url, crew.join_code(uses, HOURS * 3600), uses, HOURS))
+    return crew

@@ -3,13 +3,14 @@
 import pickle
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 from kumi import serial, serializers
 from kumi._core import Function, Inner, Pool
+from kumi.modules import ByValue
 from kumi.shared import Shared
 
 BY_NAME_MAX = 1024  # these are small
@@ -32,10 +33,10 @@ class Functions:
 
     Args:
         pool: Where they are defined.
-        by_value: Modules whose functions and classes travel by value, with those within them.
+        by_value: Modules whose functions and classes travel by value; None: none.
     """
 
-    def __init__(self, pool: Pool | Inner, by_value: Collection[str] = ()) -> None:
+    def __init__(self, pool: Pool | Inner, by_value: ByValue | None = None) -> None:
         self._pool = pool
         self._modules_by_value = by_value
         self._lock = threading.RLock()  # a signal's handler may come in between, and submit itself

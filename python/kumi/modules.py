@@ -11,6 +11,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
     from types import ModuleType
 
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
@@ -28,6 +29,42 @@ def is_installed(file: str) -> bool:
         True
     """
     return file.startswith(_STANDARD) or any(part in file for part in _INSTALLED)
+
+
+class ByValue:
+    """Which modules are not imported by workers, because their functions and classes are sent as they are.
+
+    Args:
+        names: Modules, each with those within it.
+        elsewhere: Workers are on other machines, where the user's own modules are not: those below the working
+            directory, or below that of the main program, that are not installed.
+
+    Example:
+        >>> ByValue({"mine"}).has("mine.part", "/home/me/mine/part.py")
+        True
+    """
+
+    def __init__(self, names: "Collection[str]" = (), elsewhere: bool = False) -> None:
+        self._names = tuple(names)
+        self.elsewhere = elsewhere
+
+    def has(self, name: str, file: str | None) -> bool:
+        """Whether the module of this name, from this file, is one of them."""
+        if any(f"{name}.".startswith(f"{one}.") for one in self._names):
+            return True
+        if not self.elsewhere or file is None or is_installed(file):
+            return False
+        return any(os.path.realpath(file).startswith(folder) for folder in _project_folders())
+
+
+def _project_folders() -> "Iterator[str]":
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    if main is not None:
+        yield os.path.join(os.path.dirname(os.path.realpath(main)), "")  # noqa: PTH118, PTH120
+    try:
+        yield os.path.join(os.path.realpath(os.getcwd()), "")  # noqa: PTH109, PTH118
+    except OSError:  # it is gone
+        return
 
 
 class Edits:

@@ -115,21 +115,21 @@ def numbering(seed: object) -> Seeds | None:
 
 
 @overload
-def whole(argument: str, value: object, *, least: int) -> int: ...
+def whole(argument: str, value: object, *, least: int, bits: int = ...) -> int: ...
 @overload
 def whole(argument: str, value: object, *, least: int, none: bool) -> int | None: ...
-def whole(argument: str, value: object, *, least: int, none: bool = False) -> int | None:
+def whole(argument: str, value: object, *, least: int, none: bool = False, bits: int = 32) -> int | None:
     """Checks a whole number of at least `least` that fits the core's integers, or None where that is allowed."""
     if value is None and none:
         return None
-    accepted = f"{argument} must be a whole number of at least {least} and below 2**32{' or None' * none}"
+    accepted = f"{argument} must be a whole number of at least {least} and below 2**{bits}{' or None' * none}"
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         number = None
     if number is None or isinstance(value, bool):
         raise TypeError(f"{accepted}, not {value!r}")
-    if not least <= number < 2**32:
+    if not least <= number < 2**bits:
         # Python refuses to write out numbers of thousands of digits, and nobody would read them.
         shown = repr(value) if abs(number) < 2**64 else f"an integer of {number.bit_length()} bits"
         raise ValueError(f"{accepted}, not {shown}")

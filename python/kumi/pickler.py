@@ -13,7 +13,7 @@ import copyreg
 import functools
 import os
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from importlib.machinery import EXTENSION_SUFFIXES, FrozenImporter, ModuleSpec, PathFinder
 from pickle import PickleBuffer
 from types import CodeType, FunctionType, MethodType, ModuleType
@@ -24,7 +24,7 @@ import cloudpickle  # type: ignore[import-untyped]
 from cloudpickle import cloudpickle as inside
 
 from kumi import serializers
-from kumi.modules import is_installed
+from kumi.modules import ByValue, is_installed
 
 _FILENAME = 10  # where `CodeType` takes the name of the file
 _EXTENSIONS = tuple(EXTENSION_SUFFIXES)
@@ -57,13 +57,13 @@ class Pickled(NamedTuple):
     needs_path: bool
 
 
-def dump(value: object, least: int | None = None, by_value: Collection[str] = ()) -> Pickled:
+def dump(value: object, least: int | None = None, by_value: ByValue | None = None) -> Pickled:
     """Pickles anything that can be pickled.
 
     Args:
         value: Anything.
         least: Buffers of at least so many bytes (of arrays, say) are left out of the pickle; None: none is.
-        by_value: Modules that the other end shall not import, and those within them.
+        by_value: Modules that the other end shall not import; None: none.
 
     Raises:
         Exception: Whatever the value's parts raise; `unpicklable` finds out which part.
@@ -108,7 +108,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     needs_path = False
 
     def __init__(
-        self, file: Any, keep: Callable[[PickleBuffer], bool] | None = None, by_value: Collection[str] = ()
+        self, file: Any, keep: Callable[[PickleBuffer], bool] | None = None, by_value: ByValue | None = None
     ) -> None:
         # A dict of its own: the ChainMap that it replaces makes an object of a common class three times as slow.
         self.dispatch_table = {**copyreg.dispatch_table, **cloudpickle.Pickler._dispatch_table, CodeType: _reduce_code}
@@ -160,11 +160,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if name is None or name.partition(".")[0] in _OWN:
             return True
         file = _file_of(name)
-        if (
-            self._by_value
-            and not _is_compiled(file)
-            and any(f"{name}.".startswith(f"{one}.") for one in self._by_value)
-        ):
+        if self._by_value is not None and not _is_compiled(file) and self._by_value.has(name, file):
             return False
         if self._path is None:
             self._path = host_path()

@@ -22,11 +22,12 @@ from kumi.errors import RemoteError, SerializationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from traceback import TracebackException
     from typing import Any
 
     from kumi._core import Function, Memory
+    from kumi.modules import ByValue
 
 _PLAIN = frozenset({type(None), bool, int, float, str})
 _PLAIN_IN_TUPLE = _PLAIN | {bytes}
@@ -71,7 +72,7 @@ def dumps_call(
     kwargs: "dict[str, Any]",
     function: object = None,
     carried: "dict[str, Any] | None" = None,
-    by_value: "Collection[str]" = (),
+    by_value: "ByValue | None" = None,
 ) -> bytes | Parcel:
     """Pickles the arguments of one call.
 
@@ -80,7 +81,7 @@ def dumps_call(
         kwargs: The keyword arguments.
         function: What will be called, for the text of an error.
         carried: What the task has besides them, of plain values, for `current.carry`; None: nothing.
-        by_value: Modules whose functions and classes travel by value, with those within them.
+        by_value: Modules whose functions and classes travel by value; None: none.
 
     Raises:
         SerializationError: If an argument cannot be pickled; it names the part.
@@ -154,7 +155,7 @@ def loads(payload: bytes, memory: "Memory | None" = None) -> "Any":
     return _load_large(payload, memory)
 
 
-def dumps_function(function: "Callable[..., Any]", by_value: "Collection[str]" = ()) -> bytes | Parcel:
+def dumps_function(function: "Callable[..., Any]", by_value: "ByValue | None" = None) -> bytes | Parcel:
     """Pickles a function with all it holds, by name where a fresh interpreter finds it, else by value.
 
     Args:
@@ -362,7 +363,7 @@ def _are_plain(values: "Iterable[object]") -> bool:
 
 
 def _dump(
-    value: object, *, for_worker: bool = False, table: bytes | None = None, by_value: "Collection[str]" = ()
+    value: object, *, for_worker: bool = False, table: bytes | None = None, by_value: "ByValue | None" = None
 ) -> bytes | Parcel:
     parcel = _dump_parcel(value, LARGE, for_worker, table, by_value)
     if parcel.buffers or parcel.shares or sum(map(len, parcel.head)) >= LARGE:
@@ -371,7 +372,7 @@ def _dump(
 
 
 def _dump_parcel(
-    value: object, least: int, for_worker: bool, table: bytes | None = None, by_value: "Collection[str]" = ()
+    value: object, least: int, for_worker: bool, table: bytes | None = None, by_value: "ByValue | None" = None
 ) -> Parcel:
     from kumi import pickler
 
@@ -383,7 +384,8 @@ def _dump_parcel(
     finally:
         _here.handles = before
     if for_worker and (table is not None or needs_path):
-        host = _dumps((pickler.host_path(), table), 5)
+        elsewhere = by_value is not None and by_value.elsewhere
+        host = _dumps((pickler.host_path(), elsewhere, table), 5)
         pieces.append(host + len(host).to_bytes(4, "little") + b"P")
     return Parcel(pieces, buffers, tuple(handles or ()))
 
@@ -457,8 +459,11 @@ def _parts(whole: memoryview, lengths: list[int], align: int) -> list[memoryview
 
 def _adopt_host(payload: memoryview) -> None:
     length = int.from_bytes(payload[-5:-1], "little")
-    path, table = _loads(payload[-5 - length : -5])
-    if sys.path != list(path):
+    path, elsewhere, table = _loads(payload[-5 - length : -5])
+    if elsewhere:
+        # This machine's own entries come first: the host's may be there too, in a file system that both see.
+        sys.path.extend(entry for entry in path if entry not in sys.path)
+    elif sys.path != list(path):
         sys.path[:] = path
     import importlib
 

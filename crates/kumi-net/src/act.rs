@@ -3,11 +3,12 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use kumi_core::{Action, Begun, Event, FromWorker, LaunchId, ToWorker, WorkerId};
+use kumi_core::{Action, Begun, Event, FromWorker, LaunchId, ToAgent, ToWorker, WorkerId};
 
 use crate::deliver::{self, Delivery};
 use crate::epoll::{READ, WRITE};
 use crate::pool::{DATA, Shared, State};
+use crate::remote::{Errand, refusal};
 use crate::wait::Wants;
 
 impl Shared {
@@ -15,7 +16,7 @@ impl Shared {
     pub fn carry_out(&self, state: &mut State) {
         while let Some(action) = state.brain.next_action() {
             match action {
-                Action::Send { worker, message } => self.queue(state, worker, &message),
+                Action::Send { worker, message } => self.queue(state, worker, message),
                 Action::Recall { worker, lease, slot } => {
                     let link = state.by_worker.get(&worker).and_then(|key| state.links.get(key));
                     let back = match link {
@@ -28,13 +29,16 @@ impl Shared {
                 }
                 Action::Launch { launches } => self.order(state, launches),
                 Action::Abandon { launch } => self.abandon(state, launch),
-                Action::Kill { worker } => {
-                    if let Some(link) = state.by_worker.get(&worker).and_then(|key| state.links.get(key)) {
-                        link.kill();
-                    }
+                Action::Kill { worker } => match state.by_worker.get(&worker).and_then(|key| state.links.get(key)) {
+                    Some(link) => link.kill(),
+                    None => state.remote.send(worker, ToAgent::End),
+                },
+                Action::Admit { caller, worker } => self.admit(state, caller, worker),
+                Action::Refuse { caller, reason } => {
+                    state.remote.order(Errand::Close { conn: caller, frame: refusal(reason) });
                 }
-                // There are no remote workers yet.
-                Action::Admit { .. } | Action::Refuse { .. } | Action::Cut { .. } | Action::Fence { .. } => {}
+                Action::Cut { worker } => self.cut_off(state, worker),
+                Action::Fence { worker } => self.fence(state, worker),
                 Action::CloseSegment { segment } => {
                     state.garbage.extend(state.segments.remove(&segment));
                     self.wake();
@@ -75,17 +79,17 @@ impl Shared {
         deliver::put(Delivery::Output { worker: self.name.clone(), stderr: true, bytes: text.into_bytes() });
     }
 
-    fn queue(&self, state: &mut State, worker: WorkerId, message: &ToWorker) {
+    fn queue(&self, state: &mut State, worker: WorkerId, message: ToWorker) {
         let Some(&key) = state.by_worker.get(&worker) else {
-            return;
+            return state.remote.send(worker, ToAgent::Worker(message));
         };
         if let Some(link) = state.links.get_mut(&key) {
-            if let ToWorker::Lend { segment, .. } = message {
+            if let ToWorker::Lend { segment, .. } = &message {
                 // The brain lends what it was told to exist.
                 let Some(memory) = state.segments.get(segment) else { return };
                 link.attach(Arc::clone(memory));
             }
-            link.queue(message);
+            link.queue(&message);
             if state.dirty.last() != Some(&key) {
                 state.dirty.push(key);
             }

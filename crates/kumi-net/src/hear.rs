@@ -114,7 +114,8 @@ impl Shared {
         }
     }
 
-    fn refusal(&self, version: u32, python: (u8, u8)) -> Option<String> {
+    /// Why a worker that speaks like this does not belong here.
+    pub fn refusal(&self, version: u32, python: (u8, u8)) -> Option<String> {
         let ours = self.host.python;
         if version != PROTOCOL {
             return Some(format!(

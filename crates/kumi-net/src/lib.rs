@@ -4,7 +4,7 @@
 //! - Host: [`pool`] (the brain behind its lock), `act` (carrying out what it wants), `hear` (what workers say),
 //!   [`wait`] (threads that wait, the baton), [`inbox`] (event loops that wait), `release` (what nobody holds), `io` (the I/O thread), `link` (one worker), [`spawn`], [`process`] (death and burial), [`deliver`] (news for Python), [`fork`].
 //! - Worker: [`worker`], [`outbox`], [`reports`] (what tasks say while they run), [`watchdog`].
-//! - Remote workers: [`tls`] (connections), [`proof`] (secrets).
+//! - Remote workers: [`gate`] (who dials in), `remote` (their sessions), [`tls`] (connections), [`proof`] (secrets).
 //! - Both: [`page`] (the memory they share), [`segments`] (large buffers), `fds` (descriptors on sockets).
 
 mod act;
@@ -12,6 +12,7 @@ pub mod deliver;
 mod epoll;
 mod fds;
 pub mod fork;
+pub mod gate;
 mod hear;
 pub mod inbox;
 mod io;
@@ -23,6 +24,7 @@ pub mod pool;
 pub mod process;
 pub mod proof;
 mod release;
+mod remote;
 pub mod reports;
 pub mod segments;
 pub mod spawn;

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::thread::JoinHandle;
@@ -23,6 +24,7 @@ use crate::fork;
 use crate::inbox::{Address, Vigil};
 use crate::link::Link;
 use crate::release::Releases;
+use crate::remote::Remote;
 use crate::segments::{Loaned, Mapping, Segment};
 use crate::spawn::Command;
 use crate::wait::{Seats, Waited, Wants};
@@ -64,6 +66,12 @@ pub(crate) struct Shared {
     pub name: String,
     pub host: Host,
     pub in_process: bool,
+    /// All workers are on other machines: nobody here maps our segments.
+    by_hand: bool,
+    /// See [`Policy`].
+    pub silence: Duration,
+    /// See [`Policy`].
+    pub reconnect: Duration,
     /// How many bytes of its own a worker may have.
     pub memory: Option<u64>,
     /// What [`oom_kills`](crate::memory::oom_kills) said last.
@@ -76,7 +84,8 @@ pub(crate) struct Shared {
     epoch_wall: SystemTime,
     pub releases: Releases,
     started: Mutex<bool>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Of ours: they end when the pool has.
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// The kernel objects of a started pool.
@@ -103,6 +112,8 @@ pub struct State {
     /// Workers that are dead and not buried yet, and what they were at.
     pub(crate) dying: BTreeMap<WorkerId, Begun>,
     pub(crate) next_link: u64,
+    /// Workers on other machines.
+    pub(crate) remote: Remote,
     pub(crate) command: Option<Arc<Command>>,
     /// What every worker of this pool is marked with, beside its number: unguessable, so nobody else is ever killed.
     pub(crate) mark: String,
@@ -176,6 +187,9 @@ impl Pool {
             name: policy.name.clone(),
             host,
             in_process: policy.in_process,
+            by_hand: policy.by_hand,
+            silence: policy.silence,
+            reconnect: policy.reconnect,
             memory: policy.memory,
             oom_kills: AtomicU64::new(0),
             generation: fork::generation(),
@@ -185,6 +199,7 @@ impl Pool {
                 by_worker: BTreeMap::new(),
                 dying: BTreeMap::new(),
                 next_link: 0,
+                remote: Remote::default(),
                 command: None,
                 mark: String::new(),
                 to_spawn: Vec::new(),
@@ -209,7 +224,7 @@ impl Pool {
             epoch_wall: SystemTime::now(),
             releases: Releases::default(),
             started: Mutex::new(false),
-            thread: Mutex::new(None),
+            threads: Mutex::new(Vec::new()),
         });
         Self { shared }
     }
@@ -238,7 +253,7 @@ impl Pool {
         let wires = Arc::new(wires);
         if !self.shared.in_process {
             let thread = crate::io::start(Arc::clone(&self.shared), Arc::clone(&wires))?;
-            *self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+            self.shared.owns(thread);
         }
         self.shared.set_wires(Some(wires));
         *started = true;
@@ -295,7 +310,7 @@ impl Pool {
     /// A segment for a payload of so many bytes: to be handed over with it, or to be released. `None`: no descriptors or
     /// no memory left, or nobody here to send it to.
     pub fn reserve(&self, bytes: u64) -> Option<(SegmentId, Arc<Segment>)> {
-        if self.shared.in_process {
+        if self.shared.in_process || self.shared.by_hand {
             return None;
         }
         let (reserved, memory) = self.with(|state, _| {
@@ -318,7 +333,7 @@ impl Pool {
 
     /// Memory that was filled before, as a segment of this pool's.
     pub fn adopt(&self, memory: &Arc<Segment>, bytes: u64) -> Option<SegmentId> {
-        if self.shared.in_process {
+        if self.shared.in_process || self.shared.by_hand {
             return None;
         }
         self.with(|state, _| {
@@ -394,11 +409,9 @@ impl Pool {
         self.terminate_soon();
         let deadline = Instant::now() + PATIENCE;
         while let Waited::Signal = self.wait(Wants::Any, Some(deadline), |state| state.over.then_some(()))? {}
-        let over = self.with(|state, _| state.over);
-        let thread = self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread.filter(|_| over) {
-            // It has said that it is over: joining takes no time, and its panic, if any, was printed by itself.
-            let _ = thread.join();
+        if self.with(|state, _| state.over) {
+            // They hear that it is over and end in no time. The panic of one, if any, was printed by itself.
+            mem::take(&mut *self.shared.lock_threads()).into_iter().for_each(|thread| drop(thread.join()));
         }
         Ok(())
     }
@@ -481,6 +494,15 @@ impl Shared {
         state
     }
 
+    fn lock_threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A thread that ends when the pool has ended.
+    pub fn owns(&self, thread: JoinHandle<()>) {
+        self.lock_threads().push(thread);
+    }
+
     /// The kernel objects, from the start to the end.
     pub fn wires(&self) -> Option<Arc<Wires>> {
         self.wires.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -495,6 +517,7 @@ impl Shared {
         state.over = true;
         self.poke_all(state);
         state.tell_vigils();
+        state.remote.wake();
         self.set_wires(None);
     }
 

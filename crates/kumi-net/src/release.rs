@@ -88,7 +88,10 @@ impl State {
             Released::Group(group) => self.brain.close_group(now, group),
             Released::Segment(segment) => self.brain.let_go_of_segment(segment, false),
             Released::Loan(loan, forked) => self.brain.let_go_of_loan(loan, forked),
-            Released::Pool => self.brain.terminate(now),
+            Released::Pool => {
+                self.brain.terminate(now);
+                self.remote.wake();
+            }
         }
     }
 }

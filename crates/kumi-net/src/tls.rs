@@ -6,13 +6,14 @@
 
 use std::fmt;
 use std::io::{self, BufReader, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use kumi_core::Decoder;
 use kumi_core::frame::Wire;
+use pkcs8::{EncryptedPrivateKeyInfo, SecretDocument};
 use ring::digest;
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
@@ -119,13 +120,36 @@ impl Identity {
         Ok(Self { chain: vec![certificate.into()], key })
     }
 
-    /// The user's own: certificates and key as PEM, the key not encrypted.
+    /// The user's own: certificates and key as PEM; with a password if the key is encrypted.
     ///
     /// # Errors
-    /// They are not that.
-    pub fn from_pem(chain: &[u8], key: &[u8]) -> io::Result<Self> {
-        Ok(Self { chain: certificates(chain)?, key: PrivateKeyDer::from_pem_slice(key).map_err(invalid)? })
+    /// They are not that, or the password is wrong.
+    pub fn from_pem(chain: &[u8], key: &[u8], password: Option<&str>) -> io::Result<Self> {
+        let chain = certificates(chain).map_err(|error| invalid(format!("the certificate: {error}")))?;
+        let key = private_key(key, password).map_err(|reason| invalid(format!("the private key: {reason}")))?;
+        Ok(Self { chain, key })
     }
+
+    /// That of its own certificate.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.chain.first().map_or(Fingerprint([0; 32]), Fingerprint::of)
+    }
+}
+
+/// Of a PEM text. What is encrypted must be PKCS#8 with PBES2, as openssl makes it since version 1.1.
+fn private_key(pem: &[u8], password: Option<&str>) -> Result<PrivateKeyDer<'static>, String> {
+    let text = std::str::from_utf8(pem).map_err(|_| "it is no PEM text")?;
+    if text.contains("Proc-Type: 4,ENCRYPTED") {
+        return Err("it is encrypted in an old form: `openssl pkcs8 -topk8 -in OLD -out NEW` makes it new".into());
+    }
+    if !text.contains("BEGIN ENCRYPTED PRIVATE KEY") {
+        return PrivateKeyDer::from_pem_slice(pem).map_err(|error| error.to_string());
+    }
+    let password = password.ok_or("it is encrypted, and no password is given")?;
+    let (_, sealed) = SecretDocument::from_pem(text).map_err(|error| error.to_string())?;
+    let sealed = EncryptedPrivateKeyInfo::try_from(sealed.as_bytes()).map_err(|error| error.to_string())?;
+    let open = sealed.decrypt(password).map_err(|_| "it cannot be decrypted: the password is wrong")?;
+    Ok(PrivateKeyDer::Pkcs8(open.as_bytes().to_vec().into()))
 }
 
 /// All certificates of a PEM text.
@@ -355,6 +379,12 @@ impl Stream {
         self.tls.send_close_notify();
         // Who does not hear it sees the end of the connection.
         let _ = self.flush();
+        let _ = self.socket.get_ref().shutdown(Shutdown::Write);
+    }
+
+    /// Ends the connection, also where a forked child has a copy of the descriptor.
+    pub fn hang_up(self) {
+        let _ = self.socket.get_ref().shutdown(Shutdown::Both);
     }
 
     /// What is known to both ends of this connection and nobody else. `None`: it is not yet made.

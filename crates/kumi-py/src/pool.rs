@@ -10,6 +10,7 @@ use kumi_net::inbox::Until;
 use kumi_net::pool::{self, Host};
 use kumi_net::segments::spare_bytes;
 use kumi_net::spawn::Command;
+use kumi_net::tls::Identity;
 use kumi_net::wait::Wants;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -25,12 +26,10 @@ use crate::worker::Serving;
 
 pyo3::import_exception!(kumi.errors, QueueFull);
 
-/// A remote worker is asked for a sign of life so often, and its connection is cut when it is silent for so long; local
-/// ones are judged by their process alone.
+/// A remote worker is asked for a sign of life so often at least, and its connection is cut when it is silent for so long
+/// at most; local ones are judged by their process alone.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(30);
-/// A remote worker that does not come back within this after a cut is lost.
-const RECONNECT: Duration = Duration::from_secs(60);
 
 /// A task's id, its pickled function, its pickled arguments, whether it is a call of `everywhere`.
 type Overlooked<'py> = (u64, Option<String>, String, u8, Bound<'py, PyBytes>);
@@ -147,7 +146,8 @@ fn text(text: OsString) -> PyResult<CString> {
 impl Pool {
     #[new]
     #[pyo3(signature = (*, name, workers, workers_min, seconds_idle, seconds_wall, seconds_launch, seconds_kill,
-                        tasks_max, memory_bytes, reset, crashes_max, queue_bytes, in_process))]
+                        tasks_max, memory_bytes, reset, crashes_max, queue_bytes, in_process, by_hand,
+                        seconds_reconnect))]
     #[allow(clippy::too_many_arguments)] // A policy by name, as in the stub.
     fn new(
         py: Python<'_>,
@@ -164,7 +164,10 @@ impl Pool {
         crashes_max: u32,
         queue_bytes: u64,
         in_process: bool,
+        by_hand: bool,
+        seconds_reconnect: f64,
     ) -> Self {
+        let reconnect = span(seconds_reconnect);
         let policy = Policy {
             name,
             workers,
@@ -173,9 +176,9 @@ impl Pool {
             wall: seconds_wall.map(span),
             launch: span(seconds_launch),
             kill: span(seconds_kill),
-            heartbeat: HEARTBEAT,
-            silence: SILENCE,
-            reconnect: RECONNECT,
+            heartbeat: HEARTBEAT.min(reconnect / 12),
+            silence: SILENCE.min(reconnect / 2),
+            reconnect,
             tasks_max,
             memory: memory_bytes,
             reset,
@@ -183,7 +186,7 @@ impl Pool {
             queue_bytes,
             spare_bytes: spare_bytes(),
             in_process,
-            by_hand: false,
+            by_hand,
         };
         let host = Host { name: host_name(), python: python_version(py) };
         Self { net: pool::Pool::new(policy, host) }
@@ -220,6 +223,37 @@ impl Pool {
         };
         detached(py, || self.net.spawn_by(command));
         Ok(())
+    }
+
+    #[pyo3(signature = (host, port, /, certificate, key, password))]
+    fn listen(
+        &self,
+        py: Python<'_>,
+        host: &str,
+        port: u16,
+        certificate: Option<&[u8]>,
+        key: Option<&[u8]>,
+        password: Option<&str>,
+    ) -> PyResult<(String, u16, Option<String>)> {
+        check(&self.net)?;
+        let (address, fingerprint) = detached(py, || {
+            let (identity, fingerprint) = match certificate.zip(key) {
+                Some((chain, key)) => (Identity::from_pem(chain, key, password)?, None),
+                None => {
+                    let identity = Identity::fresh()?;
+                    let fingerprint = identity.fingerprint().to_string();
+                    (identity, Some(fingerprint))
+                }
+            };
+            Ok::<_, std::io::Error>((self.net.listen(host, port, identity)?, fingerprint))
+        })?;
+        Ok((address.ip().to_string(), address.port(), fingerprint))
+    }
+
+    #[pyo3(signature = (uses, seconds, /))]
+    fn join_code(&self, py: Python<'_>, uses: u32, seconds: f64) -> PyResult<String> {
+        check(&self.net)?;
+        Ok(detached(py, || self.net.issue_code(uses, span(seconds)))?.to_string())
     }
 
     fn next_order(&self, py: Python<'_>) -> PyResult<Option<Vec<u64>>> {

@@ -1,0 +1,512 @@
+//! Where workers from other machines dial in: a thread that listens, keeps their connections, and lets nobody through who
+//! has not proved a secret.
+//!
+//! The thread alone has the connections; what it shares with the rest is in `remote.rs`. It encrypts and decrypts without the
+//! lock, and takes that to hand on what was said and to fetch what is to be said.
+//!
+//! Whoever is not proved costs little and has little time: [`UNPROVED_MAX`] connections at a time, frames of at most
+//! [`UNPROVED`] bytes, [`ANSWER`] to prove itself. When there are too many, the oldest that has said nothing makes room; if
+//! all have spoken, the others wait.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, ErrorKind};
+use std::mem;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kumi_core::agent::{ANSWER, UNPROVED};
+use kumi_core::frame::FRAME_MAX;
+use kumi_core::{Caller, Decoder, Event, FromAgent, FromWorker, Origin, TicketId, WorkerId};
+use rustls::ServerConfig;
+
+use crate::epoll::{Bell, Epoll, OFF, READ, Ready, WRITE};
+use crate::pool::{Pool, Shared, State};
+use crate::remote::{Errand, refusal};
+use crate::sys::{check, with_signals_blocked};
+use crate::tls::{self, Heard, Identity, Stream};
+
+/// So many may be connected without having proved anything.
+pub const UNPROVED_MAX: usize = 128;
+/// So many descriptors are left to the rest of the program.
+const RESERVE: u64 = 64;
+/// When there are no descriptors left, nobody is let in for so long.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long the other end may take to read our last words.
+const LINGER: Duration = Duration::from_secs(2);
+/// So many are let in before the others have their turn.
+const ACCEPT_MAX: usize = 64;
+/// So many wait in the kernel to be let in, if the kernel allows that.
+const BACKLOG: libc::c_int = 4096;
+/// So much is fetched for one connection before it is encrypted and sent.
+const BATCH: usize = 1 << 16;
+
+const BELL: u64 = u64::MAX;
+const LISTENER: u64 = u64::MAX - 1;
+
+/// What one who dials in has come to.
+#[derive(Debug)]
+enum Phase {
+    /// It has said nothing that can be understood.
+    New,
+    /// It has said who it is, and has to prove that.
+    Greeted { pid: u32, host: String },
+    /// It has proved itself, and the brain decides.
+    Asked,
+    /// It is the connection of this worker.
+    Joined(WorkerId),
+    /// It is to hear our last words.
+    Closing,
+}
+
+#[derive(Debug)]
+struct Conn {
+    stream: Stream,
+    decoder: Decoder<FromAgent>,
+    phase: Phase,
+    /// To be sent, in whole frames.
+    out: Vec<u8>,
+    /// It may have more to send than it took.
+    blocked: bool,
+    events: u32,
+    deadline: Option<Instant>,
+}
+
+/// See the head of this file.
+#[derive(Debug)]
+struct Gate {
+    shared: Arc<Shared>,
+    epoll: Epoll,
+    bell: Arc<Bell>,
+    listener: TcpListener,
+    config: Arc<ServerConfig>,
+    conns: BTreeMap<u64, Conn>,
+    next: u64,
+    /// How many of them are no worker's, and which of those have sent nothing, the oldest first.
+    strangers: usize,
+    silent: BTreeSet<u64>,
+    deadlines: BTreeSet<(Instant, u64)>,
+    accepting: bool,
+    paused: Option<Instant>,
+    fd_max: u64,
+    /// Connections that have said something, that have ended, and that can be written to.
+    touched: BTreeSet<u64>,
+    ended: BTreeSet<u64>,
+    writing: BTreeSet<u64>,
+}
+
+impl Pool {
+    /// Listens for workers from other machines, from now on to the end of the pool. To be called once, after the start.
+    ///
+    /// # Errors
+    /// The address is none of this machine's or is taken, or certificate and key do not go together.
+    pub fn listen(&self, host: &str, port: u16, identity: Identity) -> io::Result<SocketAddr> {
+        let config = tls::server(identity)?;
+        let listener = TcpListener::bind((host, port))?;
+        listener.set_nonblocking(true)?;
+        // Of a thousand workers that a cluster starts at once none shall have to dial again.
+        // SAFETY: integers, on a descriptor that lives.
+        check(unsafe { libc::listen(listener.as_raw_fd(), BACKLOG) })?;
+        let (address, bell, epoll) = (listener.local_addr()?, Arc::new(Bell::new()?), Epoll::new()?);
+        epoll.add(bell.fd(), BELL, READ)?;
+        epoll.add(listener.as_fd(), LISTENER, READ)?;
+        self.with(|state, _| state.remote.bell = Some(Arc::clone(&bell)));
+        let gate = Gate::new(Arc::clone(&self.shared), epoll, bell, listener, config);
+        let thread = thread::Builder::new().name("kumi-gate".into());
+        self.shared.owns(with_signals_blocked(|| thread.spawn(move || gate.run()))??);
+        Ok(address)
+    }
+}
+
+impl Gate {
+    fn new(
+        shared: Arc<Shared>,
+        epoll: Epoll,
+        bell: Arc<Bell>,
+        listener: TcpListener,
+        config: Arc<ServerConfig>,
+    ) -> Self {
+        Self {
+            shared,
+            epoll,
+            bell,
+            listener,
+            config,
+            conns: BTreeMap::new(),
+            next: 0,
+            strangers: 0,
+            silent: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
+            accepting: true,
+            paused: None,
+            fd_max: most_descriptors(),
+            touched: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            writing: BTreeSet::new(),
+        }
+    }
+
+    fn run(mut self) {
+        let mut ready = Ready::default();
+        // The work comes first: only who has looked that there is none may sleep.
+        while !(self.work() && self.close()) {
+            // All signals are blocked here, so nothing interrupts.
+            let _ = self.epoll.wait(&mut ready, self.limit());
+            for (key, events) in ready.iter() {
+                match key {
+                    BELL => self.bell.hush(),
+                    LISTENER => self.accept(),
+                    id => self.stir(id, events),
+                }
+            }
+            self.expire(Instant::now());
+        }
+    }
+
+    fn limit(&self) -> Option<Duration> {
+        let first = self.deadlines.first().map(|(at, _)| *at);
+        first.into_iter().chain(self.paused).min().map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    fn expire(&mut self, now: Instant) {
+        while let Some((at, id)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
+            self.deadlines.remove(&(at, id));
+            self.ended.insert(id);
+        }
+        self.paused = self.paused.filter(|at| *at > now);
+        self.show_listener();
+    }
+
+    /// Lets in who waits, if there is room.
+    fn accept(&mut self) {
+        for _ in 0..ACCEPT_MAX {
+            if !self.make_room() {
+                break;
+            }
+            match self.listener.accept() {
+                Ok((socket, _)) if socket.as_raw_fd() as u64 + RESERVE >= self.fd_max => self.pause(),
+                Ok((socket, _)) => self.admit_stranger(socket),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                // One that has hung up while it waited.
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
+                Err(_) => self.pause(),
+            }
+        }
+        self.show_listener();
+    }
+
+    fn make_room(&mut self) -> bool {
+        while self.strangers >= UNPROVED_MAX {
+            let Some(oldest) = self.silent.first().copied() else { return false };
+            // It may have spoken, and we have not listened yet.
+            self.hear(oldest);
+            if self.silent.contains(&oldest) {
+                let shared = Arc::clone(&self.shared);
+                self.end(&mut shared.lock(), oldest);
+            }
+        }
+        self.paused.is_none()
+    }
+
+    fn pause(&mut self) {
+        self.paused = Some(Instant::now() + PAUSE);
+    }
+
+    /// Watches the listener while somebody could be let in.
+    fn show_listener(&mut self) {
+        let room = self.strangers < UNPROVED_MAX || !self.silent.is_empty();
+        let accepting = room && self.paused.is_none();
+        if accepting != self.accepting {
+            self.accepting = accepting;
+            // Both live as long as this thread.
+            let _ = self.epoll.set(self.listener.as_fd(), LISTENER, if accepting { READ } else { OFF });
+        }
+    }
+
+    fn admit_stranger(&mut self, socket: TcpStream) {
+        let id = self.next;
+        self.next += 1;
+        let Ok(stream) = Stream::accepted(socket, &self.config) else { return };
+        if self.epoll.add(stream.as_fd(), id, READ).is_err() {
+            return;
+        }
+        let conn = Conn {
+            stream,
+            decoder: Decoder::limited(UNPROVED, 0),
+            phase: Phase::New,
+            out: Vec::new(),
+            blocked: false,
+            events: READ,
+            deadline: None,
+        };
+        self.conns.insert(id, conn);
+        self.strangers += 1;
+        self.silent.insert(id);
+        self.allow(id, Some(ANSWER));
+    }
+
+    /// The connection has to be somebody's, or over, within this time.
+    fn allow(&mut self, id: u64, span: Option<Duration>) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if let Some(old) = conn.deadline.take() {
+            self.deadlines.remove(&(old, id));
+        }
+        conn.deadline = span.map(|span| Instant::now() + span);
+        self.deadlines.extend(conn.deadline.map(|at| (at, id)));
+    }
+
+    /// The socket takes bytes again, or has some.
+    fn stir(&mut self, id: u64, events: u32) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if events & WRITE != 0 && conn.stream.flush().is_err() {
+            self.ended.insert(id);
+        }
+        if mem::take(&mut conn.blocked) {
+            self.writing.insert(id);
+        }
+        if events & !WRITE != 0 {
+            self.hear(id);
+        }
+        self.watch(id);
+    }
+
+    fn hear(&mut self, id: u64) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let heard = conn.hear();
+        if matches!(heard, Ok(Heard::All)) {
+            return;
+        }
+        self.silent.remove(&id);
+        self.touched.insert(id);
+        if !matches!(heard, Ok(Heard::More)) {
+            self.ended.insert(id);
+        }
+    }
+
+    /// Hands on what was said, sends what is to be said. Whether the pool is over.
+    fn work(&mut self) -> bool {
+        let shared = Arc::clone(&self.shared);
+        loop {
+            let mut state = shared.lock();
+            for id in mem::take(&mut self.touched) {
+                self.take_messages(&mut state, id);
+            }
+            for id in mem::take(&mut self.ended) {
+                self.end(&mut state, id);
+            }
+            shared.carry_out(&mut state);
+            self.run_errands(&mut state);
+            while let Some(id) = state.remote.next_dirty() {
+                self.writing.insert(id);
+            }
+            let filled = self.fill(&mut state);
+            let idle = filled.is_empty() && state.remote.is_quiet() && self.ended.is_empty();
+            state.remote.asleep = idle;
+            // Without workers there is nobody left to hear.
+            let over = state.over || state.brain.ended();
+            drop(state);
+            if idle {
+                return over;
+            }
+            filled.into_iter().for_each(|id| self.send(id));
+        }
+    }
+
+    fn take_messages(&mut self, state: &mut State, id: u64) {
+        let shared = Arc::clone(&self.shared);
+        let now = shared.now();
+        while let Some(conn) = self.conns.get_mut(&id) {
+            let message = match conn.decoder.next() {
+                Ok(Some(message)) => message,
+                Ok(None) => return,
+                Err(_) => break,
+            };
+            match (&conn.phase, message) {
+                (Phase::Joined(worker), message) => {
+                    if !shared.hear_agent(state, now, *worker, message) {
+                        break;
+                    }
+                }
+                (Phase::New, FromAgent::Worker(FromWorker::Hello { version, python, pid, host })) => {
+                    match shared.refusal(version, python) {
+                        None => conn.phase = Phase::Greeted { pid, host },
+                        Some(reason) => self.last_words(id, refusal(reason)),
+                    }
+                }
+                (Phase::Greeted { .. }, claim @ FromAgent::Prove { .. }) => self.ask(state, id, &claim),
+                (Phase::Greeted { .. }, claim @ FromAgent::Resume { .. }) => self.resume(state, id, &claim),
+                (Phase::Closing, _) => return,
+                (Phase::New | Phase::Greeted { .. } | Phase::Asked, _) => break,
+            }
+        }
+        self.ended.insert(id);
+    }
+
+    /// Somebody claims to have the secret of a ticket.
+    fn ask(&mut self, state: &mut State, id: u64, claim: &FromAgent) {
+        let FromAgent::Prove { ticket, index, incarnation, .. } = claim else { return };
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let ticket = TicketId::from_number(*ticket);
+        let proved = conn.stream.binding().is_some_and(|binding| state.remote.proves_ticket(ticket, &binding, claim));
+        let Phase::Greeted { pid, host } = mem::replace(&mut conn.phase, Phase::Asked) else { return };
+        if !proved {
+            return self.last_words(id, refusal("the join code is not one of this host's: ask for one by join_code()"));
+        }
+        // The brain answers in time by itself.
+        self.allow(id, None);
+        let origin = Origin { ticket, index: *index, incarnation: *incarnation };
+        let caller = Caller { number: id, origin, pid, host };
+        state.brain.handle(self.shared.now(), Event::Called { caller });
+        self.shared.carry_out(state);
+    }
+
+    /// Somebody claims to have a session.
+    fn resume(&mut self, state: &mut State, id: u64, claim: &FromAgent) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        conn.phase = Phase::Asked;
+        let binding = conn.stream.binding().unwrap_or_default();
+        match state.remote.resume(id, &binding, claim) {
+            Ok(worker) => state.brain.handle(self.shared.now(), Event::Resumed { worker }),
+            Err(reason) => self.last_words(id, refusal(reason)),
+        }
+        // From now on what it says is its session's.
+        self.run_errands(state);
+    }
+
+    fn run_errands(&mut self, state: &mut State) {
+        while let Some(errand) = state.remote.errands.pop_front() {
+            match errand {
+                Errand::Join { conn: id, worker, frame } => self.join(state, id, worker, frame),
+                Errand::Close { conn, frame } => self.last_words(conn, frame),
+                Errand::HangUp { conn } => self.end(state, conn),
+            }
+            self.shared.carry_out(state);
+        }
+    }
+
+    fn join(&mut self, state: &mut State, id: u64, worker: WorkerId, frame: Vec<u8>) {
+        let Some(conn) = self.conns.get_mut(&id) else {
+            // It has hung up meanwhile.
+            if state.remote.cut(worker, id) {
+                state.brain.handle(self.shared.now(), Event::Cut { worker });
+            }
+            return;
+        };
+        conn.phase = Phase::Joined(worker);
+        conn.decoder.limit(FRAME_MAX, u64::MAX);
+        conn.out.extend(frame);
+        self.strangers -= 1;
+        self.writing.insert(id);
+        self.allow(id, None);
+        self.show_listener();
+    }
+
+    fn last_words(&mut self, id: u64, frame: Vec<u8>) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if matches!(mem::replace(&mut conn.phase, Phase::Closing), Phase::Joined(_)) {
+            self.strangers += 1;
+        }
+        conn.out.extend(frame);
+        self.writing.insert(id);
+        self.allow(id, Some(LINGER));
+    }
+
+    /// The connection is over, whoever ended it.
+    fn end(&mut self, state: &mut State, id: u64) {
+        let Some(conn) = self.conns.remove(&id) else { return };
+        // By hand: closing does not suffice where a forked child of the host has copies.
+        let _ = self.epoll.remove(conn.stream.as_fd());
+        if let Some(at) = conn.deadline {
+            self.deadlines.remove(&(at, id));
+        }
+        self.silent.remove(&id);
+        self.writing.remove(&id);
+        match conn.phase {
+            Phase::Joined(worker) => {
+                if state.remote.cut(worker, id) {
+                    state.brain.handle(self.shared.now(), Event::Cut { worker });
+                }
+            }
+            Phase::New | Phase::Greeted { .. } | Phase::Asked | Phase::Closing => self.strangers -= 1,
+        }
+        conn.stream.hang_up();
+        self.show_listener();
+    }
+
+    /// Fetches what is to be sent, some for each connection that takes bytes. Which have got some.
+    fn fill(&mut self, state: &mut State) -> Vec<u64> {
+        let mut filled = Vec::new();
+        for id in mem::take(&mut self.writing) {
+            let Some(conn) = self.conns.get_mut(&id) else { continue };
+            if !conn.stream.is_clear() {
+                conn.blocked = true;
+                continue;
+            }
+            if matches!(conn.phase, Phase::Closing) && conn.out.is_empty() {
+                // Everything is on its way; the other end hangs up when it has read that.
+                conn.stream.close();
+            }
+            if let Phase::Joined(worker) = conn.phase {
+                let line = state.remote.lines.get_mut(&worker).filter(|line| line.conn == Some(id));
+                if let Some(line) = line {
+                    while conn.out.len() < BATCH && line.talk.write(&mut conn.out) {}
+                }
+            }
+            if !conn.out.is_empty() {
+                filled.push(id);
+            }
+        }
+        filled
+    }
+
+    /// Without the lock: encrypting takes its time.
+    fn send(&mut self, id: u64) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let out = mem::take(&mut conn.out);
+        if conn.stream.write(&out).and_then(|()| conn.stream.flush()).is_err() {
+            self.ended.insert(id);
+        } else {
+            // There may be more.
+            self.writing.insert(id);
+        }
+        self.watch(id);
+    }
+
+    /// Watches the socket for what it is worth.
+    fn watch(&mut self, id: u64) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let events = if conn.stream.wants_write() { READ | WRITE } else { READ };
+        if mem::replace(&mut conn.events, events) != events {
+            let _ = self.epoll.set(conn.stream.as_fd(), id, events);
+        }
+    }
+
+    /// The pool is over: whether everybody has heard our last words, or had the time to.
+    fn close(&mut self) -> bool {
+        self.pause();
+        let shared = Arc::clone(&self.shared);
+        let open = |conn: &Conn| !matches!(conn.phase, Phase::Closing);
+        let rest: Vec<_> = self.conns.iter().filter(|(_, conn)| open(conn)).map(|(id, _)| *id).collect();
+        rest.into_iter().for_each(|id| self.end(&mut shared.lock(), id));
+        self.conns.is_empty()
+    }
+}
+
+impl Conn {
+    /// Reads once.
+    fn hear(&mut self) -> io::Result<Heard> {
+        match self.phase {
+            // Nothing of it counts; but unread bytes would have the kernel throw our last words away.
+            Phase::Closing => self.stream.hear(&mut Decoder::<FromAgent>::default()),
+            Phase::New | Phase::Greeted { .. } | Phase::Asked | Phase::Joined(_) => self.stream.hear(&mut self.decoder),
+        }
+    }
+}
+
+fn most_descriptors() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a valid local.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0 { limit.rlim_cur } else { u64::MAX }
+}
