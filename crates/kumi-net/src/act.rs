@@ -8,7 +8,7 @@ use kumi_core::{Action, Begun, Event, FromWorker, LaunchId, ToAgent, ToWorker, W
 use crate::deliver::{self, Delivery};
 use crate::epoll::{READ, WRITE};
 use crate::pool::{DATA, Shared, State};
-use crate::remote::{Errand, refusal};
+use crate::remote::{Errand, refused};
 use crate::wait::Wants;
 
 impl Shared {
@@ -20,7 +20,7 @@ impl Shared {
                 Action::Recall { worker, lease, slot } => {
                     let link = state.by_worker.get(&worker).and_then(|key| state.links.get(key));
                     let back = match link {
-                        Some(link) => link.recall(slot, lease),
+                        Some(link) => link.child.recall(slot, lease),
                         // It is being buried: it will begin nothing more.
                         None => state.dying.get(&worker) != Some(&Begun::One(lease)),
                     };
@@ -30,12 +30,12 @@ impl Shared {
                 Action::Launch { launches } => self.order(state, launches),
                 Action::Abandon { launch } => self.abandon(state, launch),
                 Action::Kill { worker } => match state.by_worker.get(&worker).and_then(|key| state.links.get(key)) {
-                    Some(link) => link.kill(),
+                    Some(link) => link.child.kill(),
                     None => state.remote.send(worker, ToAgent::End),
                 },
                 Action::Admit { caller, worker } => self.admit(state, caller, worker),
                 Action::Refuse { caller, reason } => {
-                    state.remote.order(Errand::Close { conn: caller, frame: refusal(reason) });
+                    state.remote.order(Errand::Close { conn: caller, frame: refused(reason) });
                 }
                 Action::Cut { worker } => self.cut_off(state, worker),
                 Action::Fence { worker } => self.fence(state, worker),
@@ -87,9 +87,9 @@ impl Shared {
             if let ToWorker::Lend { segment, .. } = &message {
                 // The brain lends what it was told to exist.
                 let Some(memory) = state.segments.get(segment) else { return };
-                link.attach(Arc::clone(memory));
+                link.child.attach(Arc::clone(memory));
             }
-            link.queue(&message);
+            link.child.queue(&message);
             if state.dirty.last() != Some(&key) {
                 state.dirty.push(key);
             }
@@ -104,15 +104,15 @@ impl Shared {
 
     pub fn flush(&self, state: &mut State, key: u64) {
         let Some(link) = state.links.get_mut(&key) else { return };
-        let want = !link.flush();
-        if want == link.want_write {
+        let want = !link.child.flush();
+        if want == link.child.want_write {
             return;
         }
-        link.want_write = want;
+        link.child.want_write = want;
         if let Some(wires) = self.wires() {
             let events = if want { READ | WRITE } else { READ };
             // It fails only for a socket that was taken out because it ended.
-            let _ = wires.sockets.set(link.data.as_fd(), key * 4 + DATA, events);
+            let _ = wires.sockets.set(link.child.data.as_fd(), key * 4 + DATA, events);
         }
     }
 
@@ -142,7 +142,7 @@ impl Shared {
 
     fn abandon(&self, state: &mut State, launch: LaunchId) {
         if let Some(link) = state.links.values().find(|link| link.launch == launch) {
-            link.kill();
+            link.child.kill();
         } else if !state.spawning.contains(&launch) {
             state.to_spawn.retain(|other| *other != launch);
             state.orders.retain(|other| *other != launch);

@@ -23,8 +23,9 @@ use kumi_core::{Caller, Decoder, Event, FromAgent, FromWorker, Origin, TicketId,
 use rustls::ServerConfig;
 
 use crate::epoll::{Bell, Epoll, OFF, READ, Ready, WRITE};
+use crate::hear::refusal;
 use crate::pool::{Pool, Shared, State};
-use crate::remote::{Errand, refusal};
+use crate::remote::{Errand, refused};
 use crate::sys::{check, with_signals_blocked};
 use crate::tls::{self, Heard, Identity, Stream};
 
@@ -330,9 +331,9 @@ impl Gate {
                     }
                 }
                 (Phase::New, FromAgent::Worker(FromWorker::Hello { version, python, pid, host })) => {
-                    match shared.refusal(version, python) {
+                    match refusal(shared.host.python, version, python) {
                         None => conn.phase = Phase::Greeted { pid, host },
-                        Some(reason) => self.last_words(id, refusal(reason)),
+                        Some(reason) => self.last_words(id, refused(reason)),
                     }
                 }
                 (Phase::Greeted { .. }, claim @ FromAgent::Prove { .. }) => self.ask(state, id, &claim),
@@ -352,7 +353,7 @@ impl Gate {
         let proved = conn.stream.binding().is_some_and(|binding| state.remote.proves_ticket(ticket, &binding, claim));
         let Phase::Greeted { pid, host } = mem::replace(&mut conn.phase, Phase::Asked) else { return };
         if !proved {
-            return self.last_words(id, refusal("the join code is not one of this host's: ask for one by join_code()"));
+            return self.last_words(id, refused("the join code is not one of this host's: ask for one by join_code()"));
         }
         // The brain answers in time by itself.
         self.allow(id, None);
@@ -369,7 +370,7 @@ impl Gate {
         let binding = conn.stream.binding().unwrap_or_default();
         match state.remote.resume(id, &binding, claim) {
             Ok(worker) => state.brain.handle(self.shared.now(), Event::Resumed { worker }),
-            Err(reason) => self.last_words(id, refusal(reason)),
+            Err(reason) => self.last_words(id, refused(reason)),
         }
         // From now on what it says is its session's.
         self.run_errands(state);

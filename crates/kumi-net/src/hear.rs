@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use kumi_core::{Event, Face, FromWorker, PROTOCOL, SegmentId, ToWorker};
 
+use crate::child::Heard;
 use crate::deliver::{self, Written};
 use crate::epoll::{Ready, WRITE};
-use crate::link::Heard;
 use crate::pool::{KICK, Shared, State};
 
 /// Maps the segment that the worker's next result lies in.
 fn borrow(state: &mut State, key: u64, segment: SegmentId, bytes: u64) -> io::Result<()> {
     let Some(link) = state.links.get_mut(&key) else { return Ok(()) };
-    let mapping = link.map(bytes)?;
+    let mapping = link.child.map(bytes)?;
     let loan = link.worker.and_then(|worker| state.brain.borrow(worker, segment, bytes));
     let loan = loan.ok_or_else(|| io::Error::other("it lent a segment out of place"))?;
     state.loans.insert(loan, Arc::new(mapping));
@@ -43,7 +43,7 @@ impl Shared {
 
     fn read(&self, state: &mut State, key: u64) {
         let Some(link) = state.links.get_mut(&key) else { return };
-        let heard = link.hear();
+        let heard = link.child.hear();
         self.take_messages(state, key);
         match heard {
             Ok(Heard::All | Heard::More) => {}
@@ -55,14 +55,14 @@ impl Shared {
 
     pub fn stop_reading(&self, state: &mut State, key: u64) {
         if let (Some(link), Some(wires)) = (state.links.get(&key), self.wires()) {
-            let _ = wires.sockets.remove(link.data.as_fd());
+            let _ = wires.sockets.remove(link.child.data.as_fd());
         }
     }
 
     pub fn take_messages(&self, state: &mut State, key: u64) {
         let now = self.now();
         while let Some(link) = state.links.get_mut(&key) {
-            match link.next_message() {
+            match link.child.next_message() {
                 Ok(Some(FromWorker::Hello { version, python, pid, host })) if link.worker.is_none() => {
                     self.welcome(state, key, version, python, Face { name: String::new(), pid, host });
                 }
@@ -87,48 +87,47 @@ impl Shared {
     /// This worker does not keep to the protocol.
     fn expel(&self, state: &mut State, key: u64, fault: String) {
         if let Some(link) = state.links.get_mut(&key) {
-            link.fault = Some(fault);
-            link.kill();
+            link.child.fault = Some(fault);
+            link.child.kill();
         }
         self.stop_reading(state, key);
     }
 
     fn welcome(&self, state: &mut State, key: u64, version: u32, python: (u8, u8), face: Face) {
         let Some(link) = state.links.get_mut(&key) else { return };
-        if let Some(reason) = self.refusal(version, python) {
-            link.fault = Some(reason.clone());
-            link.queue(&ToWorker::Refuse { reason });
+        if let Some(reason) = refusal(self.host.python, version, python) {
+            link.child.fault = Some(reason.clone());
+            link.child.queue(&ToWorker::Refuse { reason });
             return self.flush(state, key);
         }
-        let face = Face { name: link.name.clone(), ..face };
+        let face = Face { name: link.child.name.clone(), ..face };
         let launch = link.launch;
         let early = link.end_of_early();
-        deliver::show(&link.name, early);
+        deliver::show(&link.child.name, early);
         state.written_in_vain = Written::default();
         match state.brain.join(self.now(), launch, face) {
             Some(worker) => {
                 link.worker = Some(worker);
                 state.by_worker.insert(worker, key);
             }
-            None => link.kill(),
+            None => link.child.kill(),
         }
     }
+}
 
-    /// Why a worker that speaks like this does not belong here.
-    pub fn refusal(&self, version: u32, python: (u8, u8)) -> Option<String> {
-        let ours = self.host.python;
-        if version != PROTOCOL {
-            return Some(format!(
-                "the worker speaks version {version} of the protocol, the host version {PROTOCOL}: \
-                 install the same version of kumi for both"
-            ));
-        }
-        (python != ours).then(|| {
-            format!(
-                "the worker runs Python {}.{}, the host Python {}.{}: functions cannot travel between them; \
-                 give the launcher python= of the host's version",
-                python.0, python.1, ours.0, ours.1
-            )
-        })
+/// Why a worker that says this of itself does not belong to a host with Python `ours`.
+pub(crate) fn refusal(ours: (u8, u8), version: u32, python: (u8, u8)) -> Option<String> {
+    if version != PROTOCOL {
+        return Some(format!(
+            "the worker speaks version {version} of the protocol, the host version {PROTOCOL}: \
+             install the same version of kumi for both"
+        ));
     }
+    (python != ours).then(|| {
+        format!(
+            "the worker runs Python {}.{}, the host Python {}.{}: functions cannot travel between them; \
+             give the launcher python= of the host's version",
+            python.0, python.1, ours.0, ours.1
+        )
+    })
 }

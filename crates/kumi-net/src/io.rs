@@ -7,19 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 
-use kumi_core::{Certificate, Event, LaunchId};
+use kumi_core::{Certificate, Event};
 
+use crate::child::{Heard, LAST_READS, read_pipe};
 use crate::deliver;
 use crate::epoll::{OFF, READ, Ready};
-use crate::link::{Heard, Link, read_pipe};
+use crate::link::Link;
 use crate::memory;
 use crate::pool::{ALARM, DATA, PROCESS, SOCKETS, STDOUT, Shared, State, WAKE, Wires};
-use crate::process::{self, Ending, MARKER};
-use crate::spawn::Command;
 use crate::sys::with_signals_blocked;
-
-/// How often a dead worker's pipe is read once more: a full pipe takes one reading.
-const LAST_READS: u32 = 16;
 
 pub(crate) fn start(shared: Arc<Shared>, wires: Arc<Wires>) -> io::Result<JoinHandle<()>> {
     let thread = thread::Builder::new().name("kumi-io".into());
@@ -85,12 +81,12 @@ fn spawn_ordered(shared: &Shared, wires: &Wires) {
             state.spawning.insert(launch);
             (command, launch, format!("{}-{number}", shared.name), format!("{}-{number}", state.mark))
         };
-        let link = start_worker(&command, launch, name, marker).map_err(|error| error.to_string());
+        let link = Link::start(&command, launch, name, marker).map_err(|error| error.to_string());
         let mut state = shared.lock();
         state.spawning.remove(&launch);
         match link.map(|link| register(&mut state, wires, link)) {
             Ok(()) if shared.is_abandoned(&state, launch) => {
-                let _ = state.links.values().find(|link| link.launch == launch).map(Link::kill);
+                let _ = state.links.values().find(|link| link.launch == launch).map(|link| link.child.kill());
             }
             Ok(()) => state.brain.handle(shared.now(), Event::Launched { launch }),
             Err(error) => {
@@ -102,28 +98,21 @@ fn spawn_ordered(shared: &Shared, wires: &Wires) {
     }
 }
 
-fn start_worker(command: &Command, launch: LaunchId, name: String, marker: String) -> io::Result<Link> {
-    let mut command = command.clone();
-    let variable = format!("{MARKER}={marker}");
-    command.environment.push(std::ffi::CString::new(variable).map_err(io::Error::other)?);
-    Link::start(&command, launch, name, marker)
-}
-
 /// From now on the threads see what the worker says and does.
 fn register(state: &mut State, wires: &Wires, link: Link) {
     let key = state.next_link;
     state.next_link += 1;
     // It fails only without memory. What could be added still tells the end of the worker that is killed then.
     if add_all(wires, &link, key).is_err() {
-        link.kill();
+        link.child.kill();
     }
     state.links.insert(key, link);
 }
 
 fn add_all(wires: &Wires, link: &Link, key: u64) -> io::Result<()> {
-    wires.all.add(link.pidfd.as_fd(), key * 4 + PROCESS, READ)?;
-    wires.sockets.add(link.data.as_fd(), key * 4 + DATA, READ)?;
-    for (index, output) in link.outputs.iter().enumerate() {
+    wires.all.add(link.child.pidfd.as_fd(), key * 4 + PROCESS, READ)?;
+    wires.sockets.add(link.child.data.as_fd(), key * 4 + DATA, READ)?;
+    for (index, output) in link.child.outputs.iter().enumerate() {
         wires.all.add(output.pipe.as_fd(), key * 4 + STDOUT + index as u64, READ)?;
     }
     Ok(())
@@ -134,7 +123,7 @@ fn read_output(shared: &Shared, state: &mut State, wires: &Wires, key: u64, inde
     let Some(link) = state.links.get_mut(&key) else {
         return false;
     };
-    let Some(output) = link.outputs.get_mut(index).filter(|output| output.open) else {
+    let Some(output) = link.child.outputs.get_mut(index).filter(|output| output.open) else {
         return false;
     };
     let stderr = output.stderr;
@@ -147,9 +136,9 @@ fn read_output(shared: &Shared, state: &mut State, wires: &Wires, key: u64, inde
         Some(bytes) if bytes.is_empty() => false,
         Some(bytes) => {
             if stderr {
-                link.remember(&bytes);
+                link.child.remember(&bytes);
             }
-            let name = link.name.clone();
+            let name = link.child.name.clone();
             let written = link.wrote(stderr, bytes);
             if deliver::show(&name, written) {
                 mute(shared, state, wires);
@@ -176,7 +165,7 @@ fn unmute(shared: &Shared, state: &mut State, wires: &Wires) {
 
 fn set_outputs(state: &State, wires: &Wires, events: u32) {
     for (key, link) in &state.links {
-        for (index, output) in link.outputs.iter().enumerate().filter(|(_, output)| output.open) {
+        for (index, output) in link.child.outputs.iter().enumerate().filter(|(_, output)| output.open) {
             let _ = wires.all.set(output.pipe.as_fd(), key * 4 + STDOUT + index as u64, events);
         }
     }
@@ -191,8 +180,7 @@ fn bury(shared: &Shared, wires: &Wires, key: u64) {
         show_once(shared, &mut link);
     }
     // Without the lock: this looks through all processes of the machine.
-    let ending = process::bury(link.pid, link.pidfd.as_fd(), &link.marker);
-    let certificate = certificate(shared, &link, ending);
+    let certificate = link.child.bury(&shared.host.name, shared.memory, &shared.oom_kills);
     let event = match link.worker {
         Some(worker) => Event::Gone { worker, begun, certificate },
         None => Event::LaunchFailed { launch: link.launch, text: Arc::from(obituary(&certificate)) },
@@ -210,7 +198,7 @@ fn show_once(shared: &Shared, link: &mut Link) {
     let written = link.end_of_early();
     let mut state = shared.lock();
     if state.written_in_vain != written {
-        deliver::show(&link.name, written.clone());
+        deliver::show(&link.child.name, written.clone());
         state.written_in_vain = written;
     }
 }
@@ -219,11 +207,11 @@ fn last_words(shared: &Shared, wires: &Wires, key: u64) -> Option<(Link, kumi_co
     let mut state = shared.lock();
     shared.stop_reading(&mut state, key);
     // To the end of what is there; not to the end of the stream, which a forked child may hold open for ever.
-    while let Ok(Heard::More) = state.links.get_mut(&key)?.hear() {
+    while let Ok(Heard::More) = state.links.get_mut(&key)?.child.hear() {
         shared.take_messages(&mut state, key);
     }
     shared.take_messages(&mut state, key);
-    state.links.get_mut(&key)?.hear_last();
+    state.links.get_mut(&key)?.child.hear_last();
     shared.take_messages(&mut state, key);
     for index in 0..2 {
         // A child it left behind may write for ever.
@@ -232,54 +220,16 @@ fn last_words(shared: &Shared, wires: &Wires, key: u64) -> Option<(Link, kumi_co
     shared.carry_out(&mut state);
     let link = state.links.remove(&key)?;
     // By hand: closing does not suffice where a forked child of the host has copies.
-    let _ = wires.all.remove(link.pidfd.as_fd());
-    for output in link.outputs.iter().filter(|output| output.open) {
+    let _ = wires.all.remove(link.child.pidfd.as_fd());
+    for output in link.child.outputs.iter().filter(|output| output.open) {
         let _ = wires.all.remove(output.pipe.as_fd());
     }
-    let begun = link.begun();
+    let begun = link.child.begun();
     if let Some(worker) = link.worker {
         state.by_worker.remove(&worker);
         state.dying.insert(worker, begun);
     }
     Some((link, begun))
-}
-
-fn certificate(shared: &Shared, link: &Link, ending: Ending) -> Certificate {
-    let (exit_code, signal) = match ending {
-        Ending::Exited(code) => (Some(code), None),
-        Ending::Signalled(signal) => (None, Some(signal)),
-        Ending::Unknown => (None, None),
-    };
-    let peak = link.page.peak();
-    let cause = match (&link.fault, link.page.above(), shared.memory) {
-        (Some(fault), _, _) => format!("{ending}, because {fault}"),
-        (None, Some(above), Some(limit)) => format!(
-            "memory limit: with its children it had {:.3} GB of its own, and memory_gigabytes_max is {}",
-            above as f64 / 1e9,
-            limit as f64 / 1e9
-        ),
-        (None, _, _) if signal == Some(libc::SIGKILL) && !link.is_killed() && is_short_of_memory(shared, peak) => {
-            format!("{ending}, likely out of memory")
-        }
-        (None, _, _) => ending.to_string(),
-    };
-    Certificate {
-        cause,
-        pid: u32::try_from(link.pid).ok(),
-        host: Some(shared.host.name.clone()),
-        exit_code,
-        signal,
-        peak,
-        stderr: link.last_words(),
-    }
-}
-
-/// Whether there is evidence: the kernel has killed somebody for want of memory since we looked last, or the worker had
-/// nearly as much as it may.
-fn is_short_of_memory(shared: &Shared, peak: Option<u64>) -> bool {
-    let kills = memory::oom_kills();
-    let near = shared.memory.zip(peak).is_some_and(|(limit, peak)| peak > limit / 10 * 9);
-    shared.oom_kills.swap(kills, Ordering::Relaxed) < kills || near
 }
 
 /// Why a worker never came, in one text.

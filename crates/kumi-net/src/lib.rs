@@ -2,12 +2,14 @@
 //!
 //! May not know: Python. Decides nothing: every rule is in `kumi-core`.
 //! - Host: [`pool`] (the brain behind its lock), `act` (carrying out what it wants), `hear` (what workers say),
-//!   [`wait`] (threads that wait, the baton), [`inbox`] (event loops that wait), `release` (what nobody holds), `io` (the I/O thread), `link` (one worker), [`spawn`], [`process`] (death and burial), [`deliver`] (news for Python), [`fork`].
+//!   [`wait`] (threads that wait, the baton), [`inbox`] (event loops that wait), `release` (what nobody holds), `io` (the I/O thread), `link` (one worker), [`deliver`] (news for Python), [`fork`].
 //! - Worker: [`worker`], [`outbox`], [`reports`] (what tasks say while they run), [`watchdog`].
 //! - Remote workers: [`gate`] (who dials in), `remote` (their sessions), [`tls`] (connections), [`proof`] (secrets).
-//! - Both: [`page`] (the memory they share), [`segments`] (large buffers), `fds` (descriptors on sockets).
+//! - Whoever starts workers, a host or an agent: `child` (one process), [`spawn`], [`process`] (death and burial).
+//! - They and their workers: [`page`] (the memory they share), [`segments`] (large buffers), `fds` (descriptors on sockets).
 
 mod act;
+mod child;
 pub mod deliver;
 mod epoll;
 mod fds;

@@ -169,6 +169,14 @@ fn page_size() -> u64 {
     u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
+/// Whether there is evidence that a worker was killed for want of memory: the kernel has killed somebody for that since
+/// we looked last, which `kills` remembers, or the worker had nearly as much as it may.
+pub(crate) fn was_short(limit: Option<u64>, peak: Option<u64>, kills: &AtomicU64) -> bool {
+    let now = oom_kills();
+    let near = limit.zip(peak).is_some_and(|(limit, peak)| peak > limit / 10 * 9);
+    kills.swap(now, Ordering::Relaxed) < now || near
+}
+
 /// How often the kernel has killed for want of memory, in this control group and on this machine, as far as it tells.
 pub(crate) fn oom_kills() -> u64 {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();

@@ -23,6 +23,7 @@ use crate::epoll::{Alarm, Bell, Epoll, READ};
 use crate::fork;
 use crate::inbox::{Address, Vigil};
 use crate::link::Link;
+use crate::process;
 use crate::release::Releases;
 use crate::remote::Remote;
 use crate::segments::{Loaned, Mapping, Segment};
@@ -147,7 +148,6 @@ pub struct State {
 }
 
 static POOLS: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
-static SERIAL: AtomicU64 = AtomicU64::new(1);
 
 pub(crate) type PoolsGuard = MutexGuard<'static, Vec<Weak<Shared>>>;
 
@@ -249,7 +249,7 @@ impl Pool {
         wires.all.add(wires.sockets.fd(), SOCKETS, READ)?;
         wires.all.add(wires.wake.fd(), WAKE, READ)?;
         wires.all.add(wires.alarm.fd(), ALARM, READ)?;
-        let mark = mark()?;
+        let mark = process::new_mark()?;
         let wires = Arc::new(wires);
         if !self.shared.in_process {
             let thread = crate::io::start(Arc::clone(&self.shared), Arc::clone(&wires))?;
@@ -452,18 +452,6 @@ impl Pool {
     }
 }
 
-/// A mark that nobody else has and nobody can guess.
-fn mark() -> io::Result<String> {
-    let mut random = [0_u8; 8];
-    // SAFETY: the buffer is valid for its length.
-    let count = unsafe { libc::getrandom(random.as_mut_ptr().cast(), random.len(), 0) };
-    if count != random.len() as isize {
-        return Err(io::Error::last_os_error());
-    }
-    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-    Ok(format!("{}-{serial}-{:016x}", std::process::id(), u64::from_ne_bytes(random)))
-}
-
 impl State {
     /// Has those who wait for anything look again, although no task has ended.
     fn tell_all(&mut self) {
@@ -478,7 +466,7 @@ impl State {
     /// Name and process id of each local worker.
     pub fn processes(&self) -> Vec<(String, i32)> {
         let joined = self.links.values().filter(|link| link.worker.is_some());
-        joined.map(|link| (link.name.clone(), link.pid)).collect()
+        joined.map(|link| (link.child.name.clone(), link.child.pid)).collect()
     }
 }
 

@@ -13,10 +13,12 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use libc::c_int;
 
+use crate::proof;
 use crate::sys::{check, pidfd_open, poll, watch};
 
 pub use crate::sys::block_all_signals;
@@ -30,6 +32,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const ROUND: Duration = Duration::from_millis(100);
 /// When to look again at a process in the middle of starting a program. Arbitrary; it happens rarely.
 const MOMENT: Duration = Duration::from_millis(1);
+
+static SERIAL: AtomicU64 = AtomicU64::new(1);
+
+/// A mark for workers of this process that nobody else has and nobody can guess.
+pub(crate) fn new_mark() -> io::Result<String> {
+    let random = u64::from_ne_bytes(proof::random()?);
+    Ok(format!("{}-{}-{random:016x}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed)))
+}
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

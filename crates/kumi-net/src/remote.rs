@@ -204,7 +204,7 @@ impl Shared {
             }
             Err(error) => {
                 let reason = format!("no session with the host: {error}");
-                state.remote.order(Errand::Close { conn, frame: refusal(reason) });
+                state.remote.order(Errand::Close { conn, frame: refused(reason) });
                 state.brain.handle(self.now(), Event::Cut { worker });
             }
         }
@@ -213,7 +213,7 @@ impl Shared {
     /// The brain wants no more of this worker: it is told to end, if it can be told.
     pub fn fence(&self, state: &mut State, worker: WorkerId) {
         if let Some(conn) = state.remote.forget(worker) {
-            state.remote.order(Errand::Close { conn, frame: refusal(OVER) });
+            state.remote.order(Errand::Close { conn, frame: refused(OVER) });
         }
     }
 
@@ -249,7 +249,7 @@ impl Shared {
 }
 
 /// As a frame: the caller does not become, or is no more, a worker.
-pub(crate) fn refusal(reason: impl Into<String>) -> Vec<u8> {
+pub(crate) fn refused(reason: impl Into<String>) -> Vec<u8> {
     encoded(&ToAgent::Worker(ToWorker::Refuse { reason: reason.into() }))
 }
 

@@ -27,7 +27,7 @@ use rustls::{
     SignatureScheme, version,
 };
 
-pub use crate::link::Heard;
+pub use crate::child::Heard;
 
 /// How much is read from a socket at once.
 const READING: usize = 1 << 16;
