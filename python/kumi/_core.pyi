@@ -486,6 +486,41 @@ def nested() -> bool:
 def report(payload: bytes, /) -> None:
     """What the task that this worker runs says of itself. Never waits. Raises ValueError if it is long."""
 
+def run_agent(
+    host: str,
+    port: int,
+    code: str,
+    argv: list[str],
+    environment: dict[str, str],
+    /,
+    *,
+    fingerprint: str | None,
+    authorities: bytes,
+    index: int,
+    seconds_connect: float,
+    talkative: bool,
+) -> int | None:
+    """Runs a worker for the controller that listens there, in the main thread, until the controller ends it.
+
+    Raises ValueError for what cannot be read, and OSError, such as ConnectionError, for what failed; the text is for
+    the user. When this returns or raises, nothing of the worker is left.
+
+    Args:
+        host: Where to connect to, and whose name the certificate must be for if it is known by authorities.
+        port: See above.
+        code: The join code.
+        argv: The program that is the worker, and its arguments.
+        environment: Its whole environment.
+        fingerprint: Of the host's certificate, in hexadecimal digits.
+        authorities: Certificates (PEM) of who vouches for the host's, if there is no fingerprint.
+        index: Which of the workers of one launch this is.
+        seconds_connect: For how long to try before the host has let it in. Later the host says for how long.
+        talkative: Say on stderr when it has joined, when it has ended, and what it waits for.
+
+    Returns:
+        The number of the signal that has ended it; None: none did.
+    """
+
 def decide(
     *,
     workers: int,

@@ -4,11 +4,13 @@
 //! - Host: [`pool`] (the brain behind its lock), `act` (carrying out what it wants), `hear` (what workers say),
 //!   [`wait`] (threads that wait, the baton), [`inbox`] (event loops that wait), `release` (what nobody holds), `io` (the I/O thread), `link` (one worker), [`deliver`] (news for Python), [`fork`].
 //! - Worker: [`worker`], [`outbox`], [`reports`] (what tasks say while they run), [`watchdog`].
+//! - Agent: [`agent`] (its one loop), `line` (to the host), `ward` (its worker), `outlet` (what that writes), `signals`.
 //! - Remote workers: [`gate`] (who dials in), `remote` (their sessions), [`tls`] (connections), [`proof`] (secrets).
 //! - Whoever starts workers, a host or an agent: `child` (one process), [`spawn`], [`process`] (death and burial).
-//! - They and their workers: [`page`] (the memory they share), [`segments`] (large buffers), `fds` (descriptors on sockets).
+//! - They and their workers: [`page`] (the memory they share), [`segments`] (large buffers), `stock` (which are used again), `fds` (descriptors on sockets).
 
 mod act;
+pub mod agent;
 mod child;
 pub mod deliver;
 mod epoll;
@@ -18,9 +20,11 @@ pub mod gate;
 mod hear;
 pub mod inbox;
 mod io;
+mod line;
 mod link;
 pub mod memory;
 pub mod outbox;
+mod outlet;
 pub mod page;
 pub mod pool;
 pub mod process;
@@ -29,9 +33,12 @@ mod release;
 mod remote;
 pub mod reports;
 pub mod segments;
+mod signals;
 pub mod spawn;
+mod stock;
 mod sys;
 pub mod tls;
 pub mod wait;
+mod ward;
 pub mod watchdog;
 pub mod worker;

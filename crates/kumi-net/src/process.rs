@@ -66,7 +66,7 @@ impl fmt::Display for Ending {
 }
 
 /// The signals that end a process by default and occur in practice.
-fn signal_name(signal: i32) -> Option<&'static str> {
+pub(crate) fn signal_name(signal: i32) -> Option<&'static str> {
     Some(match signal {
         libc::SIGHUP => "SIGHUP",
         libc::SIGINT => "SIGINT",

@@ -173,6 +173,12 @@ pub enum Trust {
     Authorities(Vec<CertificateDer<'static>>),
 }
 
+/// Whether this is why a connection failed: the other end is not who it ought to be, and will not be next time either.
+pub fn is_stranger(error: &io::Error) -> bool {
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    matches!(error, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::General(_)))
+}
+
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }

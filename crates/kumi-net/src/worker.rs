@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use kumi_core::children::{self, Children};
 use kumi_core::frame::Wire;
 use kumi_core::{
-    Decoder, FromWorker, Interrupts, Job, Lease, Leave, PROTOCOL, Payload, SegmentId, Store, SubmitError, Terms, Time,
+    Decoder, FromWorker, Interrupts, Job, Lease, Leave, PROTOCOL, Payload, SegmentId, SubmitError, Terms, Time,
     ToWorker, WorkerHalf,
 };
 
@@ -28,8 +28,9 @@ use crate::outbox::Outbox;
 use crate::page::Page;
 use crate::process::{MARKER, become_subreaper, end_tree};
 use crate::reports::Reporter;
-use crate::segments::{Borrowed, Mapping, Segment, spare_bytes};
+use crate::segments::{Borrowed, Mapping, Segment};
 use crate::spawn::{CONTROL_FD, DATA_FD, PAGE_FD};
+use crate::stock::Stock;
 use crate::sys::{check, poll_once, watch, with_signals_blocked};
 use crate::wait::{SLICE, Waited, my_bell};
 use crate::watchdog::{Watchdog, open_host};
@@ -70,8 +71,7 @@ struct State {
     /// Segments whose job is still to be taken.
     arrived: VecDeque<Arc<Borrowed>>,
     /// Our own segments, for results.
-    store: Store,
-    segments: BTreeMap<SegmentId, Arc<Segment>>,
+    stock: Stock,
     epoch: Instant,
 }
 
@@ -124,26 +124,10 @@ impl State {
         self.arrived.remove(at)
     }
 
-    fn close_segments(&mut self) {
-        while let Some(segment) = self.store.next_closed() {
-            self.segments.remove(&segment);
-        }
-    }
-
     fn take_back_segments(&mut self) {
         while let Some((segment, forked)) = self.half.returned() {
-            if forked {
-                self.store.close(segment);
-            } else {
-                self.store.put_back(self.now(), segment);
-            }
+            self.stock.give_back(self.now(), segment, forked);
         }
-        self.close_segments();
-    }
-
-    fn trim_segments(&mut self) {
-        self.store.trim(self.now(), false);
-        self.close_segments();
     }
 
     fn now(&self) -> Time {
@@ -194,8 +178,7 @@ impl WorkerEnd {
             oldest_unsent: Instant::now(),
             frame: Vec::new(),
             arrived: VecDeque::new(),
-            store: Store::new(spare_bytes()),
-            segments: BTreeMap::new(),
+            stock: Stock::default(),
             epoch: Instant::now(),
         };
         let end = Self {
@@ -240,7 +223,7 @@ impl WorkerEnd {
 
     /// Says something that lies partly in one of our segments.
     fn say_with(&self, state: &mut State, segment: SegmentId, bytes: u64, message: &FromWorker) -> io::Result<bool> {
-        let Some(memory) = state.segments.get(&segment) else { return Ok(false) };
+        let Some(memory) = state.stock.get(segment) else { return Ok(false) };
         state.frame.clear();
         FromWorker::Lend { segment, bytes }.encode(&mut state.frame);
         message.encode(&mut state.frame);
@@ -349,7 +332,7 @@ impl WorkerEnd {
             return Ok((state, matches!(rang, Ok(1))));
         };
         // Free segments are given up in time.
-        let trim = state.store.next_timeout().map(|at| at.since(state.now()));
+        let trim = state.stock.next_timeout().map(|at| at.since(state.now()));
         drop(state);
         let limit = left.into_iter().chain(trim).min();
         let read = reader.read(limit);
@@ -358,7 +341,8 @@ impl WorkerEnd {
             if read {
                 self.hear(&mut state, &mut reader)?;
             } else if trim.is_some() {
-                state.trim_segments();
+                let now = state.now();
+                state.stock.trim(now);
             }
             Ok(read)
         });
@@ -393,19 +377,7 @@ impl WorkerEnd {
 
     /// A segment for a result of so many bytes. `None`: no descriptors or no memory left.
     pub fn reserve(&self, bytes: u64) -> Option<(SegmentId, Arc<Segment>)> {
-        let mut state = self.lock();
-        let reserved = state.store.reserve(bytes)?;
-        state.close_segments();
-        if let Some(size) = reserved.create {
-            match Segment::create(size) {
-                Ok(segment) => drop(state.segments.insert(reserved.segment, Arc::new(segment))),
-                Err(_) => {
-                    state.store.close(reserved.segment);
-                    state.close_segments();
-                }
-            }
-        }
-        Some((reserved.segment, Arc::clone(state.segments.get(&reserved.segment)?)))
+        self.lock().stock.reserve(bytes)
     }
 
     /// Which task is to be interrupted. Lock it for one call only.

@@ -5,10 +5,11 @@
 //! - `pool.rs`: the dispatcher and what it hands out. `handle.rs`: one task. `facts.rs`: what is known of it.
 //! - `group.rs`: tasks that belong together.
 //! - `worker.rs`: the worker's loop. `here.rs`: the task that runs in this process. `inner.rs`: what the tasks it runs submit. `inbox.rs`: event
-//!   loops that wait.
+//!   loops that wait. `agent.rs`: what keeps a remote worker's connection.
 //! - `untouched.rs`: what a task has left in its process.
 //! - `inside.rs`: threads that wait in here, the end of Python, forks.
 
+mod agent;
 mod facts;
 mod group;
 mod handle;
@@ -50,6 +51,8 @@ fn decide(
 
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use crate::agent::run_agent;
     #[pymodule_export]
     use crate::decide;
     #[pymodule_export]

@@ -142,6 +142,24 @@ fn text(text: OsString) -> PyResult<CString> {
         .map_err(|_| PyValueError::new_err("a worker's command must not contain NUL characters"))
 }
 
+/// How a worker is started, in the kernel's terms.
+pub fn command(
+    argv: Vec<OsString>,
+    environment: BTreeMap<OsString, OsString>,
+    directory: Option<OsString>,
+) -> PyResult<Command> {
+    let variables = environment.into_iter().map(|(mut key, value)| {
+        key.push("=");
+        key.push(value);
+        text(key)
+    });
+    Ok(Command {
+        argv: argv.into_iter().map(text).collect::<PyResult<_>>()?,
+        environment: variables.collect::<PyResult<_>>()?,
+        directory: directory.map(text).transpose()?,
+    })
+}
+
 #[pymethods]
 impl Pool {
     #[new]
@@ -211,16 +229,7 @@ impl Pool {
         directory: Option<OsString>,
     ) -> PyResult<()> {
         check(&self.net)?;
-        let variables = environment.into_iter().map(|(mut key, value)| {
-            key.push("=");
-            key.push(value);
-            text(key)
-        });
-        let command = Command {
-            argv: argv.into_iter().map(text).collect::<PyResult<_>>()?,
-            environment: variables.collect::<PyResult<_>>()?,
-            directory: directory.map(text).transpose()?,
-        };
+        let command = command(argv, environment, directory)?;
         detached(py, || self.net.spawn_by(command));
         Ok(())
     }

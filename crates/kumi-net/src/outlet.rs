@@ -1,0 +1,97 @@
+//! An agent's own stdout and stderr: a thread writes to them, because whoever reads them may be slow, or gone.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crate::epoll::Bell;
+use crate::sys::with_signals_blocked;
+
+/// When so many bytes wait to be written, no more should be put in: some thousand lines.
+const FULL: usize = 1 << 20;
+
+/// See the head of this file. The thread ends with this value, or with the process if a write hangs.
+#[derive(Debug)]
+pub(crate) struct Outlet(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    /// Rung when what was there is written.
+    bell: Arc<Bell>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    pieces: VecDeque<(bool, Vec<u8>)>,
+    /// Of these, and of what is being written.
+    bytes: usize,
+    over: bool,
+}
+
+impl Outlet {
+    /// Starts the thread.
+    pub fn start(bell: Arc<Bell>) -> io::Result<Self> {
+        let shared = Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new(), bell });
+        let outlet = Self(Arc::clone(&shared));
+        let thread = thread::Builder::new().name("kumi-output".into());
+        with_signals_blocked(|| thread.spawn(move || shared.run()))??;
+        Ok(outlet)
+    }
+
+    /// To be written, in this order.
+    pub fn put(&self, stderr: bool, bytes: Vec<u8>) {
+        let mut queue = self.0.lock();
+        queue.bytes += bytes.len();
+        queue.pieces.push_back((stderr, bytes));
+        self.0.changed.notify_all();
+    }
+
+    /// Whether no more should be put in before the bell rings.
+    pub fn is_full(&self) -> bool {
+        self.0.lock().bytes > FULL
+    }
+
+    /// Returns when everything is written, or the time is up.
+    pub fn drain(&self, limit: Duration) {
+        let waiting = |queue: &mut Queue| queue.bytes > 0;
+        let _ = self.0.changed.wait_timeout_while(self.0.lock(), limit, waiting);
+    }
+}
+
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        self.0.lock().over = true;
+        self.0.changed.notify_all();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self) {
+        while let Some((stderr, bytes)) = self.next() {
+            // Where nobody reads any more there is nobody to be told either.
+            let _ = if stderr { write(io::stderr(), &bytes) } else { write(io::stdout(), &bytes) };
+            self.lock().bytes -= bytes.len();
+            self.changed.notify_all();
+            self.bell.ring();
+        }
+    }
+
+    fn next(&self) -> Option<(bool, Vec<u8>)> {
+        let idle = |queue: &mut Queue| queue.pieces.is_empty() && !queue.over;
+        let mut queue = self.changed.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+        queue.pieces.pop_front()
+    }
+}
+
+fn write(mut to: impl Write, bytes: &[u8]) -> io::Result<()> {
+    to.write_all(bytes)?;
+    to.flush()
+}
