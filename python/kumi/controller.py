@@ -181,7 +181,8 @@ class Controller(Submitter, Executor):
         Raises:
             ControllerError: If it listens for none, because it has a launcher.
         """
-        self._open()
+        if self._url is None:
+            self._open()
         if self._url is None:
             text = f"controller {self.name!r} has {self.launcher!r} for its workers: those on other machines need None"
             raise ControllerError(text)
@@ -521,6 +522,8 @@ class Controller(Submitter, Executor):
     def _start(self) -> Functions:
         pool = self._made_pool()
         functions = Functions(pool, self._by_value)
+        if self.launcher is None:
+            self._url = self._listen(pool)
         self._pid = os.getpid()
         if isinstance(self.launcher, Sequential):
             self._executor = TaskExecutor(self._reset)
@@ -529,8 +532,6 @@ class Controller(Submitter, Executor):
             # Before there is a worker: each does it when it joins.
             self._submit_setup(pool, functions, self._setup)
             self._setup = None  # not again, if what follows fails and the controller is opened another time
-        if self.launcher is None:
-            self._url = self._listen(pool)
         pool.start()
         if self._executor is None:
             deliverer.start()

@@ -7,7 +7,7 @@
 //! - Agent: [`agent`] (its one loop), `line` (to the host), `ward` (its worker), `outlet` (what that writes), `signals`.
 //! - Remote workers: [`gate`] (who dials in), `remote` (their sessions), [`tls`] (connections), [`proof`] (secrets).
 //! - Whoever starts workers, a host or an agent: `child` (one process), [`spawn`], [`process`] (death and burial).
-//! - They and their workers: [`page`] (the memory they share), [`segments`] (large buffers), `stock` (which are used again), `fds` (descriptors on sockets).
+//! - They and their workers: [`page`] (the memory they share), [`segments`] (large buffers), [`parcel`] (payloads with such), `stock` (which are used again), `fds` (descriptors on sockets).
 
 mod act;
 pub mod agent;
@@ -26,6 +26,7 @@ pub mod memory;
 pub mod outbox;
 mod outlet;
 pub mod page;
+pub mod parcel;
 pub mod pool;
 pub mod process;
 pub mod proof;

@@ -1,24 +1,16 @@
 //! Payloads with large parts: from Python's buffers into shared memory, and as buffers of Python's again.
 //!
 //! `serial.Parcel` is what Python hands in: a pickle in pieces, and the buffers that it left out. What travels is a small
-//! payload and, if there is one, a segment. Without a segment everything is in the payload. Its end says where things are:
-//! the length of each buffer in eight bytes, their number in four, and a letter:
-//!
-//! | letter | the pickle is | the buffers are |
-//! |---|---|---|
-//! | `B` | at the beginning of the payload | in the segment, each at a multiple of [`ALIGN`] |
-//! | `H` | the first buffer | in the segment |
-//! | `b` | at the beginning of the payload | behind it, without gaps |
-//!
-//! A payload that names shared values ends with their definitions' numbers, eight bytes each, how many in four, and `S`.
+//! payload and, if there is one, a segment. Without a segment everything is in the payload. How either looks is said in
+//! `kumi-net`'s `parcel.rs`.
 
 use std::ffi::c_int;
 use std::slice;
 use std::sync::Arc;
 
 use kumi_core::{FunctionId, Large, Payload, SegmentId};
-use kumi_net::pool;
-use kumi_net::segments::{ALIGN, LARGE, Memory, Piece, Segment};
+use kumi_net::segments::{LARGE, Memory, Piece, Segment};
+use kumi_net::{parcel, pool};
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
@@ -113,43 +105,43 @@ impl Parts<'_> {
     /// Puts what is large into a segment, if `reserve` gives one for so many bytes, and all else into the payload.
     pub fn pack<S: AsRef<Segment> + Send>(self, reserve: impl FnOnce(u64) -> Option<(SegmentId, S)> + Send) -> Packed {
         let alone = self.head_bytes() >= LARGE;
-        let in_segment = || alone.then_some(&self.head).into_iter().flatten().chain(&self.buffers);
-        let mut end = 0;
-        let mut pieces = Vec::new();
-        for (number, buffer) in in_segment().enumerate() {
-            // The pieces of the pickle follow each other without gaps.
-            if !alone || number == 0 || number >= self.head.len() {
-                end = usize::next_multiple_of(end, ALIGN);
-            }
-            pieces.push(Piece { from: buffer.buf_ptr().cast(), length: buffer.len_bytes(), to: end });
-            end += buffer.len_bytes();
-        }
-        let segment = if end < LARGE { None } else { self.fill(end as u64, &pieces, reserve) };
+        let buffers: Vec<usize> = self.buffers.iter().map(PyUntypedBuffer::len_bytes).collect();
+        let lengths: Vec<usize> = alone.then(|| self.head_bytes()).into_iter().chain(buffers.iter().copied()).collect();
+        // Of what lies in memory the sum is no number that does not exist.
+        let (starts, end) = parcel::places(&lengths).unwrap_or_default();
+        let segment = if end < LARGE { None } else { self.fill(end as u64, &self.pieces(alone, &starts), reserve) };
         let mut payload = Vec::new();
-        let mut lengths: Vec<usize> = self.buffers.iter().map(PyUntypedBuffer::len_bytes).collect();
-        let letter = match segment {
-            Some(_) if alone => {
-                lengths.insert(0, self.head_bytes());
-                b'H'
-            }
-            Some(_) => {
+        if segment.is_some() {
+            if !alone {
                 self.append(&self.head, &mut payload);
-                b'B'
             }
-            None => {
-                payload.reserve_exact(self.bytes() + 8 * lengths.len() + 5);
-                self.append(&self.head, &mut payload);
-                self.append(&self.buffers, &mut payload);
-                b'b'
-            }
-        };
-        if segment.is_some() || !lengths.is_empty() {
-            lengths.iter().for_each(|length| payload.extend_from_slice(&(*length as u64).to_le_bytes()));
-            payload.extend_from_slice(&(lengths.len() as u32).to_le_bytes());
-            payload.push(letter);
+            parcel::seal_split(&mut payload, &lengths, alone);
+        } else {
+            payload.reserve_exact(self.bytes() + 8 * (buffers.len() + self.uses.len()) + 10);
+            self.append(&self.head, &mut payload);
+            self.append(&self.buffers, &mut payload);
+            parcel::seal_whole(&mut payload, &buffers);
         }
         add_uses(&mut payload, &self.uses);
         Packed { payload: Arc::from(payload), segment: segment.map(|segment| (segment, end as u64)) }
+    }
+
+    /// What goes into a segment where. The pieces of the pickle follow each other without gaps.
+    fn pieces(&self, alone: bool, starts: &[usize]) -> Vec<Piece> {
+        let mut to = 0;
+        let head = alone.then_some(&self.head).into_iter().flatten().map(|buffer| {
+            let piece = Piece { from: buffer.buf_ptr().cast(), length: buffer.len_bytes(), to };
+            to += buffer.len_bytes();
+            piece
+        });
+        let mut pieces: Vec<Piece> = head.collect();
+        let buffers = self.buffers.iter().zip(starts.iter().skip(usize::from(alone)));
+        pieces.extend(buffers.map(|(buffer, to)| Piece {
+            from: buffer.buf_ptr().cast(),
+            length: buffer.len_bytes(),
+            to: *to,
+        }));
+        pieces
     }
 
     fn fill<S: AsRef<Segment> + Send>(
@@ -176,11 +168,8 @@ impl Parts<'_> {
 }
 
 fn add_uses(payload: &mut Vec<u8>, uses: &[FunctionId]) {
-    if !uses.is_empty() {
-        uses.iter().for_each(|function| payload.extend_from_slice(&function.number().to_le_bytes()));
-        payload.extend_from_slice(&(uses.len() as u32).to_le_bytes());
-        payload.push(b'S');
-    }
+    let numbers: Vec<u64> = uses.iter().map(|function| function.number()).collect();
+    parcel::seal_shares(payload, &numbers);
 }
 
 /// See the stub.
@@ -188,6 +177,18 @@ fn add_uses(payload: &mut Vec<u8>, uses: &[FunctionId]) {
 pub struct Stored {
     payload: Payload,
     memory: Option<(Arc<Segment>, u64)>,
+}
+
+impl Stored {
+    /// With everything in itself: for who cannot map its memory.
+    fn whole(&self) -> std::io::Result<Vec<u8>> {
+        let Some((memory, bytes)) = &self.memory else { return Ok(self.payload.to_vec()) };
+        let mapping = memory.map(*bytes)?;
+        let (start, length) = mapping.memory();
+        // SAFETY: the mapping lives to the end of this function, and nobody writes to what was stored.
+        let memory = unsafe { slice::from_raw_parts(start, length) };
+        parcel::whole(&self.payload, memory).ok_or_else(|| std::io::Error::other("its parts are not where they were"))
+    }
 }
 
 #[pymethods]
@@ -239,12 +240,12 @@ impl<'a> Entry<'a> {
         }
     }
 
-    pub fn of_stored(net: &'a pool::Pool, stored: &Stored, uses: Vec<FunctionId>) -> Self {
-        let mut payload = stored.payload.to_vec();
-        add_uses(&mut payload, &uses);
+    pub fn of_stored(net: &'a pool::Pool, stored: &Stored, uses: Vec<FunctionId>) -> std::io::Result<Self> {
         let adopted = |(memory, bytes): &(Arc<Segment>, u64)| Some((net.adopt(memory, *bytes)?, *bytes));
         let segment = stored.memory.as_ref().and_then(adopted);
-        Self { net, payload: Arc::from(payload), large: Some(Box::new(Large { segment, uses })) }
+        let mut payload = if segment.is_some() { stored.payload.to_vec() } else { stored.whole()? };
+        add_uses(&mut payload, &uses);
+        Ok(Self { net, payload: Arc::from(payload), large: Some(Box::new(Large { segment, uses })) })
     }
 
     pub fn large(&self) -> Option<Box<Large>> {

@@ -296,7 +296,7 @@ impl Pool {
         label: String,
     ) -> PyResult<Function> {
         let uses = uses.iter().map(|function| function.get().id()).collect();
-        self.take_in(py, Entry::of_stored(&self.net, stored, uses), label)
+        self.take_in(py, detached(py, || Entry::of_stored(&self.net, stored, uses))?, label)
     }
 
     #[pyo3(signature = (id, payload, /))]

@@ -60,7 +60,8 @@ impl Dispatcher {
 
     /// The launch whose worker the caller may become.
     fn place(&mut self, now: Time, origin: Origin) -> Result<LaunchId, &'static str> {
-        if self.closing {
+        // While tasks are left they need somebody who runs them.
+        if self.closing && self.unresolved() == 0 {
             return Err("the controller is ending and takes no more workers");
         }
         // Each launch is a worker, or may become one, or has one that is leaving.

@@ -1,0 +1,451 @@
+"""Workers on other machines, which dial in: all that local ones can, and what is different. Here over loopback."""
+
+import asyncio
+import ctypes
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jobs
+import kumi
+import numpy as np
+import pytest
+from machines import Workers, workers_of
+from rig import write
+
+FINGERPRINT = 64
+
+
+@pytest.fixture(scope="module")
+def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kumi.Controller]:
+    """A controller with two workers that know nothing of this project, for tests that leave them alive."""
+    with (
+        kumi.Controller(None, host="127.0.0.1") as crew,
+        workers_of(crew, tmp_path_factory.mktemp("far")) as workers,
+    ):
+        workers.start(2)
+        yield crew
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Workers]:
+    """A controller, and a worker of its own that the test starts, which has five seconds to come back after a cut."""
+    with (
+        kumi.Controller(None, host="127.0.0.1", seconds_reconnect=2) as crew,
+        workers_of(crew, tmp_path) as workers,
+    ):
+        yield workers
+
+
+def double(x: int) -> int:
+    return 2 * x
+
+
+def draw() -> tuple[float, float]:
+    return random.random(), float(kumi.rng().random())
+
+
+def tree(depth: int) -> int:
+    return 1 if depth == 0 else sum(kumi.map(tree, [depth - 1] * 2).results())
+
+
+def test_tasks_run_there_as_they_do_here(far: kumi.Controller) -> None:
+    assert far.submit(double, 3).result() == 6
+    assert far.map(double, range(1000)).results() == [2 * x for x in range(1000)]
+    with pytest.raises(ValueError, match="no") as caught:
+        far.submit(jobs.boom).result()
+    assert "in boom" in "".join(getattr(caught.value, "__notes__", [])) + str(caught.value.__cause__)
+
+
+def test_coroutines_wait_for_them(far: kumi.Controller) -> None:
+    async def main() -> list[int]:
+        return list(await asyncio.gather(*[far.run(double, x) for x in range(100)]))
+
+    assert asyncio.run(main()) == [2 * x for x in range(100)]
+
+
+def test_large_arrays_go_there_and_come_back(far: kumi.Controller) -> None:
+    array = np.arange(1_000_000.0)
+    there = far.submit(np.multiply, array, 2).result()
+    assert np.array_equal(there, array * 2)
+    there[0] = 1  # they can be written to
+    shared = kumi.share(array)
+    assert far.map(lambda part: float(part.sum()), [shared] * 4).results() == [float(array.sum())] * 4
+
+
+def test_a_seed_gives_the_same_numbers_there(far: kumi.Controller) -> None:
+    there = far.with_options(seed=7).map(lambda _: draw(), range(20)).results()
+    for workers in (1, 2, 3):
+        with kumi.Controller(workers=workers) as crew:
+            assert crew.with_options(seed=7).map(lambda _: draw(), range(20)).results() == there
+    with kumi.Controller(kumi.Sequential()) as crew:
+        assert crew.with_options(seed=7).map(lambda _: draw(), range(20)).results() == there
+
+
+def test_tasks_of_tasks_come_back_to_the_controller(far: kumi.Controller) -> None:
+    assert far.submit(tree, 4).result() == 16
+
+
+def test_reports_are_told(far: kumi.Controller) -> None:
+    def work() -> None:
+        kumi.report("half")
+
+    task = far.submit(work)
+    task.result()
+    assert task.report == "half"
+
+
+def test_a_running_task_is_interrupted(far: kumi.Controller, gate: jobs.Gate) -> None:
+    task = far.submit(jobs.hold, gate.path)
+    gate.wait()
+    assert task.cancel()
+    slow = far.with_options(seconds_run=0.05).submit(time.sleep, 30)
+    with pytest.raises(kumi.TaskTimeout):
+        slow.result()
+    assert far.submit(double, 1).result() == 2
+    assert far.summary().workers_lost == 0
+
+
+def test_modules_of_the_project_travel_and_installed_ones_do_not(
+    far: kumi.Controller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "kumi_test_far.py", "def where(): return __name__, 'kumi_test_far' in __import__('sys').modules")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    import kumi_test_far  # type: ignore[import-not-found]
+
+    assert far.submit(kumi_test_far.where).result() == ("kumi_test_far", False)
+    assert far.submit(lambda: np.__file__).result() == np.__file__
+
+
+def test_a_class_of_the_project_comes_back_as_itself(far: kumi.Controller) -> None:
+    assert type(far.submit(jobs.same, jobs.PoisonOnArrival).result()) is type
+    assert far.submit(jobs.same, Point(1)).result() == Point(1)
+    assert type(far.submit(jobs.same, Point(1)).result()) is Point
+
+
+class Point:
+    def __init__(self, x: int) -> None:
+        self.x = x
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Point) and other.x == self.x
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_records_say_which_machine_it_was(far: kumi.Controller) -> None:
+    task = far.submit(jobs.pid)
+    pid = task.result()
+    record = task.record
+    assert record is not None
+    assert (record.pid, record.host) == (pid, os.uname().nodename)
+    assert record.worker is not None
+    assert record.worker.startswith(f"{far.name}-")
+
+
+def test_state_is_there_before_the_first_task(tmp_path: Path) -> None:
+    def load(value: int) -> None:
+        kumi.state.value = value
+
+    with kumi.Controller(None, host="127.0.0.1", setup=lambda: load(1)) as crew, workers_of(crew, tmp_path) as workers:
+        asked = crew.submit(lambda: kumi.state.value)
+        workers.start(1)
+        assert asked.result() == 1
+        spread = crew.everywhere(load, 2)
+        assert crew.submit(lambda: kumi.state.value).result() == 2
+        spread.result()
+        workers.start(1)
+        assert set(crew.map(lambda _: kumi.state.value, range(100)).results()) == {2}
+
+
+def test_a_worker_is_ended_with_its_controller_and_leaves_nothing(alone: Workers) -> None:
+    alone.start()
+    child = alone.crew.submit(jobs.start_child).result()
+    worker = alone.crew.submit(jobs.pid).result()
+    alone.crew.shutdown()
+    assert alone.wait() == [0]
+    for pid in (child, worker):
+        jobs.wait_for_end(pid)
+
+
+def test_a_crash_says_where_and_why(alone: Workers) -> None:
+    alone.start(2)
+    crash = alone.crew.with_options(crashes_max=0).submit(jobs.exit_hard, 3, "last words\n")
+    with pytest.raises(kumi.CrashError) as caught:
+        crash.result()
+    certificate = caught.value.certificate
+    assert certificate is not None
+    assert (certificate.exit_code, certificate.host) == (3, os.uname().nodename)
+    assert certificate.stderr == "last words"
+    assert alone.crew.submit(double, 1).result() == 2
+
+
+def test_a_deaf_task_is_killed_there_with_what_it_started(tmp_path: Path, gate: jobs.Gate) -> None:
+    def deaf(path: str) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        jobs.begin(path)
+        while True:
+            time.sleep(1)
+
+    with (
+        kumi.Controller(None, host="127.0.0.1", seconds_kill=0.2) as crew,
+        workers_of(crew, tmp_path) as workers,
+    ):
+        workers.start()
+        worker = crew.submit(jobs.pid).result()
+        task = crew.submit(deaf, gate.path)
+        gate.wait()
+        task.cancel()
+        jobs.wait_for_end(worker)
+        # Its agent ends with it, and another one takes its place.
+        assert workers.wait() == [0]
+        workers.start()
+        assert crew.submit(double, 1).result() == 2
+
+
+def test_an_agent_that_is_killed_takes_its_worker_along_and_the_task_runs_elsewhere(
+    alone: Workers, tmp_path: Path, gate: jobs.Gate
+) -> None:
+    alone.start()
+    task = alone.crew.submit(jobs.hold, gate.path, 5)
+    once = alone.crew.with_options(once=True, name="once")
+    gate.wait()
+    worker = alone.crew.submit
+    alone.processes[0].kill()
+    alone.start()
+    gate.wait()
+    gate.open()
+    assert task.result() == 5
+    assert task.record is not None
+    assert task.record.attempts == 1, "nobody's crash"
+    assert worker(double, 2).result() == 4
+    doomed = once.submit(jobs.hold, gate.path)
+    gate.wait()
+    alone.processes[1].kill()
+    with pytest.raises(kumi.CrashError, match="did not come back within 2"):
+        doomed.result()
+
+
+HOST = """
+    import os, sys, kumi, time
+    crew = kumi.Controller(None, host="127.0.0.1", seconds_reconnect=1)
+    print(crew.url, crew.join_code(), flush=True)
+    def burn(file):
+        with open(file, "w") as f: print(os.getpid(), file=f)
+        os.rename(file, file + ".done")
+        while True: time.sleep(1)
+    crew.submit(burn, sys.argv[1]).result()
+"""
+
+
+def test_workers_of_a_host_that_is_killed_end_by_themselves(tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    command = [sys.executable, "-c", textwrap.dedent(HOST), str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as host:
+        assert host.stdout is not None
+        url, code = host.stdout.readline().split()
+        agent = subprocess.Popen(
+            [sys.executable, "-m", "kumi", "worker", url],
+            env=os.environ | {"KUMI_JOIN_CODE": code},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        done = Path(f"{file}.done")
+        until(done.exists)
+        host.kill()
+    assert agent.wait(20) == 1
+    assert agent.stderr is not None
+    assert "the host could not be reached for 1 s" in agent.stderr.read()
+    agent.stderr.close()
+    jobs.wait_for_end(int(done.read_text()))
+
+
+def until(found: Any) -> None:
+    """Waits for what tells nobody when it comes: a file."""
+    deadline = time.monotonic() + 20
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def hold_the_gil(seconds: int) -> None:
+    ctypes.PyDLL("libc.so.6").sleep(seconds)
+
+
+def test_neither_side_needs_its_gil_to_stay_in_touch(alone: Workers) -> None:
+    """A worker that is silent for a second, half of `seconds_reconnect`, is cut off."""
+    alone.start()
+    there = alone.crew.submit(hold_the_gil, 3)
+    hold_the_gil(4)
+    assert there.result() is None
+    assert there.record is not None
+    assert there.record.attempts == 1
+    status = alone.crew.status()
+    assert (status.workers, status.lost, status.launched) == (1, 0, 1)
+
+
+def test_a_join_code_lets_in_one_unless_it_says_more(alone: Workers) -> None:
+    code = alone.crew.join_code()
+    alone.start(1, KUMI_JOIN_CODE=code)
+    alone.crew.submit(double, 1).result()
+    alone.start(1, KUMI_JOIN_CODE=code)
+    assert alone.processes[1].wait(20) == 1
+    assert "the join code is used up: make another one with join_code(uses=...)" in alone.written()
+
+
+def test_no_more_workers_than_are_wanted_are_let_in(tmp_path: Path) -> None:
+    with kumi.Controller(None, host="127.0.0.1", workers=1) as crew, workers_of(crew, tmp_path) as workers:
+        workers.start(1)
+        assert crew.submit(double, 1).result() == 2
+        workers.start(1)
+        assert workers.processes[1].wait(20) == 1
+        assert "as many workers as it may (workers=)" in workers.written()
+
+
+def test_what_tasks_print_is_written_by_the_agent(alone: Workers) -> None:
+    alone.start()
+    alone.crew.submit(jobs.say, "hello from there").result()
+    alone.crew.shutdown()
+    alone.wait()
+    assert alone.written().count("hello from there") == 2
+
+
+def test_daemons_says_how_workers_are_started(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with kumi.daemons(launcher=None, host="127.0.0.1", name="hands") as crew:
+        assert kumi.daemons(launcher=None, host="127.0.0.1", name="hands") is crew
+        told = capsys.readouterr().err
+        assert f"kumi worker {crew.url}\n" in told
+        assert told.count("kumi worker") == 1, "the second call opens nothing"
+        assert "kumi-" not in told.replace(str(tmp_path), ""), "the code is a secret, and this is no terminal"
+        with workers_of(crew, tmp_path) as workers:
+            workers.start()
+            assert kumi.submit(double, 4).result() == 8
+
+
+def test_a_url_has_address_port_and_fingerprint(far: kumi.Controller) -> None:
+    assert far.url.startswith("kumi://127.0.0.1:")
+    assert len(far.url.rpartition("/")[2]) == FINGERPRINT
+    with kumi.Controller(None) as anywhere:
+        assert not anywhere.url.startswith("kumi://0.0.0.0"), "others cannot dial that"
+
+
+def test_a_controller_that_ends_waits_for_workers_and_says_how_to_start_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("kumi.controller.SECONDS_UNTIL_NOTICE", 0.01)
+    with kumi.Controller(None, host="127.0.0.1") as crew, workers_of(crew, tmp_path) as workers:
+        task = crew.submit(double, 1)
+        workers.start(1)
+        crew.shutdown()
+        assert task.result() == 2
+        assert f"1 waiting, 0 workers; `kumi worker {crew.url}` starts one\n" in capsys.readouterr().err
+
+
+# Certificates of the user's own.
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An authority, and a chain of two that it has signed for 127.0.0.1, the key in three forms."""
+    folder = tmp_path_factory.mktemp("certificates")
+    write(folder, "ca.cnf", "basicConstraints=critical,CA:true\n")
+    write(folder, "host.cnf", "subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    for command in (
+        "req -x509 -newkey ed25519 -nodes -keyout root.key -out root.pem -subj /CN=root -days 9",
+        "req -newkey ed25519 -nodes -keyout middle.key -out middle.csr -subj /CN=middle",
+        "x509 -req -in middle.csr -CA root.pem -CAkey root.key -out middle.pem -extfile ca.cnf -days 9",
+        "req -newkey rsa:2048 -nodes -keyout host.key -out host.csr -subj /CN=host",
+        "x509 -req -in host.csr -CA middle.pem -CAkey middle.key -out host.pem -extfile host.cnf -days 9",
+        "pkcs8 -topk8 -in host.key -out sealed.key -passout pass:secret",
+        "rsa -aes256 -traditional -in host.key -out old.key -passout pass:secret",
+    ):
+        subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)
+    (folder / "chain.pem").write_text((folder / "host.pem").read_text() + (folder / "middle.pem").read_text())
+    return folder
+
+
+@pytest.mark.parametrize(("key", "password"), [("host.key", None), ("sealed.key", "secret")])
+def test_a_certificate_of_the_users_own(certificates: Path, tmp_path: Path, key: str, password: str | None) -> None:
+    tls = kumi.TLS(certificates / "chain.pem", certificates / key, password)
+    assert "secret" not in repr(tls)
+    with kumi.Controller(None, host="127.0.0.1", tls=tls) as crew, workers_of(crew, tmp_path) as workers:
+        assert crew.url.count("/") == 2, "authorities vouch for it, so it needs no fingerprint"
+        workers.start(1, "--authorities", str(certificates / "root.pem"))
+        assert crew.submit(double, 4).result() == 8
+        workers.start(1)
+        assert workers.processes[1].wait(20) == 1, "the system's authorities do not know it"
+        assert "certificate" in workers.written()
+
+
+@pytest.mark.parametrize(
+    ("files", "password", "text"),
+    [
+        (("chain.pem", "sealed.key"), None, "it is encrypted, and no password is given"),
+        (("chain.pem", "sealed.key"), "wrong", "the password is wrong"),
+        (("chain.pem", "old.key"), "secret", "openssl pkcs8 -topk8"),
+        (("chain.pem", "root.key"), None, "KeyMismatch"),
+        (("chain.pem", None), None, "the private key"),
+        (("host.key", "host.key"), None, "the certificate: no certificate in it"),
+        (("missing.pem", None), None, "No such file"),
+    ],
+)
+def test_a_certificate_that_cannot_be_used(
+    certificates: Path, files: tuple[str, str | None], password: str | None, text: str
+) -> None:
+    certificate, key = files
+    tls = kumi.TLS(certificates / certificate, key and certificates / key, password)
+    crew = kumi.Controller(None, host="127.0.0.1", tls=tls)
+    with pytest.raises(kumi.ControllerError, match=f"cannot listen on .*{text}"):
+        crew.start()
+
+
+# Bad input.
+
+
+def test_an_address_that_is_not_ours() -> None:
+    with pytest.raises(kumi.ControllerError, match=r"cannot listen on 192\.0\.2\.1:0: Cannot assign"):
+        kumi.Controller(None, host="192.0.2.1").start()
+
+
+def test_a_port_that_is_taken(far: kumi.Controller) -> None:
+    port = int(far.url.split(":")[2].split("/")[0])
+    with pytest.raises(kumi.ControllerError, match="Address already in use"):
+        kumi.Controller(None, host="127.0.0.1", port=port).start()
+
+
+@pytest.mark.parametrize(("argument", "value"), [("host", "127.0.0.1"), ("port", 7000), ("tls", kumi.TLS("x.pem"))])
+def test_what_is_for_other_machines_is_refused_for_this_one(argument: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{argument} is for workers on other machines, which need launcher=None"):
+        kumi.Controller(workers=1, **{argument: value})
+
+
+@pytest.mark.parametrize("port", [-1, 65_536])
+def test_a_port_out_of_range(port: int) -> None:
+    with pytest.raises(ValueError, match=r"^port must be a whole number of at least 0 and below 2\*\*16"):
+        kumi.Controller(None, port=port)
+
+
+def test_tls_wants_paths() -> None:
+    with pytest.raises(TypeError, match="^certificate must be the path of a file, not 3"):
+        kumi.TLS(3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^tls must be a kumi.TLS, or None, not 'x'"):
+        kumi.Controller(None, tls="x")  # type: ignore[arg-type]
+
+
+def test_a_controller_with_a_launcher_has_no_url() -> None:
+    with kumi.Controller(workers=1) as crew, pytest.raises(kumi.ControllerError, match="on other machines need None"):
+        crew.join_code()
+
+
+@pytest.mark.parametrize(("argument", "value"), [("uses", 0), ("seconds", 0)])
+def test_a_join_code_of_nothing(far: kumi.Controller, argument: str, value: int) -> None:
+    with pytest.raises(ValueError, match=f"^{argument} must be a"):
+        far.join_code(**{argument: value})
