@@ -18,7 +18,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from kumi import _core
-from kumi.launchers.local import Local
+from kumi.launchers.local import render
 
 JOIN_CODE = "KUMI_JOIN_CODE"  # the environment variable that a join code may stand in
 
@@ -113,7 +113,7 @@ def _worker(options: argparse.Namespace) -> int:
     authorities = _authorities(address, options.authorities)
     code = _join_code(options.join_code)
     _look_for_modules_here()
-    command = Local().command(1)
+    command = render(sys.executable, {}, workers=1, remote=True)
     ended_by = _core.run_agent(
         address.host,
         address.port,

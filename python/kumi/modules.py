@@ -46,13 +46,13 @@ class ByValue:
 
     def __init__(self, names: "Collection[str]" = (), elsewhere: bool = False) -> None:
         self._names = tuple(names)
-        self.elsewhere = elsewhere
+        self._elsewhere = elsewhere
 
     def has(self, name: str, file: str | None) -> bool:
         """Whether the module of this name, from this file, is one of them."""
         if any(f"{name}.".startswith(f"{one}.") for one in self._names):
             return True
-        if not self.elsewhere or file is None or is_installed(file):
+        if not self._elsewhere or file is None or is_installed(file):
             return False
         return any(os.path.realpath(file).startswith(folder) for folder in _project_folders())
 

@@ -39,6 +39,7 @@ _FRAMES_HIDDEN = frozenset(f"{_HOME}{os.sep}{name}.py" for name in ("pickler", "
 _LAST_WORDS = _dumps(("MemoryError", "what the task raised could not even be described", "", None), 5)
 
 _follows_host = False
+_own_path: list[str] = []  # where a worker on another machine looks first
 # Of each thread: the handles in what it pickles; how it finds shared values, and their numbers in what it loads.
 _here = _local()
 
@@ -334,13 +335,17 @@ def describe(error: BaseException) -> str:
     return f"{_name_of(type(error))}: {_text_of(error)}"
 
 
-def follow_host() -> None:
+def follow_host(remote: bool = False) -> None:
     """For worker processes: from now on `sys.path` becomes the host's whenever a payload brings it.
 
     Handles of shared values that a task makes travel as the values: they belong to the process that made them.
+
+    Args:
+        remote: The host is on another machine, where things lie elsewhere: its entries come behind those of here.
     """
     global _follows_host  # noqa: PLW0603 - one fact about the process
     _follows_host = True
+    _own_path[:] = sys.path if remote else []
 
 
 class _RemoteTraceback(Exception):
@@ -384,8 +389,7 @@ def _dump_parcel(
     finally:
         _here.handles = before
     if for_worker and (table is not None or needs_path):
-        elsewhere = by_value is not None and by_value.elsewhere
-        host = _dumps((pickler.host_path(), elsewhere, table), 5)
+        host = _dumps((pickler.host_path(), table), 5)
         pieces.append(host + len(host).to_bytes(4, "little") + b"P")
     return Parcel(pieces, buffers, tuple(handles or ()))
 
@@ -459,11 +463,9 @@ def _parts(whole: memoryview, lengths: list[int], align: int) -> list[memoryview
 
 def _adopt_host(payload: memoryview) -> None:
     length = int.from_bytes(payload[-5:-1], "little")
-    path, elsewhere, table = _loads(payload[-5 - length : -5])
-    if elsewhere:
-        # This machine's own entries come first: the host's may be there too, in a file system that both see.
-        sys.path.extend(entry for entry in path if entry not in sys.path)
-    elif sys.path != list(path):
+    path, table = _loads(payload[-5 - length : -5])
+    path = [*_own_path, *(entry for entry in path if entry not in _own_path)]
+    if sys.path != path:
         sys.path[:] = path
     import importlib
 

@@ -182,8 +182,12 @@ class Executor:
             return serial.traceback_in(payload), payload
 
 
-def main() -> None:
-    """Runs this process as a worker: takes what the host passed to it, runs tasks until told to stop, and exits."""
+def main(remote: bool = False) -> None:
+    """Runs this process as a worker: takes what the host passed to it, runs tasks until told to stop, and exits.
+
+    Args:
+        remote: The host is on another machine, and an agent here stands for it.
+    """
     from kumi._core import Worker
 
     try:
@@ -192,7 +196,7 @@ def main() -> None:
         sys.exit(f"kumi.worker is started by a controller, which passes it its sockets: {error}")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # what a task prints appears at once, and lines stay whole
-    serial.follow_host()
+    serial.follow_host(remote)
     serial.resolve_by(partial(_shared, worker))
     current.may_run = True
     _signal.signal(_signal.SIGINT, partial(_interrupted, worker, os.getpid()))

@@ -88,32 +88,10 @@ pub(crate) fn signal_set(without: &[c_int]) -> libc::sigset_t {
     }
 }
 
-/// These signals.
-pub(crate) fn signals(these: &[c_int]) -> libc::sigset_t {
-    let mut set = MaybeUninit::uninit();
-    // SAFETY: sigemptyset initialises the whole set and cannot fail on a valid pointer; sigaddset then works on it.
-    unsafe {
-        libc::sigemptyset(set.as_mut_ptr());
-        for &signal in these {
-            libc::sigaddset(set.as_mut_ptr(), signal);
-        }
-        set.assume_init()
-    }
-}
-
-/// Blocks these in the calling thread as well, and returns what was blocked before.
-pub(crate) fn block_signals(set: &libc::sigset_t) -> io::Result<libc::sigset_t> {
-    change_signal_mask(libc::SIG_BLOCK, set)
-}
-
-pub(crate) fn set_signal_mask(mask: &libc::sigset_t) -> io::Result<libc::sigset_t> {
-    change_signal_mask(libc::SIG_SETMASK, mask)
-}
-
-fn change_signal_mask(how: c_int, set: &libc::sigset_t) -> io::Result<libc::sigset_t> {
+fn set_signal_mask(mask: &libc::sigset_t) -> io::Result<libc::sigset_t> {
     let mut previous = MaybeUninit::uninit();
     // SAFETY: both pointers are valid; on success `previous` has been written.
-    match unsafe { libc::pthread_sigmask(how, set, previous.as_mut_ptr()) } {
+    match unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, previous.as_mut_ptr()) } {
         // SAFETY: success, so it is initialised.
         0 => Ok(unsafe { previous.assume_init() }),
         code => Err(io::Error::from_raw_os_error(code)),

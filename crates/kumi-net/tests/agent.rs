@@ -3,47 +3,37 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "agent/host.rs"]
+mod host;
 
 use std::env;
 use std::ffi::CString;
-use std::io::Read;
-use std::net::TcpListener;
-use std::os::fd::AsFd;
-use std::process::{Child, ChildStderr, ExitStatus, Stdio};
+use std::io::{BufRead, BufReader};
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::wait_for;
-use kumi_core::frame::Wire;
-use kumi_core::{
-    Certificate, Decoder, FromAgent, FromWorker, FunctionId, Job, Lease, Leave, PROTOCOL, Payload, Secret, TaskId,
-    ToAgent, ToWorker,
-};
+use host::{Host, PYTHON, Place, myself};
+use kumi_core::{FromAgent, FromWorker, Job, Lease, Leave, Payload, ToAgent, ToWorker};
 use kumi_net::agent::{self, Ended, Plan};
-use kumi_net::proof::{self, JoinCode};
 use kumi_net::segments::Memory;
 use kumi_net::spawn::Command;
-use kumi_net::tls::{self, Fingerprint, Identity, Stream, Trust};
+use kumi_net::tls::{self, Trust};
 use kumi_net::worker::{Finished, Next, WorkerEnd};
-use rustls::ServerConfig;
 
-const PYTHON: (u8, u8) = (3, 11);
-
-/// This binary as `role`.
-fn myself(role: &str) -> [String; 5] {
-    let program = env::current_exe().unwrap().into_os_string().into_string().unwrap();
-    [program, role.into(), "--exact".into(), "--nocapture".into(), "--ignored".into()]
-}
+/// So many lines of 4 KiB are more than all pipes and buffers between a task and who reads its output.
+const FLOOD: usize = 1000;
 
 /// An agent by the plan in the environment. It exits with 0 if its host has ended it, 1 after an error, which it prints.
 #[test]
 #[ignore = "a role, started by the tests below"]
 fn role_agent() {
-    let Ok(port) = env::var("PORT") else { return };
+    let Ok(address) = env::var("ADDRESS") else { return };
+    let (host, port) = address.split_once(':').unwrap();
     let said = |name: &str| env::var(name).unwrap();
     let words = |list: Vec<String>| list.into_iter().map(|word| CString::new(word).unwrap()).collect();
     let plan = Plan {
-        host: "127.0.0.1".into(),
+        host: host.into(),
         port: port.parse().unwrap(),
         config: tls::client(Trust::Fingerprint(said("FINGERPRINT").parse().unwrap())).unwrap(),
         code: said("CODE").parse().unwrap(),
@@ -96,6 +86,16 @@ fn role_worker() {
     }
 }
 
+/// One of another version of Python.
+#[test]
+#[ignore = "a role, started by agents"]
+fn role_foreigner() {
+    if env::var("KUMI_WORKER").is_ok() {
+        let end = WorkerEnd::inherit((3, 12), "there".into()).unwrap();
+        end.wait(None, |_| false).unwrap();
+    }
+}
+
 /// One that ends before it says anything.
 #[test]
 #[ignore = "a role, started by agents"]
@@ -106,6 +106,7 @@ fn role_dud() {
     }
 }
 
+#[allow(clippy::zombie_processes, reason = "to be killed with the worker is its purpose")]
 fn work(words: &str, memory: Option<u64>) -> Payload {
     match words.split_once(' ').unwrap_or((words, "")) {
         ("echo", text) => Arc::from(text.as_bytes()),
@@ -113,6 +114,14 @@ fn work(words: &str, memory: Option<u64>) -> Payload {
         ("print", text) => {
             println!("{text}");
             Arc::from([])
+        }
+        ("flood", _) => {
+            (0..FLOOD).for_each(|_| println!("{:4095}", "."));
+            Arc::from([])
+        }
+        ("child", _) => {
+            let child = std::process::Command::new("setsid").args(["sleep", "1000"]).spawn().unwrap();
+            Arc::from(format!("{} {}", std::process::id(), child.id()).as_bytes())
         }
         ("die", text) => {
             eprintln!("{text}");
@@ -123,178 +132,6 @@ fn work(words: &str, memory: Option<u64>) -> Payload {
         _ => loop {
             std::thread::park();
         },
-    }
-}
-
-/// The host of the script.
-struct Host {
-    listener: TcpListener,
-    config: Arc<ServerConfig>,
-    fingerprint: Fingerprint,
-    code: JoinCode,
-}
-
-impl Host {
-    fn new() -> Self {
-        let identity = Identity::fresh().unwrap();
-        let fingerprint = Fingerprint::of(&identity.chain[0]);
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let code = JoinCode { ticket: 3, secret: Secret(proof::random().unwrap()) };
-        Self { listener, config: tls::server(identity).unwrap(), fingerprint, code }
-    }
-
-    fn agent(&self) -> Agent {
-        self.agent_with("role_worker", Duration::from_secs(30), self.fingerprint)
-    }
-
-    fn agent_with(&self, role: &str, patience: Duration, fingerprint: Fingerprint) -> Agent {
-        let [program, arguments @ ..] = myself("role_agent");
-        let child = std::process::Command::new(program)
-            .args(arguments)
-            .env("ROLE", role)
-            .env("PORT", self.listener.local_addr().unwrap().port().to_string())
-            .env("FINGERPRINT", fingerprint.to_string())
-            .env("CODE", self.code.to_string())
-            .env("PATIENCE", patience.as_millis().to_string())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn();
-        Agent(child.unwrap())
-    }
-
-    fn accept(&self) -> Peer {
-        wait_for(&self.listener);
-        let socket = self.listener.accept().unwrap().0;
-        let stream = Stream::accepted(socket, &self.config).unwrap();
-        Peer { stream, decoder: Decoder::default(), session: None }
-    }
-
-    /// Accepts an agent that proves the code.
-    fn admit(&self) -> Peer {
-        let mut peer = self.accept();
-        let hello = peer.next().unwrap();
-        assert!(
-            matches!(&hello, FromAgent::Worker(FromWorker::Hello { version: PROTOCOL, python: PYTHON, host, .. }) if host == "there"),
-            "{hello:?}"
-        );
-        let claim = peer.next().unwrap();
-        assert!(matches!(claim, FromAgent::Prove { ticket: 3, index: 2, .. }), "{claim:?}");
-        assert!(proof::is_proved(&self.code.secret, &peer.stream.binding().unwrap(), &claim));
-        peer.session = Some(());
-        peer.say(&ToAgent::Session { session: 7, key: key(), silence: 30_000, reconnect: 30_000 });
-        peer.tell(ToWorker::Welcome { name: "crew-1".into(), reset: 0, memory: None });
-        peer
-    }
-}
-
-fn key() -> Secret {
-    Secret([9; 32])
-}
-
-/// An agent's process, ended with the test.
-struct Agent(Child);
-
-impl Agent {
-    fn wait(&mut self) -> ExitStatus {
-        let pidfd = pidfd(self.0.id());
-        wait_for(&pidfd);
-        self.0.wait().unwrap()
-    }
-
-    fn stderr(&mut self) -> ChildStderr {
-        self.0.stderr.take().unwrap()
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn pidfd(pid: u32) -> std::os::fd::OwnedFd {
-    use std::os::fd::FromRawFd;
-    // SAFETY: integers; makes a descriptor or fails.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    assert!(fd >= 0, "process {pid} is gone");
-    // SAFETY: just made.
-    unsafe { std::os::fd::OwnedFd::from_raw_fd(fd as i32) }
-}
-
-/// The host's end of a connection.
-struct Peer {
-    stream: Stream,
-    decoder: Decoder<FromAgent>,
-    session: Option<()>,
-}
-
-impl Peer {
-    /// The next message; `None`: the agent has closed the connection.
-    fn next(&mut self) -> Option<FromAgent> {
-        loop {
-            if let Some(message) = self.decoder.next().unwrap() {
-                return Some(message);
-            }
-            self.stream.flush().ok()?;
-            wait_for(self.stream.as_fd());
-            if self.stream.hear(&mut self.decoder).ok()? == tls::Heard::End {
-                return self.decoder.next().unwrap();
-            }
-        }
-    }
-
-    fn say(&mut self, message: &ToAgent) {
-        let mut bytes = Vec::new();
-        message.encode(&mut bytes);
-        self.stream.write(&bytes).unwrap();
-        self.stream.flush().unwrap();
-    }
-
-    fn tell(&mut self, message: ToWorker) {
-        self.say(&ToAgent::Worker(message));
-    }
-
-    fn run(&mut self, lease: u64, words: &str) {
-        self.tell(ToWorker::Run {
-            task: TaskId::from_number(lease),
-            lease: Lease(lease),
-            slot: lease as u16,
-            function: FunctionId::from_number(1),
-            attempt: 1,
-            short: false,
-            within: None,
-            inline: true,
-            payload: Arc::from(words.as_bytes()),
-        });
-    }
-
-    /// The answer of the next task that is done, and its lease.
-    fn answer(&mut self) -> (u64, Payload) {
-        loop {
-            match self.next().unwrap() {
-                FromAgent::Worker(FromWorker::Finished { lease, success: true, payload, .. }) => {
-                    return (lease.0, payload);
-                }
-                FromAgent::Ack { .. } => {}
-                other => unreachable!("{other:?}"),
-            }
-        }
-    }
-
-    /// The last message, which it acknowledges.
-    fn last(&mut self, heard: u64) -> (Option<u64>, Certificate) {
-        loop {
-            match self.next().unwrap() {
-                FromAgent::Died { begun, certificate } => {
-                    self.say(&ToAgent::Ack { received: heard + 1 });
-                    return (begun.map(|lease| lease.0), certificate);
-                }
-                FromAgent::Ack { .. } => {}
-                other => unreachable!("{other:?}"),
-            }
-        }
     }
 }
 
@@ -311,10 +148,243 @@ fn a_worker_runs_tasks_and_ends_with_its_agent() {
     peer.tell(ToWorker::Stop { leave: Leave::Closing });
     let (begun, certificate) = peer.last(2);
     assert_eq!((begun, certificate.exit_code, certificate.cause.as_str()), (None, Some(0), "exited with code 0"));
-    assert_eq!(agent.wait().code(), Some(0));
-    let mut text = String::new();
-    agent.stderr().read_to_string(&mut text).unwrap();
-    let port = host.listener.local_addr().unwrap().port();
-    let joined = format!("kumi worker: connected to 127.0.0.1:{port} as crew-1\n");
-    assert_eq!(text, joined + "kumi worker: worker crew-1 has ended: exited with code 0\n");
+    let joined = format!("kumi worker: connected to {} as crew-1\n", host.place.address);
+    assert_eq!(agent.end(), (Some(0), joined + "kumi worker: worker crew-1 has ended: exited with code 0\n"));
+}
+
+#[test]
+fn a_large_argument_lies_in_a_segment_on_the_agents_side() {
+    let host = Host::new();
+    let mut agent = host.agent();
+    let mut peer = host.admit();
+    for lease in 1..=3 {
+        // In parts, since it is above a MiB.
+        peer.say(&ToAgent::Content { payload: vec![lease as u8; 3_000_000].into() });
+        peer.run(lease, "sum");
+        assert_eq!(peer.answer(), (lease, Arc::from((lease * 3_000_000).to_string().as_bytes())));
+    }
+    peer.say(&ToAgent::End);
+    assert_eq!(peer.last(3).1.signal, Some(libc::SIGKILL));
+    assert_eq!(agent.end().0, Some(0));
+}
+
+#[test]
+fn what_waits_is_taken_back_through_the_page_and_what_runs_is_not() {
+    let host = Host::new();
+    let _agent = host.agent();
+    let mut peer = host.admit();
+    peer.run(1, "print begun");
+    peer.answer();
+    peer.run(2, "park");
+    peer.run(3, "echo never");
+    peer.tell(ToWorker::Recall { lease: Lease(3) });
+    let recalled = |lease, back| Some(FromAgent::Worker(FromWorker::Recalled { lease: Lease(lease), back }));
+    assert_eq!(peer.next(), recalled(3, true));
+    peer.tell(ToWorker::Ping);
+    // A busy worker does not delay the agent.
+    let mut came = peer.next();
+    if let Some(FromAgent::Ack { .. }) = came {
+        came = peer.next();
+    }
+    assert_eq!(came, Some(FromAgent::Worker(FromWorker::Heartbeat)));
+}
+
+#[test]
+fn after_a_cut_the_rest_is_sent_again_and_nothing_twice() {
+    let host = Host::new();
+    let mut agent = host.agent();
+    let mut peer = host.admit();
+    for lease in 1..=3 {
+        peer.run(lease, "echo x");
+        assert_eq!(peer.answer().0, lease);
+    }
+    peer.run(4, "large");
+    // Cut where nobody knows how far the last one came. The host has, it says, only the first.
+    drop(peer);
+    let (mut peer, received) = host.resume();
+    assert!((4..=5).contains(&received), "Welcome, and three tasks or four: {received}");
+    peer.say(&ToAgent::Resumed { received: 1 });
+    if received == 4 {
+        peer.run(4, "large");
+    }
+    peer.run(5, "echo last");
+    let leases: Vec<_> = (0..4).map(|_| peer.answer().0).collect();
+    assert_eq!(leases, [2, 3, 4, 5]);
+    peer.say(&ToAgent::End);
+    peer.last(5);
+    let (code, text) = agent.end();
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("; trying again\n") && text.contains("kumi worker: connected again\n"), "{text}");
+}
+
+#[test]
+fn a_host_that_says_nothing_is_dialled_again() {
+    let host = Host::new();
+    let _agent = host.agent();
+    let mut peer = host.admit_for(100, 30_000);
+    assert_eq!(peer.next(), None, "it has closed the connection");
+    let (mut peer, received) = host.resume();
+    assert_eq!(received, 1);
+    peer.say(&ToAgent::Resumed { received: 0 });
+    peer.run(1, "echo here");
+    assert_eq!(peer.answer().0, 1);
+}
+
+#[test]
+fn a_host_that_is_gone_for_long_ends_worker_and_agent() {
+    let host = Host::new();
+    let mut agent = host.agent();
+    let mut peer = host.admit_for(30_000, 200);
+    let family = host.family(&mut peer);
+    let address = host.place.address;
+    drop((host, peer));
+    let (code, text) = agent.end();
+    assert_eq!(code, Some(1));
+    let fault = format!("{address}: the host could not be reached for 0.2 s: it has ended, or the network fails");
+    assert!(text.contains(&format!("{fault}; the last attempt: {}: Connection refused", address.ip())), "{text}");
+    family.iter().for_each(wait_for);
+}
+
+#[test]
+fn who_was_never_reached_is_given_up() {
+    let place = Host::new().place;
+    let (code, text) = place.agent("role_worker", Duration::from_millis(200)).end();
+    assert_eq!(code, Some(1));
+    assert!(text.ends_with(": Connection refused (os error 111)\n"), "{text}");
+}
+
+#[test]
+fn who_shows_another_certificate_is_told_from_the_host_at_once() {
+    let (host, other) = (Host::new(), Host::new());
+    let place = Place { address: host.place.address, ..other.place };
+    let mut agent = place.agent("role_worker", Duration::from_secs(30));
+    assert_eq!(host.accept().next(), None);
+    let (code, text) = agent.end();
+    assert_eq!(code, Some(1));
+    let [wanted, shown] = [place.fingerprint, host.place.fingerprint].map(|one| one.to_string());
+    assert!(text.contains(&wanted) && text.contains(&shown), "{text}");
+}
+
+#[test]
+fn a_refusal_ends_it_with_the_hosts_words() {
+    let host = Host::new();
+    let mut agent = host.agent();
+    let (mut peer, _) = host.hear(&host.place.code.secret);
+    peer.tell(ToWorker::Refuse { reason: "the join code is used up".into() });
+    drop(peer);
+    let text = "the host has refused this worker: the join code is used up\n";
+    assert_eq!(agent.end(), (Some(1), text.into()));
+}
+
+#[test]
+fn what_a_host_says_before_it_has_let_it_in_is_short_and_no_task() {
+    let host = Host::new();
+    let _agent = host.agent();
+    let (mut peer, first) = host.hear(&host.place.code.secret);
+    peer.say(&ToAgent::Content { payload: vec![0; 2000].into() });
+    assert_eq!(peer.next(), None, "too long");
+    let (mut peer, _) = host.hear(&host.place.code.secret);
+    peer.tell(ToWorker::Stop { leave: Leave::Idle });
+    assert_eq!(peer.next(), None, "out of place");
+    let (_peer, last) = host.hear(&host.place.code.secret);
+    let incarnation = |claim: &FromAgent| match claim {
+        FromAgent::Prove { incarnation, .. } => *incarnation,
+        other => unreachable!("{other:?}"),
+    };
+    assert_eq!(incarnation(&first), incarnation(&last), "the host may know that it is the same agent");
+}
+
+#[test]
+fn how_a_worker_died_is_told_with_the_task_it_was_at() {
+    let host = Host::new();
+    let mut agent = host.agent();
+    let mut peer = host.admit();
+    peer.run(1, "echo before");
+    peer.run(2, "die oh no");
+    peer.run(3, "echo never");
+    assert_eq!(peer.answer().0, 1);
+    let (begun, certificate) = peer.last(1);
+    assert_eq!((begun, certificate.signal), (Some(2), Some(libc::SIGABRT)));
+    assert!(certificate.stderr.ends_with("oh no"), "{certificate:?}");
+    assert_eq!((certificate.host.as_deref(), certificate.pid.is_some()), (Some("there"), true));
+    let (code, text) = agent.end();
+    assert_eq!(code, Some(0), "the host has heard of it");
+    assert!(text.contains("\noh no\n") && text.contains("(SIGABRT)\n"), "{text}");
+}
+
+#[test]
+fn a_worker_that_does_not_come_up_is_a_death_like_any_other() {
+    let host = Host::new();
+    for (role, cause) in [
+        ("role_dud", "exited with code 3"),
+        ("role_foreigner", "killed by signal 9 (SIGKILL), because the worker runs Python 3.12, the host Python 3.11: "),
+    ] {
+        let mut agent = host.agent_as(role);
+        let mut peer = host.admit();
+        peer.run(1, "echo never");
+        let (begun, certificate) = peer.last(0);
+        assert!(begun.is_none() && certificate.cause.starts_with(cause), "{certificate:?}");
+        assert_eq!(agent.end().0, Some(0));
+    }
+}
+
+#[test]
+fn the_host_ends_a_worker_with_all_that_it_started() {
+    let host = Host::new();
+    let mut agent = host.agent();
+    let mut peer = host.admit();
+    let family = host.family(&mut peer);
+    peer.say(&ToAgent::End);
+    assert_eq!(peer.last(1).1.cause, "killed by signal 9 (SIGKILL)");
+    family.iter().for_each(wait_for);
+    assert_eq!(agent.end().0, Some(0));
+}
+
+#[test]
+fn a_signal_ends_all_and_the_host_hears_of_it() {
+    let host = Host::new();
+    for (signal, name) in [(libc::SIGTERM, "SIGTERM"), (libc::SIGINT, "SIGINT"), (libc::SIGHUP, "SIGHUP")] {
+        let mut agent = host.agent();
+        let mut peer = host.admit();
+        let family = host.family(&mut peer);
+        agent.signal(signal);
+        let (_, certificate) = peer.last(1);
+        let cause = format!("killed by signal 9 (SIGKILL), because its agent was told to end by {name}");
+        assert_eq!(certificate.cause, cause);
+        assert_eq!(agent.end().0, Some(128 + signal));
+        family.iter().for_each(wait_for);
+    }
+}
+
+#[test]
+fn a_signal_ends_an_agent_that_is_not_let_in() {
+    let host = Host::new();
+    let mut agent = host.agent();
+    let _peer = host.hear(&host.place.code.secret);
+    agent.signal(libc::SIGTERM);
+    assert_eq!(agent.end().0, Some(128 + libc::SIGTERM));
+}
+
+#[test]
+fn when_an_agent_is_killed_its_worker_and_its_children_end() {
+    let host = Host::new();
+    let agent = host.agent();
+    let mut peer = host.admit();
+    let family = host.family(&mut peer);
+    agent.signal(libc::SIGKILL);
+    family.iter().for_each(wait_for);
+    assert_eq!(peer.next(), None);
+}
+
+#[test]
+fn output_that_nobody_reads_holds_up_the_task_and_not_the_agent() {
+    let host = Host::new();
+    let mut agent = host.agent();
+    let mut peer = host.admit();
+    peer.run(1, "flood");
+    peer.tell(ToWorker::Ping);
+    assert_eq!(peer.next(), Some(FromAgent::Worker(FromWorker::Heartbeat)), "and no answer of the task");
+    let mut lines = BufReader::new(agent.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.by_ref().filter(|line| line.len() == 4095).take(FLOOD).count(), FLOOD);
+    assert_eq!(peer.answer().0, 1);
 }

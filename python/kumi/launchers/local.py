@@ -22,7 +22,7 @@ THREAD_VARIABLES = (
 # of its own accord, hence the assignment of the whole. The variable goes, lest the tasks' own children inherit it.
 BOOTSTRAP = (
     "import os, sys; sys.path[:] = os.environ.pop('KUMI_SYS_PATH').split(os.pathsep); "
-    "from kumi.worker import main; main()"
+    "from kumi.worker import main; main({})"
 )
 
 
@@ -67,12 +67,27 @@ class Local:
         Args:
             workers: The most workers there may be at a time; the libraries' threads are divided by it.
         """
-        threads = str(max(1, usable_cpus() // workers))
-        environment = dict.fromkeys(THREAD_VARIABLES, threads) | dict(os.environ) | dict(self.environment or {})
-        environment.pop("KUMI_WORKER", None)  # the mark of the worker that this process runs in; the core sets its own
-        environment["KUMI_SYS_PATH"] = os.pathsep.join(_search_path())
-        # With the fault handler a segmentation fault tells where it happened.
-        return Command([os.fspath(self.python or sys.executable), "-X", "faulthandler", "-c", BOOTSTRAP], environment)
+        return render(self.python or sys.executable, dict(self.environment or {}), workers)
+
+
+def render(python: str | os.PathLike[str], environment: dict[str, str], workers: int, remote: bool = False) -> Command:
+    """How a worker is started on this machine.
+
+    Args:
+        python: Its interpreter.
+        environment: Variables to set besides those of this process.
+        workers: The most workers there may be here at a time.
+        remote: The host is on another machine.
+
+    Example:
+        >>> render(sys.executable, {}, workers=2).argv
+    """
+    threads = str(max(1, usable_cpus() // workers))
+    variables = dict.fromkeys(THREAD_VARIABLES, threads) | dict(os.environ) | environment
+    variables.pop("KUMI_WORKER", None)  # the mark of the worker that this process runs in; the core sets its own
+    variables["KUMI_SYS_PATH"] = os.pathsep.join(_search_path())
+    # With the fault handler a segmentation fault tells where it happened.
+    return Command([os.fspath(python), "-X", "faulthandler", "-c", BOOTSTRAP.format(remote)], variables)
 
 
 def _search_path() -> list[str]:
