@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from kumi import serial
-from scripted import CODE, DATA, SECONDS, Host, fingerprint, kumi
+from scripted import CODE, DATA, MODULE, SECONDS, Host, fingerprint, kumi
 
 NOWHERE = f"kumi://127.0.0.1:1/{'0' * 64}"
 ENVIRONMENT = os.environ | {"KUMI_JOIN_CODE": CODE}
@@ -49,6 +49,34 @@ def test_the_script_is_the_same(tmp_path: Path) -> None:
         host.admit()
         host.run(1, eval, "__import__('sys').path[0]")
         assert serial.loads(host.answer()[2]) == str(tmp_path)
+        host.stop()
+        assert agent.wait(SECONDS) == 0
+
+
+def test_without_streams_it_works_as_well() -> None:
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *MODULE]
+    with Host() as host, kumi("worker", host.url, command=closed, env=ENVIRONMENT) as agent:
+        host.admit()
+        host.run(1, print, "x" * 100_000)
+        assert host.answer()[:2] == (1, True)
+        host.stop()
+        assert agent.wait(SECONDS) == 0
+
+
+def test_signals_that_are_ignored_end_nothing() -> None:
+    nohup = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh", *MODULE]
+    with Host() as host, kumi("worker", host.url, command=nohup, env=ENVIRONMENT) as agent:
+        host.admit()
+        agent.send_signal(signal.SIGHUP)
+        host.run(1, len, "four")
+        assert host.answer()[:2] == (1, True)
+        host.stop()
+        assert agent.wait(SECONDS) == 0
+
+
+def test_one_address_of_a_name_suffices() -> None:
+    with Host() as host, kumi("worker", host.url.replace("127.0.0.1", "localhost"), env=ENVIRONMENT) as agent:
+        host.admit()
         host.stop()
         assert agent.wait(SECONDS) == 0
 

@@ -61,8 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _refuse_secrets(words)
         return _worker(_parser().parse_args(words))
     except (OSError, ValueError) as error:
-        sys.stderr.write(f"kumi worker: {error}\n")
-        return 1
+        return _say(str(error), 1)
+    except KeyboardInterrupt:  # before there is a worker, which such signals end in their own way
+        return _ended_by(signal.SIGINT)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -113,6 +114,7 @@ def _worker(options: argparse.Namespace) -> int:
     authorities = _authorities(address, options.authorities)
     code = _join_code(options.join_code)
     _look_for_modules_here()
+    _fill_missing_streams()
     command = render(sys.executable, {}, workers=1, remote=True)
     ended_by = _core.run_agent(
         address.host,
@@ -124,12 +126,19 @@ def _worker(options: argparse.Namespace) -> int:
         authorities=authorities,
         index=0,
         seconds_connect=options.seconds_connect,
-        talkative=sys.stderr.isatty(),
+        talkative=sys.stderr is not None and sys.stderr.isatty(),
     )
-    if ended_by is None:
-        return 0
-    sys.stderr.write(f"kumi worker: ended by {signal.Signals(ended_by).name}\n")
-    return 128 + ended_by
+    return 0 if ended_by is None else _ended_by(ended_by)
+
+
+def _ended_by(number: int) -> int:
+    return _say(f"ended by {signal.Signals(number).name}", 128 + number)
+
+
+def _say(text: str, code: int) -> int:
+    if sys.stderr is not None:
+        sys.stderr.write(f"kumi worker: {text}\n")
+    return code
 
 
 def _address(url: str) -> Address:
@@ -184,7 +193,12 @@ def _join_code(file: str | None) -> str:
 
 
 def _from_stdin() -> str:
-    return getpass.getpass("join code: ") if sys.stdin.isatty() else sys.stdin.readline()
+    if sys.stdin is None:
+        return ""
+    try:
+        return getpass.getpass("join code: ") if sys.stdin.isatty() else sys.stdin.readline()
+    except EOFError:
+        return ""
 
 
 def _from_file(file: str) -> str:
@@ -204,3 +218,12 @@ def _look_for_modules_here() -> None:
     """Workers look for modules in the working directory first, as `python` does, and not where the command lies."""
     if not sys.flags.safe_path:
         sys.path[0] = ""
+
+
+def _fill_missing_streams() -> None:
+    """What the worker prints must not go to a descriptor that got the number of a stream which was closed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free

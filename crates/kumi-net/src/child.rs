@@ -51,6 +51,7 @@ pub(crate) struct Child {
     /// Why we killed it, if we did.
     pub fault: Option<String>,
     killed: Cell<bool>,
+    expelled: bool,
     decoder: Decoder<FromWorker>,
     received: u64,
     out: Vec<u8>,
@@ -99,6 +100,7 @@ impl Child {
             want_write: false,
             fault: None,
             killed: Cell::new(false),
+            expelled: false,
             decoder: Decoder::default(),
             received: 0,
             out: Vec::new(),
@@ -219,7 +221,14 @@ impl Child {
 
     /// The next message it sent.
     pub fn next_message(&mut self) -> Result<Option<FromWorker>, FrameError> {
-        self.decoder.next()
+        if self.expelled { Ok(None) } else { self.decoder.next() }
+    }
+
+    /// It does not keep to the protocol: it is killed, and nothing that it has still to say counts.
+    pub fn expel(&mut self, fault: String) {
+        self.expelled = true;
+        self.fault = Some(fault);
+        self.kill();
     }
 
     /// Takes a task back, if the worker has not begun it.

@@ -87,8 +87,7 @@ impl Shared {
     /// This worker does not keep to the protocol.
     fn expel(&self, state: &mut State, key: u64, fault: String) {
         if let Some(link) = state.links.get_mut(&key) {
-            link.child.fault = Some(fault);
-            link.child.kill();
+            link.child.expel(fault);
         }
         self.stop_reading(state, key);
     }

@@ -84,3 +84,28 @@ impl Stock {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use kumi_core::segments::OPEN_MAX;
+
+    use super::*;
+
+    #[test]
+    fn who_cannot_do_without_gets_more_than_there_may_be_and_all_are_given_up_in_time() {
+        let mut stock = Stock::default();
+        let mut all: Vec<_> = (0..OPEN_MAX).map(|_| stock.reserve(1).unwrap().0).collect();
+        assert!(stock.reserve(1).is_none());
+        all.push(stock.demand(1).unwrap().0);
+        assert!(stock.demand(u64::MAX).is_err(), "no memory is that large");
+        let (one, rest) = all.split_first().unwrap();
+        stock.give_back(Time(0), *one, true);
+        assert!(stock.get(*one).is_none(), "a fork may see it");
+        rest.iter().for_each(|segment| stock.give_back(Time(0), *segment, false));
+        assert_eq!(stock.memory.len(), OPEN_MAX);
+        stock.trim(stock.next_timeout().unwrap());
+        assert!(stock.memory.is_empty() && stock.next_timeout().is_none());
+    }
+}

@@ -104,7 +104,7 @@ impl Ward {
         self.take_messages(now, said);
         match heard {
             Ok(Heard::All | Heard::More) => return,
-            Err(error) if error.kind() == ErrorKind::Other => self.kill(Some(error.to_string())),
+            Err(error) if error.kind() == ErrorKind::Other => self.child.expel(error.to_string()),
             // It ends, or closed what is not its to close; either way its process tells the rest.
             Ok(Heard::End) | Err(_) => {}
         }
@@ -116,15 +116,17 @@ impl Ward {
             match self.child.next_message() {
                 Ok(Some(FromWorker::Hello { version, python, .. })) => match refusal(self.python, version, python) {
                     None => self.since = None,
-                    Some(reason) => return self.kill(Some(reason)),
+                    Some(reason) => return self.child.expel(reason),
                 },
                 Ok(Some(FromWorker::Returned { segment, forked })) => self.stock.give_back(now, segment, forked),
                 Ok(Some(FromWorker::Lend { .. })) => {
-                    return self.kill(Some("it lent a segment, and was to send its results whole".into()));
+                    return self.child.expel("it lent a segment, and was to send its results whole".into());
                 }
                 Ok(Some(message)) => said(message),
                 Ok(None) => return,
-                Err(error) => return self.kill(Some(format!("it sent something that is not a message: {error}"))),
+                Err(error) => {
+                    return self.child.expel(format!("it sent something that is not a message: {error}"));
+                }
             }
         }
     }

@@ -74,6 +74,13 @@ fn role_worker() {
                     // SAFETY: mapped, and nobody else writes to it.
                     unsafe { std::slice::from_raw_parts(start, length) }.iter().map(|byte| u64::from(*byte)).sum()
                 });
+                if *payload == *b"lend" {
+                    let (segment, _) = end.reserve(1 << 20).unwrap();
+                    let (payload, took) = (Payload::default(), Duration::ZERO);
+                    let segment = Some((segment, 1 << 20));
+                    end.finish(slot, Finished { lease, success: true, started: 1, took, payload, segment }).unwrap();
+                    continue;
+                }
                 let answer = work(std::str::from_utf8(&payload).unwrap(), memory);
                 let took = Duration::from_millis(1);
                 end.finish(slot, Finished { lease, success: true, started: 1, took, payload: answer, segment: None })
@@ -326,6 +333,16 @@ fn a_worker_that_does_not_come_up_is_a_death_like_any_other() {
         assert!(begun.is_none() && certificate.cause.starts_with(cause), "{certificate:?}");
         assert_eq!(agent.end().0, Some(0));
     }
+}
+
+#[test]
+fn a_worker_that_lends_is_ended_for_that() {
+    let host = Host::new();
+    let _agent = host.agent();
+    let mut peer = host.admit();
+    peer.run(1, "lend");
+    let cause = "killed by signal 9 (SIGKILL), because it lent a segment, and was to send its results whole";
+    assert_eq!(peer.last(0).1.cause, cause);
 }
 
 #[test]
