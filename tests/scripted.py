@@ -69,6 +69,7 @@ class Host:
     def admit(self) -> None:
         """The same, and lets it in."""
         self.accept()
+        self.admitted = True
         self._say(20, struct.pack("<Q32sQQ", 7, bytes(32), 30_000, 30_000))
         self._say(1, _text("crew-1") + struct.pack("<BB", 31, 0))
 
@@ -92,15 +93,16 @@ class Host:
     def bury(self) -> None:
         """Hears of the worker's end, and says so."""
         while (kind := self.next()[0]) != 153:
-            assert kind == 152  # Ack
+            assert kind in {129, 152}  # the worker's Hello, Ack
         self._say(22, struct.pack("<Q", self.heard))
 
     heard = 0
+    admitted = False
 
     def answer(self) -> tuple[int, bool, bytes]:
         """Lease, success and payload of the next task that is done."""
         while (message := self.next())[0] != 130:
-            assert message[0] == 152
+            assert message[0] in {129, 152}
         lease, success = struct.unpack_from("<Q?", message[1])
         return lease, success, message[1][8 + 1 + 16 + 8 :]
 
@@ -108,7 +110,7 @@ class Host:
         """The next message: its kind, and its fields."""
         length, kind = struct.unpack("<IB", self._read(5))
         fields = self._read(length - 1)
-        self.heard += kind in {130, 153}
+        self.heard += kind in {129, 130, 153} and self.admitted
         return kind, fields
 
     def _read(self, count: int) -> bytes:

@@ -53,6 +53,18 @@ def test_the_script_is_the_same(tmp_path: Path) -> None:
         assert agent.wait(SECONDS) == 0
 
 
+def test_what_it_submits_brings_the_path_of_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, "/only/there"])
+    with Host() as host, kumi("worker", host.url, env=ENVIRONMENT, cwd=tmp_path) as agent:
+        host.admit()
+        host.run(1, eval, "__import__('kumi').submit(len, 'four') and None")
+        while (message := host.next())[0] != 140:  # Declare
+            assert message[0] in {129, 152}
+        assert b"/only/there" in message[1]
+        assert str(tmp_path).encode() not in message[1]
+        agent.kill()
+
+
 def test_without_streams_it_works_as_well() -> None:
     closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *MODULE]
     with Host() as host, kumi("worker", host.url, command=closed, env=ENVIRONMENT) as agent:
@@ -242,6 +254,17 @@ def test_authorities_vouch_for_a_name() -> None:
     assert agent.returncode == 1
     assert text.startswith(f"kumi worker: {host.address} is not the host of this URL: ")
     assert "node7.example" in text
+
+
+def test_the_authorities_of_the_system_are_asked() -> None:
+    files = {"SSL_CERT_FILE": str(DATA / "authority.pem"), "SSL_CERT_DIR": "/nowhere"}
+    with Host() as host, kumi("worker", f"kumi://{host.address}/", env=ENVIRONMENT | files) as agent:
+        with pytest.raises(ssl.SSLError, match="(?i)alert"):
+            host.accept()
+        assert "node7.example" in agent.communicate(timeout=SECONDS)[1]
+    none = dict.fromkeys(files, "/nowhere")
+    text = failure("kumi://node7:7", env=ENVIRONMENT | none)
+    assert text.startswith("URL has no fingerprint, and this system has no list of authorities: ")
 
 
 def test_authorities_and_a_fingerprint_contradict_each_other() -> None:

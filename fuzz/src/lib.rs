@@ -60,7 +60,7 @@ impl Make for ToWorker {
 
 impl Make for ToAgent {
     fn make(input: &mut Unstructured) -> Result<Self> {
-        Ok(match input.int_in_range(0..=6)? {
+        Ok(match input.int_in_range(0..=5)? {
             0 => ToAgent::Session {
                 session: number(input)?,
                 key: Secret(input.arbitrary()?),
@@ -70,7 +70,6 @@ impl Make for ToAgent {
             1 => ToAgent::Resumed { received: number(input)? },
             2 => ToAgent::Ack { received: number(input)? },
             3 => ToAgent::End,
-            4 => ToAgent::Content { payload: payload(input)? },
             _ => ToAgent::Worker(ToWorker::make(input)?),
         })
     }

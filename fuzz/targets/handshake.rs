@@ -72,7 +72,7 @@ fn agent(input: &mut Unstructured) {
             assert!(!over, "{order:?} after the end");
             match order {
                 Order::End { .. } => over = true,
-                Order::Start { .. } | Order::Tell(_) | Order::Recall { .. } | Order::Fill { .. } | Order::Kill => {
+                Order::Start { .. } | Order::Tell(_) | Order::Recall { .. } | Order::Kill => {
                     assert!(let_in, "{order:?} for a stranger");
                 }
                 Order::Dial | Order::Greet { .. } | Order::HangUp => {}

@@ -39,7 +39,9 @@ _FRAMES_HIDDEN = frozenset(f"{_HOME}{os.sep}{name}.py" for name in ("pickler", "
 _LAST_WORDS = _dumps(("MemoryError", "what the task raised could not even be described", "", None), 5)
 
 _follows_host = False
-_own_path: list[str] = []  # where a worker on another machine looks first
+# In a worker on another machine: where it looks first, and then.
+_own_path: list[str] = []
+_host_path: list[str] = []
 # Of each thread: the handles in what it pickles; how it finds shared values, and their numbers in what it loads.
 _here = _local()
 
@@ -389,7 +391,7 @@ def _dump_parcel(
     finally:
         _here.handles = before
     if for_worker and (table is not None or needs_path):
-        host = _dumps((pickler.host_path(), table), 5)
+        host = _dumps((tuple(_host_path) or pickler.host_path(), table), 5)
         pieces.append(host + len(host).to_bytes(4, "little") + b"P")
     return Parcel(pieces, buffers, tuple(handles or ()))
 
@@ -464,6 +466,8 @@ def _parts(whole: memoryview, lengths: list[int], align: int) -> list[memoryview
 def _adopt_host(payload: memoryview) -> None:
     length = int.from_bytes(payload[-5:-1], "little")
     path, table = _loads(payload[-5 - length : -5])
+    if _own_path:
+        _host_path[:] = path  # what this worker submits may run on any machine
     path = [*_own_path, *(entry for entry in path if entry not in _own_path)]
     if sys.path != path:
         sys.path[:] = path

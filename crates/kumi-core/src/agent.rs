@@ -15,9 +15,8 @@
 //!   send `Session` as the first frame, not through [`Session::send`]; on `Refuse`, refuse.
 //! - proved by a session's key: unknown sessions are refused ("its session is over"). Else [`Session::resume`], `Resumed` as
 //!   the first frame, close the older connection if there is one, [`Event::Resumed`](crate::Event::Resumed).
-//! - [`Action::Send`](crate::Action::Send): `send(ToAgent::Worker(message))`; but `Lend` becomes [`ToAgent::Content`] with
-//!   the bytes of the segment, copied. `Kill`: `send(ToAgent::End)`. `Cut`: close. `Fence`: see there.
-//!   Results come inline (`Run` says so), so no segment of a worker's is ever lent to the host.
+//! - [`Action::Send`](crate::Action::Send): `send(ToAgent::Worker(message))`. `Kill`: `send(ToAgent::End)`. `Cut`: close.
+//!   `Fence`: see there. Payloads go whole, and results come inline (`Run` says so): no segment is ever lent.
 //! - `FromAgent::Worker`: [`Event::Said`](crate::Event::Said). `Died`: `Event::Gone` with that; write what there is, close, and forget
 //!   the session. `Prove` or `Resume` again, a malformed frame, [`OutOfStep`](crate::session::OutOfStep): close that connection.
 //! - a connection that ends: [`Session::cut`], [`Event::Cut`](crate::Event::Cut).
@@ -26,7 +25,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::error::FrameError;
-use crate::frame::{Reader, Wire, certificate, frame, frame_with};
+use crate::frame::{Reader, Wire, certificate, frame};
 use crate::ids::{Lease, Time};
 use crate::message::{FromWorker, Payload, ToWorker};
 use crate::session::{Session, Talk};
@@ -79,11 +78,6 @@ pub enum ToAgent {
     },
     /// End the worker with all its children, at once, and then the agent.
     End,
-    /// The rest of the payload of the `Define`, `Prepare` or `Run` that comes next. The agent puts it into a segment for its worker.
-    Content {
-        /// As it would lie in a segment.
-        payload: Payload,
-    },
 }
 
 /// From the agent of a remote worker to the host.
@@ -140,7 +134,7 @@ impl Talk for ToAgent {
     fn is_kept(&self) -> bool {
         match self {
             ToAgent::Worker(ToWorker::Ping) => false,
-            ToAgent::Worker(_) | ToAgent::End | ToAgent::Content { .. } => true,
+            ToAgent::Worker(_) | ToAgent::End => true,
             ToAgent::Session { .. } | ToAgent::Resumed { .. } | ToAgent::Ack { .. } => false,
         }
     }
@@ -182,7 +176,7 @@ impl Talk for FromAgent {
 
     fn is_kept(&self) -> bool {
         match self {
-            FromAgent::Worker(FromWorker::Heartbeat | FromWorker::Hello { .. }) => false,
+            FromAgent::Worker(FromWorker::Heartbeat) => false,
             FromAgent::Worker(_) | FromAgent::Died { .. } => true,
             FromAgent::Prove { .. } | FromAgent::Resume { .. } | FromAgent::Ack { .. } => false,
         }
@@ -214,7 +208,6 @@ impl Wire for ToAgent {
             ToAgent::Resumed { received } => frame(out, 21, |out| out.extend_from_slice(&received.to_le_bytes())),
             ToAgent::Ack { received } => frame(out, 22, |out| out.extend_from_slice(&received.to_le_bytes())),
             ToAgent::End => frame(out, 23, |_| ()),
-            ToAgent::Content { payload } => frame_with(out, 24, payload, |_| ()),
         }
     }
 
@@ -229,7 +222,6 @@ impl Wire for ToAgent {
             21 => ToAgent::Resumed { received: body.u64()? },
             22 => ToAgent::Ack { received: body.u64()? },
             23 => ToAgent::End,
-            24 => ToAgent::Content { payload: body.payload()? },
             kind => ToAgent::Worker(ToWorker::decode(kind, body)?),
         })
     }
@@ -237,7 +229,6 @@ impl Wire for ToAgent {
     fn payload(&self) -> Option<&Payload> {
         match self {
             ToAgent::Worker(message) => message.payload(),
-            ToAgent::Content { payload } => Some(payload),
             ToAgent::Session { .. } | ToAgent::Resumed { .. } | ToAgent::Ack { .. } | ToAgent::End => None,
         }
     }
@@ -245,7 +236,6 @@ impl Wire for ToAgent {
     fn payload_mut(&mut self) -> Option<&mut Payload> {
         match self {
             ToAgent::Worker(message) => message.payload_mut(),
-            ToAgent::Content { payload } => Some(payload),
             ToAgent::Session { .. } | ToAgent::Resumed { .. } | ToAgent::Ack { .. } | ToAgent::End => None,
         }
     }
@@ -333,11 +323,6 @@ pub enum Order {
         lease: Lease,
         /// Its place in the page.
         slot: u16,
-    },
-    /// Put this into a segment and lend it to the worker with the `Define`, `Prepare` or `Run` that comes next.
-    Fill {
-        /// The content.
-        payload: Payload,
     },
     /// End the worker with all that it started: then [`AgentHalf::died`].
     Kill,
@@ -489,7 +474,6 @@ impl AgentHalf {
                 }
                 self.orders.push_back(Order::Tell(message));
             }
-            ToAgent::Content { payload } => self.orders.push_back(Order::Fill { payload }),
             ToAgent::End if self.started && !self.dead => self.orders.push_back(Order::Kill),
             ToAgent::End => self.end(None),
             ToAgent::Session { .. } | ToAgent::Resumed { .. } | ToAgent::Ack { .. } => {
@@ -514,12 +498,11 @@ impl AgentHalf {
                 self.talk.replace(FromAgent::Worker(message), older);
                 return;
             }
-            // Its hands deal with these: the host knows nothing of its segments, and has welcomed it already.
+            // Its hands deal with these: the host knows nothing of its segments.
+            FromWorker::Heartbeat | FromWorker::Lend { .. } | FromWorker::Returned { .. } => return,
+            // The host has welcomed it already, and learns who it is.
             FromWorker::Hello { .. }
-            | FromWorker::Heartbeat
-            | FromWorker::Lend { .. }
-            | FromWorker::Returned { .. } => return,
-            FromWorker::Recalled { back: false, .. }
+            | FromWorker::Recalled { back: false, .. }
             | FromWorker::Declare { .. }
             | FromWorker::Withdraw { .. }
             | FromWorker::Submit { .. }

@@ -266,12 +266,11 @@ fn an_agent_answers_for_its_worker() {
     assert!(
         beats.contains(&FromAgent::Worker(FromWorker::Heartbeat)) && beats.contains(&FromAgent::Ack { received: 1 })
     );
-    agent.hear(Time(1), ToAgent::Content { payload: Arc::from([1]) }).unwrap();
     agent.hear(Time(1), run(4, 10)).unwrap();
     let recall = ToAgent::Worker(ToWorker::Recall { lease: Lease(4) });
     agent.hear(Time(1), recall.clone()).unwrap();
     let done = orders(&mut agent);
-    assert!(matches!(&done[..], [Order::Fill { .. }, Order::Tell(ToWorker::Run { .. }), Order::Recall { .. }]));
+    assert!(matches!(&done[..], [Order::Tell(ToWorker::Run { .. }), Order::Recall { .. }]));
     agent.said(FromWorker::Recalled { lease: Lease(4), back: true });
     agent.hear(Time(1), recall).unwrap();
     assert_eq!(orders(&mut agent), [], "it is not there any more");

@@ -236,8 +236,7 @@ impl Agent {
                 Order::Greet { session } => self.greet(session),
                 Order::HangUp => self.hang_up("it gave no sign of life".into()),
                 Order::Start { welcome } => self.start(&welcome),
-                Order::Tell(message) => self.with_ward(|ward| ward.tell(&message)),
-                Order::Fill { payload } => self.with_ward(|ward| ward.lend(&payload)),
+                Order::Tell(message) => self.with_ward(|ward| ward.tell(message)),
                 Order::Recall { lease, slot } => {
                     // One that is dead gives everything back: the host hears that next.
                     if let Some(back) = self.ward.as_ref().map(|ward| ward.recall(slot, lease)) {

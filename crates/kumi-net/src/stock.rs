@@ -1,7 +1,6 @@
 //! The segments that a process owns and lends to one other: the memory behind a [`Store`].
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 
 use kumi_core::{SegmentId, Store, Time};
@@ -37,20 +36,6 @@ impl Stock {
             }
         }
         Some((reserved.segment, self.get(reserved.segment)?))
-    }
-
-    /// The same for somebody who cannot do without: however many are in use.
-    ///
-    /// # Errors
-    /// No descriptors or no memory are left.
-    pub fn demand(&mut self, bytes: u64) -> io::Result<(SegmentId, Arc<Segment>)> {
-        if let Some(reserved) = self.reserve(bytes) {
-            return Ok(reserved);
-        }
-        let segment = Arc::new(Segment::create(bytes)?);
-        let id = self.store.adopt(bytes);
-        self.memory.insert(id, Arc::clone(&segment));
-        Ok((id, segment))
     }
 
     pub fn get(&self, segment: SegmentId) -> Option<Arc<Segment>> {
@@ -94,17 +79,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_cannot_do_without_gets_more_than_there_may_be_and_all_are_given_up_in_time() {
+    fn no_more_are_given_than_there_may_be_and_all_are_given_up_in_time() {
         let mut stock = Stock::default();
-        let mut all: Vec<_> = (0..OPEN_MAX).map(|_| stock.reserve(1).unwrap().0).collect();
+        let all: Vec<_> = (0..OPEN_MAX).map(|_| stock.reserve(1).unwrap().0).collect();
         assert!(stock.reserve(1).is_none());
-        all.push(stock.demand(1).unwrap().0);
-        assert!(stock.demand(u64::MAX).is_err(), "no memory is that large");
         let (one, rest) = all.split_first().unwrap();
         stock.give_back(Time(0), *one, true);
         assert!(stock.get(*one).is_none(), "a fork may see it");
         rest.iter().for_each(|segment| stock.give_back(Time(0), *segment, false));
-        assert_eq!(stock.memory.len(), OPEN_MAX);
+        assert_eq!(stock.memory.len(), OPEN_MAX - 1);
         stock.trim(stock.next_timeout().unwrap());
         assert!(stock.memory.is_empty() && stock.next_timeout().is_none());
     }

@@ -2,11 +2,11 @@
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use kumi_core::{Begun, Certificate, FromWorker, Lease, Time, ToWorker};
+use kumi_core::frame::Wire;
+use kumi_core::{Begun, Certificate, FromWorker, Lease, Payload, Time, ToWorker};
 
 use crate::agent::{DATA, PROCESS, STDOUT};
 use crate::child::{Child, Heard, LAST_READS, read_pipe};
@@ -14,8 +14,8 @@ use crate::epoll::{Epoll, OFF, READ, WRITE};
 use crate::hear::refusal;
 use crate::memory::oom_kills;
 use crate::outlet::Outlet;
+use crate::parcel::{self, Split};
 use crate::process::new_mark;
-use crate::segments::{Piece, Segment};
 use crate::spawn::Command;
 use crate::stock::Stock;
 use crate::sys::{poll, watch};
@@ -64,21 +64,25 @@ impl Ward {
         &self.child.name
     }
 
-    /// To be sent by [`Ward::flush`].
-    pub fn tell(&mut self, message: &ToWorker) {
-        self.child.queue(message);
+    /// To be sent by [`Ward::flush`]. What is large in it goes by shared memory, if there is any.
+    pub fn tell(&mut self, mut message: ToWorker) {
+        if let Some(payload) = message.payload_mut() {
+            if let Some(small) = self.lend(payload) {
+                *payload = small;
+            }
+        }
+        self.child.queue(&message);
     }
 
-    /// Lends it these bytes with the message that is told next.
-    pub fn lend(&mut self, bytes: &[u8]) {
-        match self.stock.demand(bytes.len() as u64) {
-            Ok((segment, memory)) => {
-                fill(&memory, bytes);
-                self.child.attach(memory);
-                self.child.queue(&ToWorker::Lend { segment, bytes: bytes.len() as u64 });
-            }
-            Err(error) => self.kill(Some(format!("no shared memory for {} bytes is left: {error}", bytes.len()))),
-        }
+    /// Lends it the large parts of a payload. Returns the rest.
+    fn lend(&mut self, payload: &[u8]) -> Option<Payload> {
+        let Split { payload: small, pieces, bytes } = parcel::split(payload)?;
+        let (segment, memory) = self.stock.reserve(bytes)?;
+        // SAFETY: the payload is borrowed during the call, and the segment is not lent to anybody yet.
+        unsafe { memory.write(&pieces) };
+        self.child.attach(memory);
+        self.child.queue(&ToWorker::Lend { segment, bytes });
+        Some(small.into())
     }
 
     /// Sends what its socket takes.
@@ -114,10 +118,13 @@ impl Ward {
     fn take_messages(&mut self, now: Time, said: &mut impl FnMut(FromWorker)) {
         loop {
             match self.child.next_message() {
-                Ok(Some(FromWorker::Hello { version, python, .. })) => match refusal(self.python, version, python) {
-                    None => self.since = None,
-                    Some(reason) => return self.child.expel(reason),
-                },
+                Ok(Some(hello @ FromWorker::Hello { version, python, .. })) => {
+                    if let Some(reason) = refusal(self.python, version, python) {
+                        return self.child.expel(reason);
+                    }
+                    self.since = None;
+                    said(hello);
+                }
                 Ok(Some(FromWorker::Returned { segment, forked })) => self.stock.give_back(now, segment, forked),
                 Ok(Some(FromWorker::Lend { .. })) => {
                     return self.child.expel("it lent a segment, and was to send its results whole".into());
@@ -216,9 +223,4 @@ impl Ward {
         };
         (begun, self.child.bury(machine, self.memory, &self.oom_kills))
     }
-}
-
-fn fill(memory: &Arc<Segment>, bytes: &[u8]) {
-    // SAFETY: the bytes are borrowed during the call, and the segment is not lent to anybody yet.
-    unsafe { memory.write(&[Piece { from: bytes.as_ptr(), length: bytes.len(), to: 0 }]) };
 }

@@ -16,6 +16,7 @@ use common::wait_for;
 use host::{Host, PYTHON, Place, myself};
 use kumi_core::{FromAgent, FromWorker, Job, Lease, Leave, Payload, ToAgent, ToWorker};
 use kumi_net::agent::{self, Ended, Plan};
+use kumi_net::parcel;
 use kumi_net::segments::Memory;
 use kumi_net::spawn::Command;
 use kumi_net::tls::{self, Trust};
@@ -81,7 +82,7 @@ fn role_worker() {
                     end.finish(slot, Finished { lease, success: true, started: 1, took, payload, segment }).unwrap();
                     continue;
                 }
-                let answer = work(std::str::from_utf8(&payload).unwrap(), memory);
+                let answer = work(&String::from_utf8_lossy(&payload), memory);
                 let took = Duration::from_millis(1);
                 end.finish(slot, Finished { lease, success: true, started: 1, took, payload: answer, segment: None })
                     .unwrap();
@@ -153,7 +154,7 @@ fn a_worker_runs_tasks_and_ends_with_its_agent() {
     let (lease, payload) = peer.answer();
     assert!(lease == 2 && payload.len() == 9_000_000 && payload.iter().all(|byte| *byte == 7));
     peer.tell(ToWorker::Stop { leave: Leave::Closing });
-    let (begun, certificate) = peer.last(2);
+    let (begun, certificate) = peer.last(3);
     assert_eq!((begun, certificate.exit_code, certificate.cause.as_str()), (None, Some(0), "exited with code 0"));
     let joined = format!("kumi worker: connected to {} as crew-1\n", host.place.address);
     assert_eq!(agent.end(), (Some(0), joined + "kumi worker: worker crew-1 has ended: exited with code 0\n"));
@@ -166,12 +167,13 @@ fn a_large_argument_lies_in_a_segment_on_the_agents_side() {
     let mut peer = host.admit();
     for lease in 1..=3 {
         // In parts, since it is above a MiB.
-        peer.say(&ToAgent::Content { payload: vec![lease as u8; 3_000_000].into() });
-        peer.run(lease, "sum");
+        let mut payload = [b"sum .".as_slice(), &vec![lease as u8; 3_000_000]].concat();
+        parcel::seal_whole(&mut payload, &[3_000_000]);
+        peer.deal(lease, &payload);
         assert_eq!(peer.answer(), (lease, Arc::from((lease * 3_000_000).to_string().as_bytes())));
     }
     peer.say(&ToAgent::End);
-    assert_eq!(peer.last(3).1.signal, Some(libc::SIGKILL));
+    assert_eq!(peer.last(4).1.signal, Some(libc::SIGKILL));
     assert_eq!(agent.end().0, Some(0));
 }
 
@@ -206,11 +208,11 @@ fn after_a_cut_the_rest_is_sent_again_and_nothing_twice() {
         assert_eq!(peer.answer().0, lease);
     }
     peer.run(4, "large");
-    // Cut where nobody knows how far the last one came. The host has, it says, only the first.
+    // Cut where nobody knows how far the last one came. The host has, it says, only the hello and the first.
     drop(peer);
     let (mut peer, received) = host.resume();
     assert!((4..=5).contains(&received), "Welcome, and three tasks or four: {received}");
-    peer.say(&ToAgent::Resumed { received: 1 });
+    peer.say(&ToAgent::Resumed { received: 2 });
     if received == 4 {
         peer.run(4, "large");
     }
@@ -218,7 +220,7 @@ fn after_a_cut_the_rest_is_sent_again_and_nothing_twice() {
     let leases: Vec<_> = (0..4).map(|_| peer.answer().0).collect();
     assert_eq!(leases, [2, 3, 4, 5]);
     peer.say(&ToAgent::End);
-    peer.last(5);
+    peer.last(6);
     let (code, text) = agent.end();
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("; trying again\n") && text.contains("kumi worker: connected again\n"), "{text}");
@@ -229,7 +231,8 @@ fn a_host_that_says_nothing_is_dialled_again() {
     let host = Host::new();
     let _agent = host.agent();
     let mut peer = host.admit_for(100, 30_000);
-    assert_eq!(peer.next(), None, "it has closed the connection");
+    while peer.next().is_some() {}
+    // It has closed the connection.
     let (mut peer, received) = host.resume();
     assert_eq!(received, 1);
     peer.say(&ToAgent::Resumed { received: 0 });
@@ -288,7 +291,7 @@ fn what_a_host_says_before_it_has_let_it_in_is_short_and_no_task() {
     let host = Host::new();
     let _agent = host.agent();
     let (mut peer, first) = host.hear(&host.place.code.secret);
-    peer.say(&ToAgent::Content { payload: vec![0; 2000].into() });
+    peer.tell(ToWorker::Refuse { reason: "x".repeat(2000) });
     assert_eq!(peer.next(), None, "too long");
     let (mut peer, _) = host.hear(&host.place.code.secret);
     peer.tell(ToWorker::Stop { leave: Leave::Idle });
@@ -310,7 +313,7 @@ fn how_a_worker_died_is_told_with_the_task_it_was_at() {
     peer.run(2, "die oh no");
     peer.run(3, "echo never");
     assert_eq!(peer.answer().0, 1);
-    let (begun, certificate) = peer.last(1);
+    let (begun, certificate) = peer.last(2);
     assert_eq!((begun, certificate.signal), (Some(2), Some(libc::SIGABRT)));
     assert!(certificate.stderr.ends_with("oh no"), "{certificate:?}");
     assert_eq!((certificate.host.as_deref(), certificate.pid.is_some()), (Some("there"), true));
@@ -342,7 +345,7 @@ fn a_worker_that_lends_is_ended_for_that() {
     let mut peer = host.admit();
     peer.run(1, "lend");
     let cause = "killed by signal 9 (SIGKILL), because it lent a segment, and was to send its results whole";
-    assert_eq!(peer.last(0).1.cause, cause);
+    assert_eq!(peer.last(1).1.cause, cause);
 }
 
 #[test]
@@ -352,7 +355,7 @@ fn the_host_ends_a_worker_with_all_that_it_started() {
     let mut peer = host.admit();
     let family = host.family(&mut peer);
     peer.say(&ToAgent::End);
-    assert_eq!(peer.last(1).1.cause, "killed by signal 9 (SIGKILL)");
+    assert_eq!(peer.last(2).1.cause, "killed by signal 9 (SIGKILL)");
     family.iter().for_each(wait_for);
     assert_eq!(agent.end().0, Some(0));
 }
@@ -365,7 +368,7 @@ fn a_signal_ends_all_and_the_host_hears_of_it() {
         let mut peer = host.admit();
         let family = host.family(&mut peer);
         agent.signal(signal);
-        let (_, certificate) = peer.last(1);
+        let (_, certificate) = peer.last(2);
         let cause = format!("killed by signal 9 (SIGKILL), because its agent was told to end by {name}");
         assert_eq!(certificate.cause, cause);
         assert_eq!(agent.end().0, Some(128 + signal));

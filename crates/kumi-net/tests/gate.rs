@@ -1,14 +1,16 @@
 //! Workers that dial in, with a scripted agent at the other end; and those who are to be kept out.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "gate/agent.rs"]
+mod agent;
 mod common;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
+use agent::{Agent, Gate, HOUR, Line, gate, policy};
 use common::LIMIT;
-use common::agent::{Agent, Gate, HOUR, gate, policy};
 use kumi_core::{Certificate, FromAgent, FromWorker, Lease, Outcome, Ticket, ToAgent};
 use kumi_net::gate::UNPROVED_MAX;
 use kumi_net::proof::JoinCode;
@@ -24,7 +26,7 @@ fn is_hung_up(mut socket: TcpStream) -> bool {
 }
 
 /// A task goes to this worker and comes back.
-fn works(host: &Gate, (agent, line): (&mut Agent, &mut common::agent::Line)) {
+fn works(host: &Gate, (agent, line): (&mut Agent, &mut Line)) {
     let task = host.submit(b"x");
     let (lease, payload) = agent.take(line);
     assert_eq!(*payload, *b"x");
@@ -151,7 +153,7 @@ fn what_is_no_session_any_more_cannot_be_resumed_and_nobody_else_s_key_helps() {
     let mut thief = host.dial();
     thief.hello();
     let key = host.code(1).secret;
-    thief.resume(&common::agent::Line { session: line.session, key, talk: kumi_core::Session::default() });
+    thief.resume(&Line { session: line.session, key, talk: kumi_core::Session::default() });
     assert!(thief.refusal().contains("its session is over"));
     works(&host, (&mut agent, &mut line));
 }

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 
 use kumi_core::frame::Wire;
-use kumi_core::{Decoder, FromAgent, FromWorker, Secret, ToAgent};
+use kumi_core::{Decoder, FromAgent, FromWorker, FunctionId, Secret, ToAgent, ToWorker};
 use kumi_net::proof::{self, JoinCode};
 use kumi_net::tls::{self, Fingerprint, Heard, Identity, Stream, Trust};
 
@@ -54,7 +54,10 @@ fn messages_go_both_ways_however_large_and_a_stream_says_when_it_takes_more() {
     assert!(!agent.is_clear(), "not before the other is known");
     shake(&mut agent, &mut host).unwrap();
     assert!(agent.is_clear() && host.is_clear());
-    let content = ToAgent::Content { payload: (0..9_000_000).map(|byte| byte as u8).collect() };
+    let content = ToAgent::Worker(ToWorker::Define {
+        function: FunctionId::from_number(1),
+        payload: (0..9_000_000).map(|byte| byte as u8).collect(),
+    });
     let mut bytes = Vec::new();
     content.encode(&mut bytes);
     host.write(&bytes).unwrap();
@@ -201,15 +204,15 @@ fn codes_and_fingerprints_are_texts() {
 #[test]
 fn an_identity_of_the_users_is_read_from_pem() {
     let chain = include_bytes!("data/chain.pem");
-    let identity = Identity::from_pem(chain, include_bytes!("data/key.pem")).unwrap();
+    let identity = Identity::from_pem(chain, include_bytes!("data/key.pem"), None).unwrap();
     let trust = Trust::Authorities(tls::certificates(include_bytes!("data/authority.pem")).unwrap());
     let (mut agent, mut host) = connect(identity, trust, "node7.example");
     shake(&mut agent, &mut host).unwrap();
     assert!(agent.binding().is_some());
-    let identity = Identity::from_pem(chain, include_bytes!("data/key.pem")).unwrap();
+    let identity = Identity::from_pem(chain, include_bytes!("data/key.pem"), None).unwrap();
     let trust = Trust::Authorities(tls::certificates(include_bytes!("data/authority.pem")).unwrap());
     let (mut agent, mut host) = connect(identity, trust, "node8.example");
     assert!(shake(&mut agent, &mut host).is_err(), "it is another's name");
-    assert!(Identity::from_pem(b"nothing", b"nothing").is_err());
+    assert!(Identity::from_pem(b"nothing", b"nothing", None).is_err());
     assert!(tls::certificates(b"").is_err());
 }

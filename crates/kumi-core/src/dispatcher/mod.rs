@@ -386,8 +386,10 @@ impl Dispatcher {
             FromWorker::Release { child } => self.release_child(worker, child),
             FromWorker::Wait { lease, child } => self.begin_wait(now, worker, lease, child),
             FromWorker::Resume { lease, elsewhere } => self.resume(worker, lease, elsewhere),
-            // A second hello is a repetition; the first made the worker. The hands `borrow` what is lent.
-            FromWorker::Hello { .. } | FromWorker::Lend { .. } => {}
+            // The first hello was its agent's.
+            FromWorker::Hello { pid, .. } => self.name_process(worker, pid),
+            // The hands `borrow` what is lent.
+            FromWorker::Lend { .. } => {}
             FromWorker::Heartbeat => self.heartbeat(now, worker),
         }
     }

@@ -13,6 +13,8 @@
 //!   have begun ends as one; the rest is suspect and runs alone.
 //! - How a worker ended is told by its agent ([`FromAgent::Died`](crate::FromAgent::Died)); only then is somebody blamed.
 
+use std::sync::Arc;
+
 use super::{Action, Begun, Bug, Caller, Dispatcher, LaunchNote, Origin, Ticket};
 use crate::ids::{LaunchId, TicketId, Time, WorkerId};
 use crate::message::ToWorker;
@@ -122,6 +124,13 @@ impl Dispatcher {
         if let Some(worker) = self.workers.get_mut(id) {
             let (round_trip, watch) = (std::time::Duration::ZERO, now);
             worker.remote = Some(Box::new(Far { origin, watch, pinged: None, round_trip, cut: None, rival: None }));
+        }
+    }
+
+    /// The process that runs the tasks, of which its agent tells when it has started that.
+    pub(super) fn name_process(&mut self, id: WorkerId, pid: u32) {
+        if let Some(worker) = self.workers.get_mut(id).filter(|worker| worker.remote.is_some()) {
+            Arc::make_mut(&mut worker.face).pid = pid;
         }
     }
 

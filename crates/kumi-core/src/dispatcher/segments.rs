@@ -97,11 +97,11 @@ impl Dispatcher {
             Some(Link::Local) => {
                 let used = self.used.entry(segment).or_default();
                 *used.lent.entry(worker).or_default() += 1;
+                self.actions.push_back(Action::Send { worker, message: ToWorker::Lend { segment, bytes } });
             }
-            // What goes over a network is a copy.
+            // Where workers are on other machines the hands leave everything in the payload.
             Some(Link::Remote) | None => {}
         }
-        self.actions.push_back(Action::Send { worker, message: ToWorker::Lend { segment, bytes } });
     }
 
     pub(super) fn returned(&mut self, worker: WorkerId, segment: SegmentId, forked: bool) {

@@ -114,7 +114,6 @@ impl World {
                     let back = self.processes[id].recall(slot, lease);
                     self.agent_says(id, FromWorker::Recalled { lease, back });
                 }
-                Order::Fill { .. } => {}
                 Order::Kill => self.die(id),
                 Order::End { .. } => self.machine_ends(id, false),
             }

@@ -431,11 +431,7 @@ impl World {
                 Action::Send { worker, message } => {
                     let Some(&id) = self.hosts.get(&worker) else { continue };
                     if self.processes[id].link == Link::Remote {
-                        let message = match message {
-                            ToWorker::Lend { .. } => ToAgent::Content { payload: Arc::from([7; 9]) },
-                            message => ToAgent::Worker(message),
-                        };
-                        self.send_remote(worker, message);
+                        self.send_remote(worker, ToAgent::Worker(message));
                         continue;
                     }
                     if let ToWorker::Run { slot, lease, .. } | ToWorker::Prepare { slot, lease, .. } = &message {

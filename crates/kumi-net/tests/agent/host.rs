@@ -200,6 +200,10 @@ impl Peer {
     }
 
     pub fn run(&mut self, lease: u64, words: &str) {
+        self.deal(lease, words.as_bytes());
+    }
+
+    pub fn deal(&mut self, lease: u64, payload: &[u8]) {
         self.tell(ToWorker::Run {
             task: TaskId::from_number(lease),
             lease: Lease(lease),
@@ -209,7 +213,7 @@ impl Peer {
             short: false,
             within: None,
             inline: true,
-            payload: Arc::from(words.as_bytes()),
+            payload: Arc::from(payload),
         });
     }
 
@@ -220,14 +224,14 @@ impl Peer {
                 FromAgent::Worker(FromWorker::Finished { lease, success: true, payload, .. }) => {
                     return (lease.0, payload);
                 }
-                // It is dated by now.
-                FromAgent::Ack { .. } | FromAgent::Worker(FromWorker::Heartbeat) => {}
+                // They are dated by now.
+                FromAgent::Ack { .. } | FromAgent::Worker(FromWorker::Heartbeat | FromWorker::Hello { .. }) => {}
                 other => unreachable!("{other:?}"),
             }
         }
     }
 
-    /// The last message, which it acknowledges.
+    /// The last message, which it acknowledges; `heard`: how many have come before, with the worker's hello.
     pub fn last(&mut self, heard: u64) -> (Option<u64>, Certificate) {
         loop {
             match self.next().unwrap() {
@@ -235,7 +239,7 @@ impl Peer {
                     self.say(&ToAgent::Ack { received: heard + 1 });
                     return (begun.map(|lease| lease.0), certificate);
                 }
-                FromAgent::Ack { .. } => {}
+                FromAgent::Ack { .. } | FromAgent::Worker(FromWorker::Hello { .. }) => {}
                 other => unreachable!("{other:?}"),
             }
         }

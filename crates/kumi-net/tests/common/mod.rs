@@ -1,8 +1,6 @@
 //! What several test files need: socket pairs, and waits that have an end.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
-pub mod agent;
-
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;

@@ -1,5 +1,4 @@
 //! An agent that does what the test says, and the host's pool that it dials.
-#![allow(dead_code, reason = "each test file uses some of it")]
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use kumi_net::tls::{self, Fingerprint, Heard, Identity, Stream, Trust};
 use kumi_net::wait::{Waited, Wants};
 use rustls::ClientConfig;
 
-use super::{LIMIT, wait_for};
+use crate::common::{LIMIT, wait_for};
 
 pub const HOUR: Duration = Duration::from_secs(3600);
 
