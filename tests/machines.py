@@ -50,7 +50,7 @@ class Workers:
         return self.directory / "workers.log"
 
     def written(self) -> str:
-        return self.log().read_text()
+        return self.log().read_text() if self.log().exists() else ""
 
     def wait(self) -> list[int]:
         """Exit codes, when all have ended."""
@@ -80,7 +80,7 @@ def workers_of(crew: kumi.Controller, directory: Path, prefix: Sequence[str] = (
 
 
 class Link:
-    """A namespace that is another machine, and the link to it.
+    """A namespace that is another machine, and the cable to it.
 
     Attributes:
         host: This machine's address on the link.
@@ -90,13 +90,18 @@ class Link:
     def __init__(self, number: int) -> None:
         self._name = f"kumi{number}"
         self._net = f"10.213.{number % 256}"
+        self._cable: subprocess.Popen[str] | None = None
         self.host = f"{self._net}.1"
         self.prefix = ("ip", "netns", "exec", self._name)
 
     def make(self) -> None:
         near, far = f"{self._name}n", f"{self._name}f"
         run("ip", "netns", "add", self._name)
-        run("ip", "link", "add", near, "type", "veth", "peer", "name", far, "netns", self._name)
+        program = str(Path(__file__).with_name("cable.py"))
+        command = [*_sudo(), sys.executable, program, near, far]
+        self._cable = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._hear("ready")
+        run("ip", "link", "set", far, "netns", self._name)
         run("ip", "address", "add", f"{self.host}/24", "dev", near)
         run("ip", "link", "set", near, "up")
         for command in (f"address add {self._net}.2/24 dev {far}", f"link set {far} up", "link set lo up"):
@@ -104,23 +109,30 @@ class Link:
 
     def cut(self) -> None:
         """Nothing gets through any more, and nobody is told."""
-        self.shape("loss", "100%")
+        self._order("cut")
 
-    def mend(self) -> None:
-        for prefix, device in self._ends():
-            run(*prefix, "tc", "qdisc", "del", "dev", device, "root")
-
-    def shape(self, *how: str) -> None:
-        """What `tc` calls netem, in both directions."""
-        for prefix, device in self._ends():
-            run(*prefix, "tc", "qdisc", "replace", "dev", device, "root", "netem", *how)
+    def carry(self, delay: float = 0, jitter: float = 0, loss: float = 0) -> None:
+        """Each frame takes so many seconds, more or less, and that share of them is lost."""
+        self._order(f"carry {delay} {jitter} {loss}")
 
     def delete(self) -> None:
-        run("ip", "link", "del", f"{self._name}n")
+        if self._cable is not None:
+            self._cable.communicate(timeout=SECONDS_TO_LEAVE)  # its devices end with it
         run("ip", "netns", "del", self._name)
 
-    def _ends(self) -> list[tuple[tuple[str, ...], str]]:
-        return [((), f"{self._name}n"), (self.prefix, f"{self._name}f")]
+    def _order(self, what: str) -> None:
+        assert self._cable is not None
+        assert self._cable.stdin is not None
+        self._cable.stdin.write(f"{what}\n")
+        self._cable.stdin.flush()
+        self._hear("done")
+
+    def _hear(self, what: str) -> None:
+        assert self._cable is not None
+        assert self._cable.stdout is not None
+        heard = self._cable.stdout.readline()
+        if heard != f"{what}\n":
+            raise OSError("there is no cable: TAP devices need root and /dev/net/tun")
 
 
 def run(*command: str) -> None:
@@ -140,9 +152,8 @@ def link() -> Iterator[Link]:
     # Of tests that run beside each other each has a number of its own.
     made = Link(int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) + 100)
     try:
-        for tool in ("ip", "tc"):
-            if shutil.which(tool, path=os.environ["PATH"] + ":/usr/sbin:/sbin") is None:
-                raise OSError(f"{tool} is missing: apt-get install iproute2")
+        if shutil.which("ip", path=os.environ["PATH"] + ":/usr/sbin:/sbin") is None:
+            raise OSError("ip is missing: apt-get install iproute2")
         with contextlib.suppress(OSError):
             made.delete()  # what a test that was killed has left
         made.make()
