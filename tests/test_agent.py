@@ -141,6 +141,22 @@ def test_on_a_terminal_it_tells_what_goes_on() -> None:
             ]
 
 
+def test_on_a_terminal_it_asks_for_the_code_and_does_not_show_it() -> None:
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "r+b", buffering=0) as terminal:
+        # In a session of its own, without which it would ask at the terminal of the tests.
+        with Host() as host, kumi("worker", host.url, stdin=theirs, start_new_session=True) as agent:
+            os.close(theirs)
+            assert agent.stderr is not None
+            assert agent.stderr.read(len("join code: ")) == "join code: "
+            terminal.write(f"{CODE}\n".encode())
+            host.accept()
+            host.refuse("not today")
+            host.__exit__()
+            _, text = agent.communicate(timeout=SECONDS)
+        assert text.strip() == "kumi worker: the host has refused this worker: not today"
+
+
 def test_code_from_a_file_of_ones_own(tmp_path: Path) -> None:
     file = tmp_path / "code"
     file.write_text(f"{CODE}\n")

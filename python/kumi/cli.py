@@ -77,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     worker.add_argument("url", metavar="URL", help="kumi://HOST:PORT/FINGERPRINT, as the controller shows it")
     worker.add_argument(
-        "--join-code", metavar="FILE", help=f"file with the join code, or - for standard input; else {JOIN_CODE}"
+        "--join-code",
+        metavar="FILE",
+        help=f"file with the join code, - for standard input; else {JOIN_CODE}, or it asks",
     )
     worker.add_argument(
         "--authorities",
@@ -179,6 +181,8 @@ def _authorities_of_system() -> bytes:
 
 def _join_code(file: str | None) -> str:
     in_environment = os.environ.pop(JOIN_CODE, None)  # tasks shall not see it
+    if file is None and in_environment is None and sys.stdin is not None and sys.stdin.isatty():
+        file = "-"  # somebody is there who can type it
     if file is None:
         if in_environment is None:
             raise ValueError(f"the join code is missing, which the controller's join_code() makes: {_WAYS}")
