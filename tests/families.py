@@ -82,6 +82,16 @@ def note_and_die(file: str) -> None:
     jobs.kill_self()
 
 
+def crash_unhandled() -> None:
+    kumi.with_options(crashes_max=0).submit(os._exit, 3).result()
+
+
+def record_of_a_crash() -> Any:
+    task = kumi.with_options(crashes_max=0).submit(os._exit, 3)
+    task.exception()
+    return task.record
+
+
 def hold_children(gate: str, file: str, count: int = 2) -> None:
     """Children that wait at the gate, and one more that must never run."""
     tasks = [kumi.submit(jobs.hold, gate) for _ in range(count)]

@@ -5,20 +5,18 @@ import concurrent.futures
 import pickle
 import subprocess
 import sys
-from collections import namedtuple
 from pathlib import Path
 
 import pytest
 from kumi import errors
-
-Certificate = namedtuple("Certificate", "cause signal stderr")  # stands for the core's, which Python cannot make
+from kumi._core import Certificate
 
 SAMPLES = [
     errors.KumiError("a"),
     errors.RemoteError("SystemExit", "3", "Traceback ..."),
-    errors.CrashError("a", Certificate("killed by signal 9 (SIGKILL)", 9, "last words")),
+    errors.CrashError("a", Certificate("killed by signal 9 (SIGKILL)", 7, "there", None, 9, 0.5, "last words")),
     errors.CrashError("a"),
-    errors.LaunchError("a", Certificate("exited with code 3", None, "")),
+    errors.LaunchError("a", Certificate("exited with code 3", None, None, 3, None, None, "")),
     errors.TaskTimeout("a"),
     errors.TaskCancelled("a"),
     errors.SerializationError("a"),
@@ -33,7 +31,7 @@ def test_every_error_survives_pickling(error: errors.KumiError) -> None:
     error.add_note("a note")
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is type(error)
-    assert (str(copy), copy.args, vars(copy)) == (str(error), error.args, vars(error))
+    assert (str(copy), copy.args, repr(vars(copy))) == (str(error), error.args, repr(vars(error)))
 
 
 def test_the_samples_are_complete() -> None:

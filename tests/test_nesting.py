@@ -97,6 +97,26 @@ def test_a_crash_of_a_child_is_the_childs_and_costs_its_parent_nothing(tmp_path:
     assert lines.count("child") == 3
 
 
+def test_a_crash_that_a_parent_lets_through_arrives_with_its_certificate(few: kumi.Controller) -> None:
+    """As does the record of it."""
+    error = few.submit(families.crash_unhandled).exception(LIMIT)
+    assert type(error) is kumi.CrashError
+    assert error.certificate is not None
+    assert (error.certificate.exit_code, error.certificate.signal) == (3, None)
+    record = few.submit(families.record_of_a_crash).result(LIMIT)
+    assert (record.status, record.certificate.exit_code) == ("crash", 3)
+
+
+def test_a_cancelled_parent_takes_children_on_other_workers_along(gate: jobs.Gate) -> None:
+    with kumi.Controller(workers=2) as crew:
+        task = crew.submit(families.hold_children, gate.path, os.devnull)
+        gate.wait(2)  # one in the parent's worker, one in the other
+        task.cancel()
+        assert [crew.submit(jobs.add, number).result(LIMIT) for number in range(20)] == list(range(1, 21))
+        summary = crew.summary()
+        assert (summary.cancel, summary.workers_launched, summary.workers_lost) == (4, 2, 0)
+
+
 def test_a_crashed_parent_takes_its_children_along(tmp_path: Path, gate: jobs.Gate) -> None:
     """When it runs again nothing of the first attempt is left, save what its worker cannot know of."""
     file = tmp_path / "first"

@@ -145,8 +145,20 @@ LAUNCH: int
 
 @final
 class Certificate:
-    """Why a worker died. Fields that nobody could find out are None."""
+    """Why a worker died. Fields that nobody could find out are None. It can be pickled."""
 
+    def __new__(
+        cls,
+        cause: str,
+        pid: int | None,
+        host: str | None,
+        exit_code: int | None,
+        signal: int | None,
+        peak_gigabytes: float | None,
+        stderr: str,
+        /,
+    ) -> Self: ...
+    def __repr__(self) -> str: ...
     @property
     def cause(self) -> str:
         """In words: "killed by signal 9 (SIGKILL)", "exited with code 3", ..."""
@@ -205,6 +217,8 @@ class Status:
     """A controller's counts at one instant."""
 
     def __repr__(self) -> str: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
     @property
     def workers(self) -> int:
         """Workers that have joined and have not left."""

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use kumi_core::{Counts, Outcome, TaskView};
 use pyo3::prelude::*;
+use pyo3::types::PyType;
 
 pub const SUCCESS: u8 = 0;
 pub const ERROR: u8 = 1;
@@ -48,6 +49,41 @@ pub struct Certificate {
     signal: Option<i32>,
     peak_gigabytes: Option<f64>,
     stderr: String,
+}
+
+/// What a certificate is made of, in the order of `Certificate::new`.
+type Parts<'a> = (&'a str, Option<u32>, Option<&'a str>, Option<i32>, Option<i32>, Option<f64>, &'a str);
+
+#[pymethods]
+impl Certificate {
+    #[new]
+    #[pyo3(signature = (cause, pid, host, exit_code, signal, peak_gigabytes, stderr, /))]
+    fn new(
+        cause: String,
+        pid: Option<u32>,
+        host: Option<String>,
+        exit_code: Option<i32>,
+        signal: Option<i32>,
+        peak_gigabytes: Option<f64>,
+        stderr: String,
+    ) -> Self {
+        Self { cause, pid, host, exit_code, signal, peak_gigabytes, stderr }
+    }
+
+    fn __reduce__<'a, 'py>(slf: &'a Bound<'py, Self>) -> (Bound<'py, PyType>, Parts<'a>) {
+        (slf.get_type(), slf.get().parts())
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(format!("Certificate{}", self.parts().into_pyobject(py)?.repr()?))
+    }
+}
+
+impl Certificate {
+    fn parts(&self) -> Parts<'_> {
+        let Self { cause, pid, host, exit_code, signal, peak_gigabytes, stderr } = self;
+        (cause, *pid, host.as_deref(), *exit_code, *signal, *peak_gigabytes, stderr)
+    }
 }
 
 impl From<&kumi_core::Certificate> for Certificate {
@@ -95,7 +131,8 @@ impl Facts {
 }
 
 /// See the stub.
-#[pyclass(frozen, get_all, module = "kumi._core")]
+#[pyclass(frozen, eq, hash, get_all, module = "kumi._core")]
+#[derive(PartialEq, Hash)]
 pub struct Status {
     workers: u64,
     idle: u64,
