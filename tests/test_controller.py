@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import gc
 import io
 import os
@@ -557,6 +558,16 @@ def test_without_a_worker_tasks_can_be_cancelled(tmp_path: Path) -> None:
         assert crew.status().queued_bytes == 0
 
 
+def test_a_controller_that_was_never_entered_ends_as_a_block_does() -> None:
+    with contextlib.ExitStack() as stack:
+        crew = kumi.Controller(workers=1)
+        stack.push(crew)
+        task = crew.submit(jobs.add, 1)
+    assert task.result(0) == 2
+    with pytest.raises(kumi.ControllerClosed):
+        crew.submit(jobs.add, 1)
+
+
 def test_an_exception_leaves_nothing_running(gate: jobs.Gate) -> None:
     def leave_by_error() -> None:
         with kumi.Controller(workers=1) as crew:
@@ -632,7 +643,7 @@ def test_a_long_end_says_what_it_waits_for(gate: jobs.Gate, monkeypatch: pytest.
     crew.submit(jobs.hold, gate.path)
     gate.wait()
     crew.shutdown()
-    assert "'patient' ends when its tasks are done: 1 running, 0 waiting" in stderr.getvalue()
+    assert "'patient' waits until its tasks are done: 1 running, 0 waiting" in stderr.getvalue()
 
 
 def test_a_controller_nobody_holds_is_terminated_with_a_warning(gate: jobs.Gate) -> None:

@@ -129,6 +129,86 @@ def test_zero_daemons_terminate() -> None:
     assert run(program) == "None None\nFalse 2\n0\n"
 
 
+def test_everywhere_and_state_need_no_setup() -> None:
+    """M20, M62."""
+    program = """
+        print(kumi.everywhere(setattr, kumi.state, "x", 5).result(30), kumi.submit(lambda: kumi.state.x).result(30))
+    """
+    assert run(program) == "None 5\n"
+
+
+def test_zero_daemons_end_the_one_of_that_name_alone() -> None:
+    """M67."""
+    program = """
+        first, second = kumi.daemons(1), kumi.daemons(1, name="new")
+        print(kumi.daemons(0, name="new"), kumi.daemons(0, name="unknown"), kumi.default() is first)
+        print(kumi.submit(jobs.add, 1).result(30))
+        try: kumi.with_options(controller="new").submit(jobs.add, 1)
+        except kumi.ControllerError as error: print(error)
+    """
+    assert run(program).startswith("None None True\n2\nno controller named 'new' is open; open are: 'default'.")
+
+
+NESTED = {
+    "well": "with kumi.daemons(1) as inner: kumi.submit(jobs.note, file, 'b')",
+    "by an error": """
+            try:
+                with kumi.daemons(1) as inner:
+                    kumi.submit(jobs.note, file, 'b')
+                    raise LookupError
+            except LookupError: later.result(30)""",
+    "by the end of an async one": """
+            async def main():
+                async with kumi.daemons(1) as inner:
+                    kumi.submit(jobs.note, file, 'b')
+            asyncio.run(main())
+            inner = outer""",
+    "by a shutdown of its own": "with kumi.daemons(1) as inner: inner.submit(jobs.note, file, 'b'); inner.shutdown()",
+}
+
+
+@pytest.mark.parametrize("leave", NESTED)
+def test_a_block_within_a_block_does_not_end_it(leave: str, tmp_path: Path) -> None:
+    """A function that has `with kumi.daemons(...)` may be called in a block of the same kind (the inner one waits)."""
+    program = f"""
+        file = {str(tmp_path / "ran")!r}
+        with kumi.daemons(1) as outer:
+            later = kumi.submit(jobs.note, file, 'a')
+            {NESTED[leave].strip()}
+            print(inner is outer, open(file).read().split(), later.done(), later.exception(0))
+            print(kumi.submit(jobs.add, 1).result(30), kumi.default() is outer)
+        try: outer.submit(jobs.add, 1)
+        except kumi.ControllerClosed: print("closed")
+    """
+    still = leave != "by a shutdown of its own"
+    written = run(program)
+    assert written in (f"True ['a', 'b'] True None\n2 {still}\nclosed\n", f"True ['a'] True None\n2 {still}\nclosed\n")
+    assert leave == "by an error" or "'b'" in written
+
+
+def test_threads_with_the_same_block_do_not_end_each_others() -> None:
+    program = """
+        import threading
+        crews, entered, left = [], threading.Barrier(2), threading.Event()
+        def first():
+            with kumi.daemons(1) as crew:
+                crews.append(crew)
+                entered.wait(30)
+            left.set()
+        def second():
+            with kumi.daemons(1) as crew:
+                entered.wait(30)
+                left.wait(30)
+                crews.append(crew)
+                print(crew.submit(jobs.add, 1).result(30))
+        threads = [threading.Thread(target=work) for work in (first, second)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        print(crews[0] is crews[1])
+    """
+    assert run(program) == "2\nTrue\n"
+
+
 def test_options_choose_among_open_controllers() -> None:
     program = """
         with kumi.daemons(1), kumi.daemons(1, name="second") as second:

@@ -53,7 +53,8 @@ class Controller(Submitter, Executor):
 
     Making one checks the arguments and does nothing else; the first task, or `start`, opens it. Workers are launched
     when there is work and leave when there is none. Leaving a `with` block waits for what was submitted; leaving it by
-    an exception cancels it. A controller can be pickled, as its arguments.
+    an exception cancels it. Of blocks within blocks the outermost ends the controller: leaving one within waits, but an
+    exception cancels nothing there. A controller can be pickled, as its arguments.
 
     Args:
         launcher: Where workers come from: `Local()`, or `Sequential()` to run tasks in this process. None: from other
@@ -159,7 +160,7 @@ class Controller(Submitter, Executor):
         self._closed = False
         self._executor: TaskExecutor | None = None  # if tasks run in this process
         self._pid: int | None = None  # of the process that started it
-        self._in_block = False
+        self._blocks: list[None] = []  # one for each `with` that it is in: a list, whose changes need no lock
         self._hides: Controller | None = None  # see Registry.add
         self._kept = Kept()
         self._seeds = numbering(seed)
@@ -335,12 +336,16 @@ class Controller(Submitter, Executor):
         registry.remove(self, ended=True)
 
     def __enter__(self) -> Self:
-        self._in_block = True
+        self._blocks.append(None)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if not self._is_outermost():
+            if kind is None and (pool := self._open_pool()) is not None:
+                self._wait_done(pool)
+            return
         try:
             if kind is None:
                 self.shutdown()
@@ -355,6 +360,10 @@ class Controller(Submitter, Executor):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Ends as `__exit__` does, without blocking the event loop."""
+        if not self._is_outermost():
+            if kind is None and (pool := self._open_pool()) is not None:
+                await self._await_done(pool)
+            return
         wait = loops.here().wait
         pool = self._close()
         if pool is None:
@@ -362,15 +371,18 @@ class Controller(Submitter, Executor):
         try:
             if kind is None:
                 self.shutdown(wait=False)
-                if not await wait(pool.watch_done, SECONDS_UNTIL_NOTICE):
-                    self._say_what_is_left(pool)
-                    await wait(pool.watch_done)
+                await self._await_done(pool)
                 await wait(pool.watch_ended, SECONDS_UNTIL_GONE)
                 self._tell_overlooked()
         finally:
             pool.terminate_soon()
             await wait(pool.watch_ended, SECONDS_UNTIL_GONE, shield=True)
             self.terminate()
+
+    def _is_outermost(self) -> bool:
+        """Leaves a block. Whether the controller ends with it, rather than with a block of a caller's around it."""
+        del self._blocks[-1:]  # none, if it was never entered, as by ExitStack.push
+        return not self._blocks
 
     def __del__(self) -> None:
         if getattr(self, "_pid", None) != os.getpid() or self._closed:
@@ -568,6 +580,9 @@ class Controller(Submitter, Executor):
         assert self._pool is not None, "a controller that was started has a pool"
         return self._pool
 
+    def _open_pool(self) -> Pool | None:
+        return self._pool if self._is_usable() and self._functions is not None else None
+
     def _close(self) -> Pool | None:
         """Takes no more tasks. Returns the pool if there is one that may have to be ended."""
         if not self._is_usable() and not self._closed:
@@ -585,11 +600,17 @@ class Controller(Submitter, Executor):
             self._say_what_is_left(pool)
             pool.wait_done(None)
 
+    async def _await_done(self, pool: Pool) -> None:
+        wait = loops.here().wait
+        if not await wait(pool.watch_done, SECONDS_UNTIL_NOTICE):
+            self._say_what_is_left(pool)
+            await wait(pool.watch_done)
+
     def _say_what_is_left(self, pool: Pool) -> None:
         status = pool.status()
         none = "" if self._url is None or status.workers else f"; `kumi worker {self._url}` starts one"
         sys.stderr.write(
-            f"kumi: controller {self.name!r} ends when its tasks are done: {status.running} running, "
+            f"kumi: controller {self.name!r} waits until its tasks are done: {status.running} running, "
             f"{status.waiting} waiting, {status.workers} workers{none}\n"
         )
 

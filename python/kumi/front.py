@@ -82,8 +82,8 @@ class _Defaults:
         """
         self._entries = [entry for entry in self._entries if entry.crew._is_usable()]
         top = self._entries[-1].crew if self._entries else None
-        if top is not None and top._hides is not None and not top._in_block:
-            if not top._hides._in_block:
+        if top is not None and top._hides is not None and not top._blocks:
+            if not top._hides._blocks:
                 top._hides.shutdown(wait=False)
             top._hides = None
 
@@ -145,8 +145,9 @@ def daemons(
     """Opens a controller and makes it the default.
 
     Its workers start at once and do not leave when idle. In a `with` statement the controller ends with the block and
-    the former default comes back. The same call again returns the open controller, and another call with the same
-    name replaces it: the former one takes no more tasks and ends when its own are done.
+    the former default comes back. The same call again returns the open controller, so that a function may have such a
+    statement within its caller's: the outermost block ends it. Another call with the same name replaces the controller:
+    the former one takes no more tasks and ends when its own are done.
 
     Args:
         workers: The most workers at a time; None: as `Controller` has it; 0: terminate the controller that
