@@ -230,6 +230,23 @@ def test_a_bar(crew: kumi.Controller, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "2it" in terminal.getvalue()
 
 
+def test_a_bar_in_async_code_and_in_the_order_of_finishing(
+    crew: kumi.Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", terminal)
+
+    async def main() -> None:
+        assert [value async for value in crew.map(jobs.same, range(30), progress=True)] == list(range(30))
+        assert len([task async for task in crew.map(jobs.same, range(31), progress=True).as_completed()]) == 31
+        assert [value async for value in crew.map(jobs.same, ticks(7), progress=True)] == list(range(7))
+
+    asyncio.run(main())
+    assert len(list(crew.map(jobs.same, range(32), progress=True).as_completed())) == 32
+    for bar in ("30/30", "31/31", "7it", "32/32"):
+        assert bar in terminal.getvalue()
+
+
 def test_a_bar_without_tqdm_says_what_to_install(crew: kumi.Controller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     with pytest.raises(ModuleNotFoundError, match="pip install tqdm"):
@@ -246,9 +263,28 @@ def test_executors_of_the_standard_library(crew: kumi.Controller) -> None:
     assert isinstance(crew, concurrent.futures.Executor)
 
 
+def test_dask_keeps_all_workers_busy(gate: jobs.Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of itself it would hand in as many tasks at a time as there are CPUs."""
+    import dask
+    import dask.base
+
+    monkeypatch.setattr(dask.base, "CPU_COUNT", 1)
+    with kumi.Controller(workers=2) as crew, concurrent.futures.ThreadPoolExecutor(1) as thread:
+        parts = [dask.delayed(jobs.hold)(gate.path, number) for number in range(2)]
+        total = thread.submit(dask.delayed(sum)(parts).compute, scheduler=crew)
+        gate.wait(2)
+        gate.open(2)
+        assert total.result(jobs.SECONDS_MAX) == 1
+
+
 def test_dask(crew: kumi.Controller) -> None:
     import dask
+    import dask.bag
 
     with dask.config.set(scheduler=crew):
         parts = [dask.delayed(jobs.add)(number, 1) for number in range(10)]
         assert dask.delayed(sum)(parts).compute() == sum(range(1, 11))
+        doubled = dask.bag.from_sequence(range(10), npartitions=4).map(lambda x: 2 * x)
+        assert doubled.compute() == list(range(0, 20, 2))
+        with pytest.raises(ValueError, match="no"):
+            dask.delayed(jobs.boom)().compute()

@@ -226,6 +226,11 @@ class Controller(Submitter, Executor):
         """Whether no pushed task is left whose record was not popped, finished or not."""
         return self.status().uncollected == 0
 
+    @property
+    def _max_workers(self) -> int:
+        """How many tasks to hand in at a time, for those who know Executors of the standard library, such as dask."""
+        return self.workers
+
     def wait(self, mode: Literal["all", "one"] = "all", timeout: float | None = None) -> bool:
         """Waits for pushed tasks.
 
