@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 import time
 from pathlib import Path
@@ -247,12 +248,22 @@ def test_a_call_has_a_name_and_a_record(single: kumi.Controller) -> None:
     assert (record.name, record.status, record.function) == ("load", "success", "put")
 
 
-def test_a_call_takes_no_number_of_the_seed() -> None:
-    with kumi.Controller(workers=1, seed=3) as crew:
-        expected = [crew.submit(lambda: kumi.rng().integers(10**9)).result() for _ in range(2)]
-    with kumi.Controller(workers=1, seed=3) as crew:
-        crew.everywhere(put, "x", 1)
-        assert [crew.submit(lambda: kumi.rng().integers(10**9)).result() for _ in range(2)] == expected
+def draw() -> tuple[float, float, float]:
+    return random.random(), float(np.random.random()), float(kumi.rng().random())
+
+
+@pytest.mark.parametrize("launcher", [kumi.Local(), kumi.Sequential()], ids=["local", "sequential"])
+def test_a_call_that_draws_changes_no_number_of_a_task(launcher: Any) -> None:
+    """M197: it takes no number of the seed, and what it draws is not missed by the tasks."""
+    with kumi.Controller(launcher, workers=1, seed=3) as crew:
+        expected = [crew.submit(draw).result() for _ in range(3)]
+    with kumi.Controller(launcher, workers=1, seed=3) as crew:
+        drawn = []
+        for _ in range(3):
+            crew.everywhere(draw).result()
+            drawn.append(crew.submit(draw).result())
+    assert drawn == expected
+    assert len({number for numbers in drawn for number in numbers}) == 9
 
 
 def test_a_task_cannot_call_everywhere(crew: kumi.Controller) -> None:
@@ -322,6 +333,14 @@ def test_a_worker_made_stale_by_an_edit_makes_room_without_counting_as_failed(tm
             module.write_text(f"VALUE = {value}\n")
             os.utime(module, ns=(time.time_ns(), time.time_ns() + value * 10**9))
             assert crew.submit(get, "value").result(timeout=30) == value
+
+
+def test_a_flag_that_is_flipped_is_seen_by_all() -> None:
+    """M142."""
+    with kumi.Controller(workers=4) as crew:
+        for flag in (True, False, True):
+            assert crew.everywhere(put, "flag", flag).result() is None
+            assert crew.map(get, ["flag"] * 10).results() == [flag] * 10
 
 
 def test_a_thousand_calls_reach_a_worker_that_comes_later() -> None:

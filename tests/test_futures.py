@@ -3,8 +3,9 @@
 import asyncio
 import concurrent.futures
 import functools
+import inspect
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterable, Awaitable, Iterable, Iterator
 from typing import Any
 
 import jobs
@@ -43,6 +44,27 @@ def test_map_has_the_arguments_of_an_executors_map(single: kumi.Controller, gate
     with pytest.raises(concurrent.futures.TimeoutError):
         next(values)
     gate.open()
+
+
+def test_what_tasks_and_maps_say_they_are(crew: kumi.Controller) -> None:
+    """M41."""
+    task, values = crew.submit(jobs.add, 1), crew.map(jobs.add, [1])
+    assert isinstance(task, Awaitable)
+    assert inspect.iscoroutinefunction(crew.run)
+    assert isinstance(values, Iterator)
+    for several in (values, values.as_completed(), kumi.as_completed([task]), crew.records(), task.reports()):
+        assert isinstance(several, Iterable)
+        assert isinstance(several, AsyncIterable)
+    assert values.results() == [2]
+    assert task.result(LIMIT) == 2
+
+
+def test_looking_at_a_task_waits_for_nothing(held: kumi.Task[str]) -> None:
+    """M40: as debuggers and completion do, which ask for all attributes."""
+    found = dict(inspect.getmembers(held))
+    assert {"result", "record", "report", "cancel"} <= set(found)
+    assert (found["record"], held.state()) == (None, "running")
+    assert held.__dict__ == {}
 
 
 def test_waits_that_end_too_early_leave_the_task_alone(held: kumi.Task[str], gate: jobs.Gate) -> None:

@@ -168,6 +168,26 @@ def test_tasks_are_cancelled_by_their_names(single: kumi.Controller, gate: jobs.
     assert single.submit(jobs.add, 1).result(LIMIT) == 2
 
 
+def test_all_elements_of_a_map_are_cancelled_and_the_worker_stays(
+    single: kumi.Controller, gate: jobs.Gate, tmp_path: Path
+) -> None:
+    """M139."""
+    worker, file = single.submit(jobs.pid).result(LIMIT), tmp_path / "ran"
+    values = single.with_options(name="fit").map(hold_and_note, [gate.path] * 10, [str(file)] * 10, on_error="return")
+    gate.wait()
+    assert single.cancel("fit_*") == 10
+    assert [type(error) for error in values] == [kumi.TaskCancelled] * 10
+    assert single.cancel("fit_*") == 0
+    assert single.submit(jobs.pid).result(LIMIT) == worker
+    assert not file.exists()
+    assert (single.summary().cancel, single.summary().workers_launched) == (10, 1)
+
+
+def hold_and_note(gate: str, file: str) -> None:
+    jobs.hold(gate)
+    jobs.note(file, "ran")
+
+
 def test_a_controller_that_was_not_opened_has_nothing_to_cancel() -> None:
     crew = kumi.Controller()
     assert crew.cancel("*") == 0

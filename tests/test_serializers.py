@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import kumi
 import pytest
@@ -96,6 +96,37 @@ def test_subclasses_are_meant_unless_registered_themselves(crew: kumi.Controller
     kumi.register_serializer(Special, value_of, Special)
     assert crew.submit(kind_of, Special(1)).result() == "Special"
     assert crew.submit(kind_of, Handle(1)).result() == "Handle"
+
+
+class Pair(NamedTuple):
+    x: int
+    y: int
+
+
+CONTAINERS: dict[type, Any] = {
+    type("Things", (list,), {"__module__": __name__}): [1, 2],
+    type("Table", (dict,), {"__module__": __name__}): {"a": 1},
+    type("Word", (str,), {"__module__": __name__}): "word",
+    type("Number", (int,), {"__module__": __name__}): 5,
+    type("Bytes", (bytes,), {"__module__": __name__}): b"x" * 300_000,
+    Pair: (1, 2),
+}
+
+
+@pytest.mark.parametrize("kind", CONTAINERS, ids=lambda kind: kind.__name__)
+def test_classes_that_derive_from_plain_ones_are_meant_too(crew: kumi.Controller, kind: type) -> None:
+    kumi.register_serializer(kind, lambda _: None, lambda _: "made anew")
+    value = kind(*CONTAINERS[kind]) if kind is Pair else kind(CONTAINERS[kind])
+    seen = crew.submit(lambda *seen: [*seen, value], value, [value]).result()
+    assert seen == ["made anew", ["made anew"], "made anew"]
+
+
+def test_several_are_registered_one_by_one(crew: kumi.Controller) -> None:
+    """M43."""
+    kumi.register_serializer(Handle, value_of, Handle)
+    kumi.register_serializer(Result, lambda made: made.value, Result)
+    assert {Handle, Result} <= set(serializers.table)
+    assert crew.submit(lambda handle: [Result(handle.value), handle], Handle(1)).result()[0].value == 1
 
 
 def test_a_later_registration_replaces(crew: kumi.Controller) -> None:

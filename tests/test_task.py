@@ -41,7 +41,8 @@ def held(crew: kumi.Controller, gate: jobs.Gate) -> Iterator[kumi.Task[Any]]:
 
 
 def test_every_argument_belongs_to_the_function(crew: kumi.Controller) -> None:
-    named = {"fn": 2, "self": 3, "timeout": 4, "name": 5, "wait": 6}
+    """M52: also those that are called as something of kumi's own."""
+    named = {"fn": 2, "self": 3, "timeout": 4, "name": 5, "wait": 6, "seed": 7, "stream": 8, "trace": 9, "args": 10}
     assert crew.submit(jobs.echo, 1, **named).result(LIMIT) == ((1,), named)
 
 

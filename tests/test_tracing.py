@@ -120,6 +120,22 @@ def test_a_map_is_one_span(crew: kumi.Controller, spans: InMemorySpanExporter) -
     assert len(spans.get_finished_spans()) == 2
 
 
+def test_runs_of_a_map_stand_below_its_span(spans: InMemorySpanExporter) -> None:
+    """M149, M152: so many spans and no more."""
+    with kumi.Controller(kumi.Sequential()) as crew:
+        crew.map(jobs.add, range(3)).results()
+        for _ in range(2):
+            assert crew.submit(jobs.boom).exception() is not None
+    found = [facts(span) for span in spans.get_finished_spans()]
+    (whole,) = (span for span in found if span["name"].startswith("map "))
+    assert (whole["name"], whole["kind"], whole["parent"]) == ("map add", "PRODUCER", None)
+    runs = [span for span in found if span["name"] == "run add"]
+    assert [span["parent"] for span in runs] == [whole["id"]] * 3
+    assert len({span["attributes"]["kumi.task.id"] for span in runs}) == 3
+    names = ["map add", *["run add"] * 3, *["run boom"] * 2, *["submit boom"] * 2]
+    assert sorted(span["name"] for span in found) == names
+
+
 def test_in_process_as_well(spans: InMemorySpanExporter) -> None:
     with kumi.Controller(kumi.Sequential()) as crew:
         crew.submit(jobs.add, 1).result()

@@ -2,7 +2,9 @@
 
 import collections
 import concurrent.futures
+import ctypes
 import dataclasses
+import datetime as dt
 import functools
 import sys
 import threading
@@ -152,6 +154,15 @@ def test_what_belongs_to_no_process_gets_advice_of_its_own() -> None:
     with pytest.raises(LookupError) as caught:
         raise LookupError
     assert "traceback.format_exc()" in refusal(caught.value.__traceback__)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [ctypes.pointer(ctypes.c_int(1)), ctypes.c_void_p(1), dt.datetime_CAPI],
+    ids=["pointer", "void", "capsule"],
+)
+def test_addresses_are_refused_and_not_made_null(value: object) -> None:
+    assert "args[0][0] is a " in refusal([value])
 
 
 def generate() -> Iterator[int]:

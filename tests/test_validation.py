@@ -249,6 +249,14 @@ def test_a_function_can_be_called(crew: kumi.Controller, fn: Any) -> None:
         asyncio.run(crew.run(fn, 1))
 
 
+def test_a_call_without_a_function(crew: kumi.Controller) -> None:
+    """M4."""
+    ways: tuple[Callable[..., object], ...] = (crew.submit, crew.try_submit, crew.push, crew.run, crew.map, kumi.submit)
+    for way in (*ways, crew.everywhere):
+        with pytest.raises(TypeError, match="missing 1 required positional argument: 'fn'"):
+            way()
+
+
 @pytest.mark.parametrize("bad", [None, 3, jobs.add])
 def test_the_input_of_a_map_can_be_iterated(crew: kumi.Controller, bad: Any) -> None:
     for iterables in ([bad], [[1], bad]):
