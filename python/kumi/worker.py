@@ -203,6 +203,8 @@ def main(remote: bool = False) -> None:
     _serving.append(worker)
     try:
         worker.serve(Executor())
+    except OSError as error:  # what the host refuses, or the core does: its text says it all
+        _leave_at_once(SystemExit(str(error)))
     except BaseException as error:
         _leave_at_once(error)
     _leave()
