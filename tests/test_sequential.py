@@ -7,11 +7,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jobs
 import kumi
 import pytest
+from rig import run_python, write
 
 
 @pytest.fixture
@@ -133,6 +135,28 @@ def test_after_the_end() -> None:
     assert task.result() == 2
     with pytest.raises(kumi.ControllerClosed):
         crew.submit(jobs.add, 1)
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_debugger_works_in_this_process_and_a_worker_says_so(here: bool, tmp_path: Path) -> None:
+    program = """
+        import sys, kumi
+        def look(value):
+            breakpoint()
+            return 2 * value
+        launcher = kumi.Sequential() if sys.argv[1] == "True" else kumi.Local()
+        with kumi.Controller(launcher, workers=1) as crew:
+            print(repr(crew.submit(look, 21).exception()), crew.submit(look, 21).exception() or "fine")
+    """
+    file = write(tmp_path, "program.py", program)
+    out = run_python(str(file), str(here), directory=tmp_path, stdin="p 'value is', value\nc\nc\n")
+    if here:
+        assert "('value is', 21)" in out
+        assert out.endswith("None fine\n")
+    else:
+        assert out.startswith(
+            "RuntimeError('a worker has no terminal for a debugger: to stop here, run the program with"
+        )
 
 
 @pytest.mark.parametrize(("value", "here"), [("1", True), ("0", False), ("", False)])

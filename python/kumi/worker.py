@@ -196,6 +196,8 @@ def main(remote: bool = False) -> None:
         sys.exit(f"kumi.worker is started by a controller, which passes it its sockets: {error}")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # what a task prints appears at once, and lines stay whole
+    if "PYTHONBREAKPOINT" not in os.environ:
+        sys.breakpointhook = _refuse_breakpoint
     serial.follow_host(remote)
     serial.resolve_by(partial(_shared, worker))
     current.may_run = True
@@ -208,6 +210,14 @@ def main(remote: bool = False) -> None:
     except BaseException as error:
         _leave_at_once(error)
     _leave()
+
+
+def _refuse_breakpoint(*_: object, **__: object) -> "NoReturn":
+    """In place of a debugger that would read from nowhere."""
+    raise RuntimeError(
+        "a worker has no terminal for a debugger: to stop here, run the program with KUMI_SYNC=1 in its environment, "
+        "or with kumi.Sequential() as the launcher"
+    )
 
 
 def _shared(worker: "Worker", number: int) -> "Any":
