@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import venv
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -19,11 +20,11 @@ HERE = Path(__file__).parent
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Path]:
     """A directory of modules on the path."""
-    path, modules = list(sys.path), set(sys.modules)
+    path = list(sys.path)
     sys.path.insert(0, str(tmp_path))
     yield tmp_path
     sys.path[:] = path
-    for name in set(sys.modules) - modules:
+    for name in [name for name in sys.modules if name.startswith("kumi_test_")]:
         del sys.modules[name]
 
 
@@ -34,9 +35,9 @@ def write(directory: Path, name: str, text: str) -> Path:
     return file
 
 
-def run_script(directory: Path, text: str) -> str:
+def run_script(directory: Path, text: str, python: str = sys.executable) -> str:
     file = write(directory, "script.py", text)
-    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run([python, str(file)], capture_output=True, text=True, timeout=50, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -133,6 +134,52 @@ def test_a_script_uses_modules_beside_it(tmp_path: Path) -> None:
         """,
     )
     assert out.splitlines() == ["2 3", "6", "15 5", "added"]
+
+
+FINDER = """
+    import sys
+    from importlib.util import spec_from_file_location
+
+    class _EditableFinder:
+        @classmethod
+        def find_spec(cls, name, path=None, target=None):
+            if name == "kumi_test_project":
+                return spec_from_file_location(name, {file!r})
+
+    def install():
+        sys.meta_path.append(_EditableFinder)
+"""
+
+
+@pytest.mark.parametrize("way", ["a path", "a finder"])
+def test_an_editable_installation(way: str, tmp_path: Path) -> None:
+    """As pip makes it of a project, in an environment of its own."""
+    venv.create(tmp_path / "env", symlinks=True)
+    (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
+    source = write(tmp_path, "source/kumi_test_project/__init__.py", "def f(): return (__name__, __file__, 1)")
+    write(site, "all_else.pth", "\n".join(filter(None, sys.path)))
+    if way == "a path":
+        write(site, "__editable__.kumi_test_project-1.0.pth", str(tmp_path / "source"))
+    else:
+        name = "__editable___kumi_test_project_1_0_finder"
+        write(site, f"{name}.py", FINDER.format(file=str(source)))
+        write(site, "__editable__.kumi_test_project-1.0.pth", f"import {name}; {name}.install()")
+    out = run_script(
+        tmp_path,
+        """
+        import os, pathlib
+        import kumi
+        import kumi_test_project as project
+
+        with kumi.Controller(workers=1) as crew:
+            assert crew.submit(project.f).result() == ("kumi_test_project", project.__file__, 1)
+            assert crew.submit(lambda: __import__("sys").modules[project.__name__].f()).result()[2] == 1
+            pathlib.Path(project.__file__).write_text("def f(): return 2")
+            print(crew.submit(project.f).result(), project.f()[2])
+        """,
+        str(tmp_path / "env/bin/python"),
+    )
+    assert out == "2 1\n"
 
 
 def test_pytests_importlib_mode(tmp_path: Path) -> None:
