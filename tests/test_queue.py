@@ -3,10 +3,14 @@
 Numbers such as M190 are cases of mirai's, of which these tests are the counterparts.
 """
 
+import mmap
+from typing import Any
+
 import jobs
 import kumi
 import numpy as np
 import pytest
+from kumi import serial
 
 LIMIT = jobs.SECONDS_MAX
 EACH = 400  # bytes that a task counts besides its payload
@@ -33,6 +37,23 @@ def test_one_that_is_too_large_is_let_in_alone(gate: jobs.Gate) -> None:
         assert crew.try_submit(jobs.same, b"x" * 3_000_000) is None
         gate.open()
         small.result(LIMIT)
+
+
+def more_than_memory() -> "np.ndarray[Any, Any]":
+    """Twice what the machine has, of which nothing is ever touched."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000  # MAP_NORESERVE
+    return np.frombuffer(mmap.mmap(-1, 2 * serial.memory_bytes(), flags=flags, prot=mmap.PROT_READ), np.uint8)
+
+
+def test_what_is_larger_than_the_memory_is_refused(single: kumi.Controller) -> None:
+    huge = more_than_memory()
+    for enter in (lambda: single.submit(len, huge), lambda: single.submit(lambda: len(huge)), lambda: kumi.share(huge)):
+        with pytest.raises(MemoryError, match=r"GB of data cannot be sent from a machine that has .* GB of memory: "):
+            enter()
+    with pytest.raises(MemoryError, match="send what they can be read from"):
+        single.submit(more_than_memory).result(LIMIT)
+    assert single.submit(jobs.add, 1).result(LIMIT) == 2
+    assert single.summary().workers_launched == 1
 
 
 @pytest.mark.parametrize("value", [b"x" * 100_000, np.zeros(100_000)], ids=["inline", "in shared memory"])

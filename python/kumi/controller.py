@@ -688,7 +688,7 @@ def _queue_bytes(gigabytes: float | None, launcher: object) -> int:
         return BYTES_UNBOUNDED  # it would wait for room that only itself can make
     if gigabytes is not None:
         return cast("int", _bytes(gigabytes))
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+    return serial.memory_bytes() // 4
 
 
 def _refuse_to_block_a_loop() -> None:

@@ -390,10 +390,26 @@ def _dump_parcel(
         pieces, buffers, needs_path = pickler.dump(value, least, by_value)
     finally:
         _here.handles = before
+    if buffers:
+        _refuse_more_than_memory(sum(buffer.nbytes for buffer in buffers))
     if for_worker and (table is not None or needs_path):
         host = _dumps((tuple(_host_path) or pickler.host_path(), table), 5)
         pieces.append(host + len(host).to_bytes(4, "little") + b"P")
     return Parcel(pieces, buffers, tuple(handles or ()))
+
+
+def memory_bytes() -> int:
+    """How much memory this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _refuse_more_than_memory(size: int) -> None:
+    """Of a file that is mapped, say: the copy would not fail, but cost the machine all its memory."""
+    if size > (most := memory_bytes()):
+        raise MemoryError(
+            f"{size / 1e9:.1f} GB of data cannot be sent from a machine that has {most / 1e9:.1f} GB of memory: "
+            "send what they can be read from, such as the name of a file, or a part at a time"
+        )
 
 
 def _dump_whole(value: object) -> bytes:
