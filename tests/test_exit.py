@@ -283,3 +283,30 @@ def test_interrupts_end_everything_within_two_seconds(tmp_path: Path, where: str
     assert process.returncode != 0 or where == "at the end of the program", "where Python reports it and goes on"
     assert "KeyboardInterrupt" in err
     assert took < SECONDS_MAX, err
+
+
+def test_after_an_interrupt_that_was_caught_a_second_one_ends_everything(tmp_path: Path) -> None:
+    """The first leaves the tasks alone, out of what waits for them."""
+    with jobs.gate_in(tmp_path) as gate:
+        program = f"""{DEAF}
+import kumi
+crew = kumi.Controller(workers=2)
+tasks = [crew.submit(be_deaf, {gate.path!r}) for _ in range(2)]
+try: kumi.wait(tasks)
+except KeyboardInterrupt: print([task.state() for task in tasks], flush=True)
+tasks[0].result()
+"""
+        with start(tmp_path, program) as process:
+            gate.wait(2)
+            process.send_signal(signal.SIGINT)
+            assert process.stdout is not None
+            assert process.stdout.readline() == "['running', 'running']\n"
+            began = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=jobs.SECONDS_MAX)
+            for pid in Path(gate.path, "pids").read_text().split():
+                jobs.wait_for_end(int(pid))
+            took = time.monotonic() - began
+    assert process.returncode == -signal.SIGINT
+    assert "KeyboardInterrupt" in err
+    assert took < SECONDS_MAX, err

@@ -138,6 +138,17 @@ def test_a_time_limit_on_an_await_cancels(held: kumi.Task[str], single: kumi.Con
     assert held.running()
 
 
+def test_what_takes_asyncios_futures_alone_says_so(held: kumi.Task[str]) -> None:
+    async def main() -> None:
+        with pytest.raises(TypeError, match=r"give it asyncio.ensure_future\(task\) for each"):
+            await asyncio.wait([held])  # type: ignore[type-var] # what users write
+        awaited = asyncio.ensure_future(held)
+        assert await asyncio.wait([awaited], timeout=0.01) == (set(), {awaited})
+        awaited.cancel()
+
+    asyncio.run(main())
+
+
 def test_what_asyncio_does_with_several(crew: kumi.Controller) -> None:
     async def one(number: int) -> int:
         return await crew.run(jobs.boom_at, number, 3)

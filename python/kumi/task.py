@@ -164,6 +164,8 @@ class Task(Handle, Future[T]):
         """Has `fn` called with the task when it is done, by the thread that delivers; at once if it is done already."""
         if not callable(fn):
             raise TypeError(f"fn must be callable, not {fn!r}")
+        if getattr(fn, "__module__", None) == "asyncio.tasks":  # of `asyncio.wait`, which the call would never wake
+            raise TypeError("asyncio.wait takes asyncio's futures alone: give it asyncio.ensure_future(task) for each")
         super().add_done_callback(fn)
 
     def __await__(self) -> Generator[Any, None, T]:
