@@ -24,6 +24,20 @@ def map_inside(numbers: int) -> tuple[list[int], int]:
     return squares, kumi.submit(jobs.pid).result(jobs.SECONDS_MAX)
 
 
+FLAGS = """
+import sys, kumi
+def flags(): return sys.flags.optimize, sys.warnoptions, sys.flags.utf8_mode, __debug__
+print(flags() == kumi.submit(flags).result(30), flags())
+"""
+
+
+def test_workers_run_with_the_options_of_the_interpreter(tmp_path: Path) -> None:
+    """So that asserts, by name and by value, and warnings are there what they are here."""
+    options = ["-O", "-W", "error::UserWarning", "-X", "utf8"]
+    out = run_python(*options, str(write(tmp_path, "program.py", FLAGS)), directory=tmp_path)
+    assert out == "True (1, ['error::UserWarning'], 1, False)\n"
+
+
 @pytest.mark.parametrize("environment", [None, {"KUMI_WORKER": "y"}])
 def test_the_mark_of_an_outer_worker_is_not_handed_on(
     environment: dict[str, str] | None, monkeypatch: pytest.MonkeyPatch

@@ -30,6 +30,8 @@ BOOTSTRAP = (
 class Local:
     """Launches workers on this machine, in sessions of their own, started fresh and never forked.
 
+    They run with the options `-O`, `-W` and `-X` of this process.
+
     Args:
         python: The interpreter; None: the one that runs this program. It must be of the same minor version.
         environment: Variables to set for the workers besides those of this process. A library's number of threads
@@ -87,7 +89,14 @@ def render(python: str | os.PathLike[str], environment: dict[str, str], workers:
     variables.pop("KUMI_WORKER", None)  # the mark of the worker that this process runs in; the core sets its own
     variables["KUMI_SYS_PATH"] = os.pathsep.join(_search_path())
     # With the fault handler a segmentation fault tells where it happened.
-    return Command([os.fspath(python), "-X", "faulthandler", "-c", BOOTSTRAP.format(remote)], variables)
+    options = [*_options(), "-X", "faulthandler"]
+    return Command([os.fspath(python), *options, "-c", BOOTSTRAP.format(remote)], variables)
+
+
+def _options() -> list[str]:
+    """The options of this interpreter that change what programs do: asserts, warnings, modes."""
+    modes = [name if value is True else f"{name}={value}" for name, value in sys._xoptions.items()]
+    return ["-O"] * sys.flags.optimize + [f"-W{one}" for one in sys.warnoptions] + [f"-X{one}" for one in modes]
 
 
 def _search_path() -> list[str]:
