@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import io
+import itertools
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -200,6 +201,44 @@ def test_an_async_map_has_a_time_limit_and_leaves_the_loop_alone(crew: kumi.Cont
 
     asyncio.run(main())
     gate.open()
+
+
+@pytest.mark.parametrize("leave", ["break", "error", "cancel"])
+@pytest.mark.parametrize("completed", [False, True], ids=["in order", "as completed"])
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["iterable", "asynchronous"])
+def test_leaving_an_async_map_early_cancels_the_rest(
+    leave: str, completed: bool, asynchronous: bool, single: kumi.Controller, gate: jobs.Gate
+) -> None:
+    def read() -> Any:
+        values = single.map(jobs.hold, itertools.repeat(gate.path), ticks(40) if asynchronous else range(40))
+        return values.as_completed() if completed else values
+
+    async def leave_early(seen: asyncio.Event) -> None:
+        async for _ in read():
+            seen.set()
+            if leave == "break":
+                break
+            if leave == "error":
+                raise LookupError
+            await asyncio.Event().wait()
+
+    async def main() -> None:
+        seen = asyncio.Event()
+        reading = asyncio.ensure_future(leave_early(seen))
+        gate.open()
+        await seen.wait()
+        if leave == "cancel":
+            reading.cancel()
+        await asyncio.wait([reading])
+        for _ in range(5):
+            await asyncio.sleep(0)  # the loop closes what was left by `break`
+        status = single.status()
+        assert (status.waiting, status.running) == (0, 0)
+        if not reading.cancelled():
+            reading.exception()
+
+    asyncio.run(asyncio.wait_for(main(), jobs.SECONDS_MAX))
+    assert single.submit(jobs.add, 1).result(jobs.SECONDS_MAX) == 2
 
 
 def test_an_error_of_the_input_is_the_readers(crew: kumi.Controller) -> None:
