@@ -82,6 +82,13 @@ def note_and_die(file: str) -> None:
     jobs.kill_self()
 
 
+def controllers_within_each_other(value: int) -> tuple[bool, int, int]:
+    with kumi.daemons(1) as outer:
+        with kumi.daemons(1) as inner:
+            first = kumi.submit(abs, -1).result()
+        return inner is outer, first, outer.submit(abs, -value).result()
+
+
 def crash_unhandled() -> None:
     kumi.with_options(crashes_max=0).submit(os._exit, 3).result()
 

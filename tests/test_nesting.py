@@ -272,6 +272,12 @@ def test_a_task_opens_a_controller_of_its_own(single: kumi.Controller) -> None:
     assert environment.startswith(f"{os.getpid()}-")
 
 
+def test_each_element_of_a_map_opens_controllers_within_each_other(crew: kumi.Controller) -> None:
+    assert crew.map(families.controllers_within_each_other, range(3)).results() == [
+        (True, 1, value) for value in range(3)
+    ]
+
+
 def test_what_a_task_may_not_do_with_its_controller(single: kumi.Controller) -> None:
     shutdown, push, unknown = single.submit(families.not_for_tasks).result(LIMIT)
     assert "cannot end the controller that runs it" in shutdown

@@ -57,6 +57,14 @@ def test_a_map_draws_the_same_wherever_it_runs(anyhow: kumi.Controller, expected
     assert len({value for values in drawn for value in values}) == 60, "each stream, and each generator, is its own"
 
 
+def test_workers_that_join_later_draw_the_same(expected: list[Any]) -> None:
+    """M146."""
+    with kumi.Controller(workers=2, tasks_max=7) as crew:
+        crew.everywhere(draw)
+        assert crew.with_options(seed=7).map(draw, range(20)).results() == expected
+        assert crew.summary().workers_launched >= 3
+
+
 @pytest.mark.parametrize("launcher", [kumi.Local(), kumi.Sequential()])
 def test_a_programs_own_generators_are_left_alone(launcher: kumi.Local | kumi.Sequential) -> None:
     random.seed(1)
