@@ -310,3 +310,33 @@ tasks[0].result()
     assert process.returncode == -signal.SIGINT
     assert "KeyboardInterrupt" in err
     assert took < SECONDS_MAX, err
+
+
+ENDS = {
+    "a program": "crew.submit(jobs.hold, gate)",
+    "a block": "with crew: crew.submit(jobs.hold, gate)",
+    "an async block": """
+async def main():
+    async with crew: crew.submit(jobs.hold, gate)
+asyncio.run(main())
+""",
+    "a block within a block": """
+with crew:
+    with crew: crew.submit(jobs.hold, gate)
+    crew.submit(jobs.add, 1).result()
+""",
+}
+
+
+@pytest.mark.parametrize("what", ENDS)
+def test_an_end_that_takes_long_says_what_it_waits_for(what: str, tmp_path: Path) -> None:
+    with jobs.gate_in(tmp_path) as gate:
+        program = f"import asyncio, jobs, kumi, kumi.controller\ngate = {gate.path!r}\n"
+        program += "kumi.controller.SECONDS_UNTIL_NOTICE = 0.01\ncrew = kumi.Controller(workers=1, name='crew')\n"
+        with start(tmp_path, program + ENDS[what]) as process:
+            assert process.stderr is not None
+            notice = process.stderr.readline()
+            gate.open()
+            out, err = process.communicate(timeout=jobs.SECONDS_MAX)
+    assert notice.startswith("kumi: controller 'crew' waits until its tasks are done: ")
+    assert (process.returncode, out, err) == (0, "", "")
