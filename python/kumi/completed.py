@@ -1,9 +1,12 @@
 """Tasks in the order in which they finish, for threads and for event loops."""
 
+import os
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ALL_COMPLETED, Future
 from concurrent.futures import wait as _wait
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, cast
 
@@ -24,8 +27,30 @@ class DoneAndNotDone(NamedTuple, Generic[F]):
     not_done: set[F]
 
 
+class Turns:
+    """Has readers of the same thing take turns: whoever waits for the next one is alone.
+
+    Example:
+        >>> turns = Turns()
+        >>> with turns.of_threads():
+        ...     value = next(iterator)
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+
+    def of_threads(self) -> AbstractContextManager[object]:
+        """The turn of this thread. In a forked child, where a thread of the parent's may have it for ever, any."""
+        return self._lock if self._pid == os.getpid() else nullcontext()
+
+    def of_coroutines(self) -> AbstractAsyncContextManager[object]:
+        """The turn of this coroutine, among those of its loop."""
+        return loops.here().turns(self)
+
+
 class Finished(Generic[F]):
-    """A box into which tasks come when they finish. One thread, or one coroutine, takes them out."""
+    """A box into which tasks come when they finish. One thread, or one coroutine, at a time takes them out."""
 
     def __init__(self) -> None:
         self._tasks: SimpleQueue[F] = SimpleQueue()
@@ -47,7 +72,6 @@ class Finished(Generic[F]):
         """Like `get`, without blocking the event loop."""
         import asyncio
 
-        loops.refuse_trio()
         if self._loop is None:
             self._woken = asyncio.Event()
             self._loop = asyncio.get_running_loop()  # last: another thread looks for it
@@ -83,22 +107,26 @@ class Completed(Generic[F]):
         for task in self._expected:
             self._finished.expect(task)
         self._left = len(self._expected)
+        self._turns = Turns()
 
     def __iter__(self) -> Iterator[F]:
         return self
 
     def __next__(self) -> F:
-        if not self._left:
-            raise StopIteration
-        return self._taken(self._finished.get(seconds_until(self._deadline)))
+        with self._turns.of_threads():
+            if not self._left:
+                raise StopIteration
+            return self._taken(self._finished.get(seconds_until(self._deadline)))
 
     def __aiter__(self) -> AsyncIterator[F]:
         return self
 
     async def __anext__(self) -> F:
-        if not self._left:
-            raise StopAsyncIteration
-        return self._taken(await self._finished.get_async(seconds_until(self._deadline)))
+        loops.refuse_trio()
+        async with self._turns.of_coroutines():
+            if not self._left:
+                raise StopAsyncIteration
+            return self._taken(await self._finished.get_async(seconds_until(self._deadline)))
 
     def _taken(self, task: F | None) -> F:
         if task is None:
@@ -113,7 +141,7 @@ def as_completed(tasks: Iterable[F], timeout: float | None = None) -> Completed[
     """Gives tasks in the order in which they finish, to `for` and to `async for`.
 
     Args:
-        tasks: Tasks, or any Futures; each is given once.
+        tasks: Tasks, or any Futures; each is given once, also if several threads, or coroutines of one loop, read.
         timeout: Seconds from now within which the last one must have been given; None: no limit.
 
     Raises:

@@ -5,11 +5,12 @@ Knows tasks, and of controllers only a callable that submits one element.
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator, Iterable, Iterator, Sized
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar
 
 from kumi import loops
 from kumi._core import Group
-from kumi.completed import Finished, seconds_until
+from kumi.completed import Finished, Turns, seconds_until
 from kumi.errors import TaskCancelled
 from kumi.feed import AT_ONCE, Feed, Source, Submit, add_number
 from kumi.progress import Progress
@@ -32,6 +33,7 @@ class Map(Iterator[T], Generic[T]):
     What was submitted runs even if nobody reads. Reading that ends early (`break`, an error, Ctrl-C) cancels the rest,
     as `close` does; reading on then raises TaskCancelled. While somebody reads, so does the first element that
     fails, whichever it is: its error is raised, with its number as a note, after the values that were done before.
+    Several threads, or coroutines of one loop, may read: each value is given to one of them.
 
     Example:
         >>> kumi.map(pow, [2, 3], [5, 2]).results()
@@ -63,6 +65,8 @@ class Map(Iterator[T], Generic[T]):
         self._progress = Progress(self._source.total, shown=progress)
         self._coming: asyncio.Future[tuple[Any, ...] | None] | None = None  # the next one of asynchronous input
         self._left = False
+        self._turns = Turns()
+        self._open: dict[int, Task[T]] = {}  # what was taken over to be read as it finishes, and has not been given
         try:
             if not self._source.is_async:
                 self._feed.fill(ahead)
@@ -106,7 +110,7 @@ class Map(Iterator[T], Generic[T]):
     def close(self) -> None:
         """Ends the reading: cancels what is not done."""
         feed = self._feed
-        unfinished = bool(feed.tasks) or feed.goes_on
+        unfinished = bool(feed.tasks or self._open) or feed.goes_on
         if unfinished or feed.next_element is not None:
             self._left = True
         feed.stop()
@@ -118,6 +122,7 @@ class Map(Iterator[T], Generic[T]):
         if unfinished:
             self._group.cancel()
             feed.tasks.clear()
+            self._open.clear()
 
     def __iter__(self) -> Generator[T, None, None]:
         """Yields the values. A generator, because it learns of a `break`."""
@@ -133,24 +138,29 @@ class Map(Iterator[T], Generic[T]):
 
     def __next__(self) -> T:
         self._source.refuse_async()
-        self._begin()
-        try:
-            self._fill()
-            if self._feed.tasks:
-                return self._take()
-        except BaseException:
-            self._abandon()
-            raise
-        self.close()
-        raise StopIteration
+        with self._turns.of_threads():
+            self._begin()
+            try:
+                self._fill()
+                if self._feed.tasks:
+                    return self._take()
+            except BaseException:
+                self._abandon()
+                raise
+            self.close()
+            raise StopIteration
 
     async def __aiter__(self) -> AsyncGenerator[T, None]:
         """Yields the values without blocking the event loop."""
         loops.refuse_trio()
-        self._begin()
         try:
-            while await self._fill_async():
-                yield await self._take_async()
+            while True:
+                async with self._turns.of_coroutines():
+                    self._begin()
+                    if not await self._fill_async():
+                        return
+                    value = await self._take_async()
+                yield value
         except BaseException:
             self._abandon()
             raise
@@ -252,15 +262,15 @@ class Map(Iterator[T], Generic[T]):
             future.cancel()
 
     def _take(self) -> T:
-        task = self._feed.tasks[0]
+        task = self._oldest()
         if self._deadline is not None and not task.wait(seconds_until(self._deadline)):
             self._refuse_late()
-        return self._taken()
+        return self._taken(task)
 
     async def _take_async(self) -> T:
         import asyncio
 
-        task = self._feed.tasks[0]
+        task = self._oldest()
         scope = asyncio.timeout(seconds_until(self._deadline))
         try:
             async with scope:
@@ -270,13 +280,20 @@ class Map(Iterator[T], Generic[T]):
                 self._refuse_late()
             if not task.done():
                 raise  # input that failed
-        return self._taken()
+        return self._taken(task)
 
-    def _taken(self) -> T:
+    def _oldest(self) -> Task[T]:
+        try:
+            return self._feed.tasks[0]
+        except IndexError:  # another thread has closed the map
+            self._refuse_left()
+            raise
+
+    def _taken(self, task: Task[T]) -> T:
         """The value of the oldest task, which is done or may be waited for."""
-        tasks = self._feed.tasks
-        value = self._value_of(tasks[0], self._feed.read, self._in_flight)
-        tasks.popleft()
+        value = self._value_of(task, self._feed.read, self._in_flight)
+        with suppress(IndexError):  # another thread has closed the map
+            self._feed.tasks.popleft()
         self._count()
         return value
 
@@ -311,6 +328,9 @@ class Map(Iterator[T], Generic[T]):
     def _in_flight(self) -> Iterable[tuple[int, Task[T]]]:
         return enumerate(tuple(self._feed.tasks), self._feed.read)  # a copy: a thread may add to them
 
+    def _taken_over(self) -> Iterable[tuple[int, Task[T]]]:
+        return tuple(self._open.items())
+
     def _refuse_late(self) -> NoReturn:
         raise TimeoutError(f"element {self._feed.read} was not done within the {self._timeout} seconds of this map")
 
@@ -325,65 +345,73 @@ class MapCompleted(Generic[T]):
     def __init__(self, made_by: Map[T]) -> None:
         self._map = made_by
         self._finished: Finished[Task[T]] = Finished()
-        self._open: dict[int, Task[T]] = {}
-        self._next = 0
+        self._next: int | None = None
 
     def __iter__(self) -> Generator[Task[T], None, None]:
-        whole = self._map
-        whole._source.refuse_async()
-        whole._begin()
-        self._next = whole._feed.read
+        self._map._source.refuse_async()
         try:
-            while True:
-                whole._fill(also=len(self._open))
-                self._expect()
-                if not self._open:
-                    return
-                yield self._taken(self._finished.get(seconds_until(whole._deadline)))
+            while (task := self._take()) is not None:
+                yield task
         finally:
-            self._close()
+            self._map.close()
 
     async def __aiter__(self) -> AsyncGenerator[Task[T], None]:
-        whole = self._map
-        whole._begin()
-        self._next = whole._feed.read
+        loops.refuse_trio()
         try:
-            while await whole._fill_async(len(self._open)):
-                self._expect()
-                finished = self._finished.get_async(seconds_until(whole._deadline))
-                task = await (whole._meanwhile(finished, len(self._open)) if whole._source.is_async else finished)
-                self._expect()
-                yield self._taken(task)
+            while (task := await self._take_async()) is not None:
+                yield task
         finally:
-            self._close()
+            self._map.close()
+
+    def _take(self) -> Task[T] | None:
+        """Waits for the next one to finish. None if there is none."""
+        whole = self._map
+        with whole._turns.of_threads():
+            self._begin()
+            whole._fill(also=len(whole._open))
+            self._expect()
+            return self._taken(self._finished.get(seconds_until(whole._deadline))) if whole._open else None
+
+    async def _take_async(self) -> Task[T] | None:
+        """Like `_take`, without blocking the event loop."""
+        whole = self._map
+        async with whole._turns.of_coroutines():
+            self._begin()
+            if not await whole._fill_async(len(whole._open)):
+                return None
+            self._expect()
+            finished = self._finished.get_async(seconds_until(whole._deadline))
+            task = await (whole._meanwhile(finished, len(whole._open)) if whole._source.is_async else finished)
+            self._expect()
+            return self._taken(task)
+
+    def _begin(self) -> None:
+        self._map._begin()
+        if self._next is None:
+            self._next = self._map._feed.read
 
     def _expect(self) -> None:
         """Takes over what the map has submitted."""
-        tasks = self._map._feed.tasks
-        while tasks:
-            task = tasks.popleft()
+        assert self._next is not None, "the reading has begun"
+        whole = self._map
+        while whole._feed.tasks:
+            task = whole._feed.tasks.popleft()
             task.index = self._next
             self._next += 1
-            self._open[task.index] = task
+            whole._open[task.index] = task
             self._finished.expect(task)
 
     def _taken(self, task: Task[T] | None) -> Task[T]:
+        whole = self._map
         if task is None:
             raise TimeoutError(
-                f"{len(self._open)} elements were not done within the {self._map._timeout} seconds of this map"
+                f"{len(whole._open)} elements were not done within the {whole._timeout} seconds of this map"
             )
-        if self._map._raises:
-            self._map._value_of(task, task.index, self._open.items)
-        del self._open[task.index]
-        self._map._count()
+        if whole._raises:
+            whole._value_of(task, task.index, whole._taken_over)
+        whole._open.pop(task.index, None)  # another thread may have closed the map
+        whole._count()
         return task
-
-    def _close(self) -> None:
-        if self._open:
-            self._map._left = True
-            self._map._group.cancel()
-            self._open.clear()
-        self._map.close()
 
 
 def have_lengths(iterables: Iterable[object]) -> bool:
