@@ -129,6 +129,24 @@ def test_several_are_registered_one_by_one(crew: kumi.Controller) -> None:
     assert crew.submit(lambda handle: [Result(handle.value), handle], Handle(1)).result()[0].value == 1
 
 
+class RegistersWhenPickled:
+    """As another thread may just then."""
+
+    def __call__(self, _: object) -> str:
+        return ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        kumi.register_serializer(type("Late", (), {"__module__": __name__}), repr, repr)
+        return RegistersWhenPickled, ()
+
+
+def test_types_are_registered_while_others_are_sent(crew: kumi.Controller) -> None:
+    kumi.register_serializer(Handle, RegistersWhenPickled(), repr)
+    kumi.register_serializer(Result, repr, repr)
+    assert crew.submit(lambda: 1).result() == 1
+    assert {"Handle", "Result", "Late"} <= {kind.__name__ for kind in serializers.table}
+
+
 def test_a_later_registration_replaces(crew: kumi.Controller) -> None:
     kumi.register_serializer(Handle, value_of, Handle)
     kumi.register_serializer(Handle, lambda _: 7, Handle)

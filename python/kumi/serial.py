@@ -421,12 +421,13 @@ def _dump_whole(value: object) -> bytes:
 def _dump_table() -> bytes:
     from kumi import serializers
 
-    if not serializers.table:
+    table = dict(serializers.table)  # another thread may register meanwhile
+    if not table:
         return b""
     try:
-        return _dump_whole(serializers.table)
+        return _dump_whole(table)
     except Exception as error:
-        kinds = ", ".join(kind.__qualname__ for kind in serializers.table)
+        kinds = ", ".join(kind.__qualname__ for kind in table)
         text = f"what register_serializer was given for {kinds} cannot be sent to a worker: {describe(error)}"
         raise SerializationError(text) from error
 
