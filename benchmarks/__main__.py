@@ -7,18 +7,35 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import large_argument, large_result, machine, memory, round_trip, shared, start, throughput
+from benchmarks import (
+    gil,
+    large_argument,
+    large_result,
+    machine,
+    memory,
+    million,
+    round_trip,
+    seeded,
+    shared,
+    start,
+    throughput,
+    workers,
+)
 from benchmarks.harness import FULL, QUICK, Answer, Ask, Effort, in_fresh_process, write
 from benchmarks.peers import PEERS, Kumi, Pool
 
 QUESTIONS: dict[str, Ask] = {
     "throughput": throughput.answer,
+    "seeded": seeded.answer,
     "round_trip": round_trip.answer,
     "start": start.answer,
     "memory": memory.answer,
+    "million": million.answer,
     "large_argument": large_argument.answer,
     "large_result": large_result.answer,
     "shared": shared.answer,
+    "workers": workers.answer,
+    "gil": gil.answer,
 }
 
 

@@ -80,7 +80,14 @@ def _per_task(made: Path, workload: str) -> int:
 
 
 def _instructions(made: Path, workload: str, tasks: int) -> int:
-    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", made, *workload.split(), str(tasks)]
+    command = [
+        "valgrind",
+        "--tool=callgrind",
+        "--callgrind-out-file=/dev/null",
+        str(made),
+        *workload.split(),
+        str(tasks),
+    ]
     run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=SECONDS_LIMIT)
     collected = re.search(r"Collected : (\d+)", run.stderr)
     if run.returncode or collected is None:

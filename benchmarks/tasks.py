@@ -6,12 +6,19 @@ import functools
 import importlib
 import os
 import select
+import time
 from typing import Any
 
 
 def echo(value: int) -> int:
     """Return `value`: a no-op whose result can still be checked."""
     return value
+
+
+def moment(_: int) -> float:
+    """Work for some 50 us; return when it is done, in seconds of Unix time."""
+    sum(range(3000))
+    return time.time()
 
 
 def process_id() -> int:

@@ -25,12 +25,13 @@ def answer(effort: Effort, peers: Sequence[type[Pool]]) -> Answer:
 
 def _duel(kind: type[Pool], effort: Effort) -> Row:
     with opened(kind, WORKERS) as theirs, opened(Kumi, WORKERS) as ours:
-        their_count, our_count = _count(theirs, effort.seconds), _count(ours, effort.seconds)
-        pairs = alternate(lambda: _rate(theirs, their_count), lambda: _rate(ours, our_count), effort.rounds)
+        their_count, our_count = tasks_in(theirs, effort.seconds), tasks_in(ours, effort.seconds)
+        pairs = alternate(lambda: rate(theirs, their_count), lambda: rate(ours, our_count), effort.rounds)
     return compare(kind.name, "tasks/s", pairs, target=TARGETS.get(kind.name), budget=BUDGETS.get(kind.name))
 
 
-def _rate(pool: Pool, count: int) -> float:
+def rate(pool: Pool, count: int) -> float:
+    """Return how many of so many no-op tasks a second the pool does."""
     return count / _seconds(pool, count)
 
 
@@ -38,7 +39,7 @@ def _seconds(pool: Pool, count: int) -> float:
     return seconds_of(lambda: checked(pool, count))
 
 
-def _count(pool: Pool, seconds: float) -> int:
+def tasks_in(pool: Pool, seconds: float) -> int:
     """Find by doubling how many tasks fill `seconds`. It also warms the pool: all workers have joined by then."""
     count = 32
     while (spent := _seconds(pool, count)) < seconds / 2:

@@ -103,6 +103,18 @@ def test_large_arrays_are_judged_against_a_copy(tmp_path: Path) -> None:
     assert 0.9 < memory["ratio"] < 1.5
 
 
+def test_kumi_is_judged_against_itself_and_the_clock(tmp_path: Path) -> None:
+    rows = smoke(tmp_path, ["seeded", "million", "workers", "gil"], ["multiprocessing.Pool"])
+    found = {name: [(row["against"], row["budget"]) for row in rows] for name, rows in rows.items()}
+    assert found == {
+        "seeded": [("kumi without a seed", 0.5)],
+        "million": [("2 s allowed for 200,000 tasks", 1)],
+        "workers": [("to 10", 0.7)],
+        "gil": [("while it does not", 0.95)],
+    }
+    assert all(row["theirs"] > 0 and row["kumi"] > 0 for row in (row for found in rows.values() for row in found))
+
+
 def test_a_ratio_is_the_median_of_the_rounds() -> None:
     row = an_answer(target=2.0).rows[0]
     assert (row.theirs, row.kumi, row.ratio, row.lowest, row.highest) == (10, 20, 2, 1.5, 2.5)
@@ -153,8 +165,8 @@ def test_an_unknown_question_is_refused(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit):
         command.main(["speed"])
     assert (
-        "'speed' is none of throughput, round_trip, start, memory, large_argument, large_result, shared"
-        in capsys.readouterr().err
+        "'speed' is none of throughput, seeded, round_trip, start, memory, million, large_argument, large_result, "
+        "shared, workers, gil" in capsys.readouterr().err
     )
 
 
