@@ -1,6 +1,8 @@
 """Random numbers: decided by the seed and the place of a task, and by nothing else."""
 
+import importlib
 import random
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -144,19 +146,39 @@ def test_a_task_that_runs_again_draws_the_same(crew: kumi.Controller, tmp_path: 
     assert again.record.attempts == 2
 
 
-def test_generators_that_a_task_imports_itself_are_set_too(single: kumi.Controller) -> None:
+@pytest.mark.parametrize("name", ["random", "numpy.random"])
+@pytest.mark.parametrize("waits", [False, True])
+def test_generators_that_a_task_imports_itself_are_set_too(single: kumi.Controller, name: str, waits: bool) -> None:
     def draw_lately() -> tuple[bool, float]:
-        had = "numpy.random" in sys.modules
-        import numpy.random
+        if waits:  # for one that finds the generators set for itself, and leaves them as they were
+            kumi.submit(abs, -1).result()
+        had = name in sys.modules
+        module = importlib.import_module(name)
+        return had, float(module.random())
 
-        return had, float(numpy.random.random())
-
-    view = single.with_options(seed=11)
-    had, first = view.submit(draw_lately).result(jobs.SECONDS_MAX)
+    had, first = single.with_options(seed=11).submit(draw_lately).result(jobs.SECONDS_MAX)
     assert not had
     had, second = single.with_options(seed=11).submit(draw_lately).result(jobs.SECONDS_MAX)
     assert had
     assert first == second
+
+
+def test_generators_that_a_task_imports_in_this_process_are_as_random_as_ever() -> None:
+    program = """
+import sys
+import kumi
+
+def draw():
+    import random
+    return random.random()
+
+with kumi.Controller(kumi.Sequential()) as crew:
+    assert "random" not in sys.modules
+    crew.with_options(seed=1).submit(draw).result()
+print(draw())
+"""
+    drawn = {subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.PIPE).stdout for _ in "ab"}
+    assert len(drawn) == 2
 
 
 def test_tasks_without_a_seed_draw_what_nobody_else_draws(single: kumi.Controller) -> None:

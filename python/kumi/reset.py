@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from itertools import takewhile
 
 from kumi._core import Untouched
-from kumi.seeds import GUARDED
+from kumi.seeds import MODULES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -286,7 +286,7 @@ class Reset:
         if self._direct is not None:
             self._direct.set(direct)
         if self._parts & RANDOM:
-            self._generators.stream = stream
+            self._generators.go_on(stream)
 
     def _noting(self, set_handler: "Callable[[int, Any], Any]") -> "Callable[[int, Any], Any]":
         def signal(signalnum: int, handler: "Any", /) -> "Any":
@@ -344,7 +344,7 @@ class _Imports:
     def find_spec(
         self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
     ) -> "ModuleSpec | None":
-        if self.runs and (self.guard is None or name not in GUARDED):
+        if self.runs and (self.guard is None or name not in MODULES):
             return None  # what the import that runs imports belongs to it
         for finder in sys.meta_path:
             find = None if finder is self else getattr(finder, "find_spec", None)

@@ -6,7 +6,7 @@ tasks run.
 """
 
 import sys
-from functools import wraps
+from functools import cache, wraps
 from itertools import count
 from struct import unpack
 
@@ -22,10 +22,41 @@ if TYPE_CHECKING:
 Stream = tuple[int, ...]
 """The seed, and the path."""
 
-GUARDED = {"random": ("seed", "setstate"), "numpy.random": ("seed", "set_state")}
-"""What sets the global generators, by the module that has them."""
-
 _FOREIGN: Stream = (-1,)  # what nobody's stream is
+
+
+class _Random:
+    """The module `random`: what sets its generator, and in which form."""
+
+    setters = "seed", "setstate"
+    person = b"random"
+
+    @staticmethod
+    def seed(digest: bytes) -> int:
+        return int.from_bytes(digest, "little")
+
+    @staticmethod
+    def state(module: "Any") -> object:
+        return module.getstate()
+
+
+class _NumpyRandom:
+    """The same of `numpy.random`."""
+
+    setters = "seed", "set_state"
+    person = b"numpy"
+
+    @staticmethod
+    def seed(digest: bytes) -> tuple[int, ...]:
+        return unpack("<8I", digest)
+
+    @staticmethod
+    def state(module: "Any") -> object:
+        return module.get_state(legacy=False)
+
+
+MODULES: "dict[str, type[_Random] | type[_NumpyRandom]]" = {"random": _Random, "numpy.random": _NumpyRandom}
+"""What has global generators."""
 
 
 class Seeds:
@@ -93,33 +124,37 @@ class Generators:
         Returns:
             What to call `put_back` of when the task is done; None: nothing is kept.
         """
-        import random
-
         states = _States(self) if keep else None
-        random.seed(None if stream is None else int.from_bytes(_digest(stream, b"random"), "little"))
         self.stream = stream
-        if not self.set_numpy():
+        missing = [name for name in MODULES if not self.set_one(name)]
+        if missing:
             self._watch.begin()
         return states
 
-    def set_numpy(self) -> bool:
-        """Sets those of numpy, if it is imported."""
-        numpy = sys.modules.get("numpy.random")
-        if numpy is not None:
-            stream = self.stream
-            numpy.seed(None if stream is None else unpack("<8I", _digest(stream, b"numpy")))
+    def set_one(self, name: str) -> bool:
+        """Sets those of one module, if it is imported: one that is not costs its tasks nothing."""
+        module = sys.modules.get(name)
+        if module is not None:
+            stream, kind = self.stream, MODULES[name]
+            module.seed(None if stream is None else kind.seed(_digest(stream, kind.person)))
             self.stream = stream
-        return numpy is not None
+        return module is not None
 
     def forget(self) -> None:
         """Whatever they are set to is not for the task that comes next: it has them set."""
         self.stream = _FOREIGN
 
+    def go_on(self, stream: Stream | None) -> None:
+        """A task goes on that they were set for, before others ran while it waited."""
+        self.stream = stream
+        if not all(name in sys.modules for name in MODULES):
+            self._watch.begin()
+
     def guard(self) -> None:
-        """Has them set anew after a task that sets them itself. To be called when one of `GUARDED` was imported."""
-        for name, setters in GUARDED.items():
+        """Has them set anew after a task that sets them itself. To be called when one of `MODULES` was imported."""
+        for name, kind in MODULES.items():
             module = sys.modules.get(name)
-            for setter in setters:
+            for setter in kind.setters:
                 found = getattr(module, setter, None)
                 if found is not None and not hasattr(found, "__wrapped__"):
                     setattr(module, setter, self._noting(found))
@@ -132,37 +167,35 @@ class Generators:
 
         return noting
 
-    def _put_back(self, stream: Stream | None, numpy: "Any") -> None:
+    def put_back(self, stream: Stream | None, states: "dict[str, Any]") -> None:
+        """Makes them what they were when `_States` looked; what was imported since is set as if it had been there."""
+        is_task = stream is not None and stream is not _FOREIGN
+        self.stream = stream if is_task else None
+        for name, kind in MODULES.items():
+            if name in states:
+                getattr(sys.modules[name], kind.setters[1])(states[name])
+            else:
+                self.set_one(name)
         self.stream = stream
-        self._watch.end()
-        if numpy is not None:
-            sys.modules["numpy.random"].set_state(numpy)
-        else:
-            self.set_numpy()  # it came with the task
-        self.stream = stream
+        if not is_task:
+            self._watch.end()
 
 
 class _States:
     """How the generators were before a task."""
 
     def __init__(self, generators: Generators) -> None:
-        import random
-
-        numpy = sys.modules.get("numpy.random")
         self._generators = generators
         self._stream = generators.stream
-        self._random = random.getstate()
-        self._numpy = None if numpy is None else numpy.get_state(legacy=False)
+        there = {name: sys.modules[name] for name in MODULES if name in sys.modules}
+        self._states = {name: MODULES[name].state(module) for name, module in there.items()}
 
     def put_back(self) -> None:
-        import random
-
-        random.setstate(self._random)
-        self._generators._put_back(self._stream, self._numpy)
+        self._generators.put_back(self._stream, self._states)
 
 
 class _Watch:
-    """An import hook: a task that imports numpy's generators itself finds them as if they had been there before."""
+    """An import hook: a task that imports generators itself finds them as if they had been there before."""
 
     def __init__(self, generators: Generators) -> None:
         self._generators = generators
@@ -181,25 +214,33 @@ class _Watch:
         _path: "Sequence[str] | None" = None,
         _target: "ModuleType | None" = None,
     ) -> "ModuleSpec | None":
-        if name != "numpy.random":
+        if name not in MODULES:
             return None
         self.end()
         from importlib.util import find_spec
 
         spec = find_spec(name)
+        if not all(other in sys.modules for other in MODULES if other != name):
+            self.begin()
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def exec_and_set(module: "ModuleType") -> None:
                 execute(module)
-                self._generators.set_numpy()
+                self._generators.set_one(name)
 
             spec.loader.exec_module = exec_and_set  # type: ignore[method-assign]
         return spec
 
 
-def _digest(stream: Stream, whose: bytes) -> bytes:
+def _digest(stream: Stream, person: bytes) -> bytes:
     """256 bits. Both generators are the same Mersenne Twister, and must not be set to the same."""
-    from hashlib import blake2b
+    digest: bytes = _blake2b()(repr(stream).encode(), digest_size=32, person=person).digest()
+    return digest
 
-    return blake2b(repr(stream).encode(), digest_size=32, person=whose).digest()
+
+@cache
+def _blake2b() -> "Any":
+    from hashlib import blake2b  # to ask for it each time takes longer than the digest
+
+    return blake2b
