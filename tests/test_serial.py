@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import pytest
 from kumi import pickler, serial
+from kumi._core import LARGE
 from rig import remote, run_python, write
 
 
@@ -482,5 +483,38 @@ def test_labels(function: object, label: str) -> None:
 
 
 def test_payloads_are_pickles_of_protocol_5() -> None:
-    assert pickle.loads(serial.dumps_call((1, 2), {})) == (1, 2)
-    assert serial.dumps(1)[:2] == b"\x80\x05"
+    assert pickle.loads(serial.dumps_call(([1], 2), {})) == ([1], 2)
+    assert serial.dumps([1])[:2] == b"\x80\x05"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        0,
+        -(2**100),
+        1.5,
+        math.inf,
+        -0.0,
+        "",
+        "straße \ud800",
+        "x" * 300,
+        b"",
+        b".",
+        (),
+        (1, "a", b"b", None),
+    ],
+    ids=repr,
+)
+def test_plain_values_are_marshalled_and_come_back_as_they_were(value: object) -> None:
+    payload = serial.dumps(value)
+    assert payload[-1:] == b"M"
+    back = serial.loads(payload)
+    assert (type(back), repr(back)) == (type(value), repr(value))
+    assert serial.loads_call(serial.dumps_call((value,), {"key": value})) == ((value,), {"key": value}, None)
+
+
+def test_long_plain_values_are_parcels() -> None:
+    assert isinstance(serial.dumps("x" * LARGE), serial.Parcel)
+    assert isinstance(serial.dumps_call(("x" * LARGE,), {}), serial.Parcel)

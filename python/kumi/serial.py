@@ -1,13 +1,13 @@
 """Bytes from calls, values, functions and errors, and back.
 
-Plain values take a path that costs less than a microsecond; everything else goes through `pickler`, which is imported
-when first needed, as is whatever else takes time to import, for a worker pays for it before its first task. Hence also
-`_pickle`, the C part of `pickle`, which alone is imported in half the time.
+Plain values take a path that costs a fraction of a microsecond, by `marshal` (decision 019); everything else goes
+through `pickler`, which is imported when first needed, as is whatever else takes time to import, for a worker pays for
+it before its first task. Hence also `_pickle`, the C part of `pickle`, which alone is imported in half the time.
 
-A payload is a pickle, after which there may follow what the worker has to know of the host: its `sys.path` and its
-table of `serializers`, pickled, then their length in four bytes, then "P". Every pickle ends with ".", and whatever
-follows is ignored by who unpickles it. A payload with large parts is a `Parcel` until the core has put those where the
-other side finds them (see large.rs of kumi-py); it ends with a table.
+The last byte of a payload says what it is: "M", and it is a plain value; else a pickle, after which there may follow
+what the worker has to know of the host: its `sys.path` and its table of `serializers`, pickled, then their length in
+four bytes, then "P". Every pickle ends with "."; it and `marshal` ignore what follows. A payload with large parts is a
+`Parcel` until the core has put those where the other side finds them (see large.rs of kumi-py); it ends with a table.
 """
 
 import os
@@ -16,6 +16,8 @@ from _pickle import dumps as _dumps
 from _pickle import loads as _loads
 from _thread import _local
 from functools import partial
+from marshal import dumps as _dumps_plain
+from marshal import loads as _loads_plain
 
 from kumi._core import LARGE
 from kumi.errors import RemoteError, SerializationError
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
 
 _PLAIN = frozenset({type(None), bool, int, float, str})
 _PLAIN_IN_TUPLE = _PLAIN | {bytes}
-_STOP, _PATH, _SHARES, _TABLES = ord("."), ord("P"), ord("S"), b"BHb"
+_MARSHAL = 2  # the version of its format: later ones also note what stands in a value twice, which takes longer
+_STOP, _PLAIN_LETTER, _PATH, _SHARES, _TABLES = ord("."), ord("M"), ord("P"), ord("S"), b"BHb"
 _ALIGN = 64
 _GENERATOR = 0x20 | 0x200  # inspect.CO_GENERATOR and CO_ASYNC_GENERATOR, without importing inspect
 _HOME = os.path.dirname(__file__)  # noqa: PTH120 - pathlib would cost every worker its import
@@ -95,8 +98,8 @@ def dumps_call(
     """
     call = args if not kwargs and carried is None else [args, kwargs, carried]
     if _are_plain(args) and (not kwargs or _are_plain(kwargs.values())):
-        payload = _dumps(call, 5)
-        return payload if len(payload) < LARGE else Parcel([payload])
+        payload = _dumps_plain(call, _MARSHAL) + b"M"
+        return payload if len(payload) < LARGE else Parcel([_dumps(call, 5)])
     try:
         return _dump(call, for_worker=True, by_value=by_value)
     except Exception as error:
@@ -135,8 +138,8 @@ def dumps(value: object, what: str = "result") -> bytes | Parcel:
         [1, 2]
     """
     if _are_plain((value,)):
-        payload = _dumps(value, 5)
-        return payload if len(payload) < LARGE else Parcel([payload])
+        payload = _dumps_plain(value, _MARSHAL) + b"M"  # type: ignore[arg-type]
+        return payload if len(payload) < LARGE else Parcel([_dumps(value, 5)])
     try:
         return _dump(value)
     except Exception as error:
@@ -153,9 +156,10 @@ def loads(payload: bytes, memory: "Memory | None" = None) -> "Any":
     Raises:
         BaseException: Whatever unpickling it raises.
     """
-    if payload[-1] == _STOP:
-        return _loads(payload)
-    return _load_large(payload, memory)
+    letter = payload[-1]
+    if letter == _PLAIN_LETTER:
+        return _loads_plain(payload)
+    return _loads(payload) if letter == _STOP else _load_large(payload, memory)
 
 
 def dumps_function(function: "Callable[..., Any]", by_value: "ByValue | None" = None) -> bytes | Parcel:
