@@ -113,6 +113,12 @@ class Handle:
     def done(self) -> bool: ...
     def wait(self, timeout: float | None, /) -> bool:
         """Whether the task was done within `timeout` seconds (None: no limit)."""
+    def ending(self, timeout: float | None, decode: Callable[[Self, int, bytes, Memory | None], Any], /) -> Any:
+        """Waits until the task is done, and returns what `decode` makes of it and its outcome; always the same object.
+
+        Raises:
+            TimeoutError: It was not done within `timeout` seconds (None: no limit).
+        """
     def outcome(self) -> tuple[int, bytes, Memory | None] | None:
         """None until done; then one of the constants SUCCESS, ERROR, ... and what belongs to it.
 

@@ -429,8 +429,9 @@ class Controller(Submitter, Executor):
         kept: bool = False,
         group: Group | None = None,
     ) -> Task[Any] | None:
-        payload = self._dump(function, args, kwargs, options.carried(function.call, stream))
-        return self._hand_in(function, payload, options, stream, wait, kept, group=group)
+        carried = options.carried(function.call, stream)
+        payload = serial.dumps_call(args, kwargs, function.call, carried, self._by_value)
+        return self._hand_in(function, payload, options, stream, wait, kept, False, group)
 
     def _new_group(self) -> Group:
         return Group(self._live_pool())
@@ -441,14 +442,6 @@ class Controller(Submitter, Executor):
         with self._life:
             self._feeding.add(feed)
         return True
-
-    def _dump(
-        self, function: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any], carried: dict[str, Any] | None
-    ) -> bytes | serial.Parcel:
-        payload = serial.dumps_call(args, kwargs, function.call, carried, self._by_value)
-        if type(payload) is not bytes:
-            cast("Functions", self._functions).tell(cast("serial.Parcel", payload))
-        return payload
 
     def _hand_in(
         self,
@@ -464,17 +457,19 @@ class Controller(Submitter, Executor):
         pool, handle, limits = self._pool, function.handle, options.limits
         name, crashes_max = options.name, options.crashes_max
         assert pool is not None, "a function is prepared by a controller that was started"
-        arguments = (Task, pool, handle, payload, name, crashes_max, limits, kept)
+        if type(payload) is not bytes:
+            cast("Functions", self._functions).tell(cast("serial.Parcel", payload))
+        task: Task[Any] | None
         try:
             try:
-                task: Task[Any] | None = Task.__new__(*arguments, False, everywhere, group)
+                task = Task(pool, handle, payload, name, crashes_max, limits, kept, False, everywhere, group)
             except QueueFull:
                 task = None
             if task is None:
                 if not wait:
                     return None
                 _refuse_to_block_a_loop()
-                task = Task.__new__(*arguments, True, everywhere, group)
+                task = Task(pool, handle, payload, name, crashes_max, limits, kept, True, everywhere, group)
         except ControllerClosed as error:
             raise self._closed_error(error) from None
         if stream is not None:
@@ -500,7 +495,8 @@ class Controller(Submitter, Executor):
         """One coroutine of a loop at a time pickles its call and waits: they stay in order, and few calls are kept."""
         pool, waiting = self._live_pool(), loops.here()
         async with waiting.turns(self):
-            payload = self._dump(function, args, kwargs, options.carried(function.call, stream))
+            carried = options.carried(function.call, stream)
+            payload = serial.dumps_call(args, kwargs, function.call, carried, self._by_value)
             while (task := self._hand_in(function, payload, options, stream, wait=False, kept=False)) is None:
                 await waiting.wait(partial(pool.watch_room, payload), forget=pool.forget)
             return task
@@ -508,7 +504,7 @@ class Controller(Submitter, Executor):
     def _everywhere(
         self, function: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
     ) -> Task[Any]:
-        payload = self._dump(function, args, kwargs, None)
+        payload = serial.dumps_call(args, kwargs, function.call, None, self._by_value)
         task = self._hand_in(function, payload, options, None, wait=True, kept=False, everywhere=True)
         return cast("Task[Any]", task)
 
@@ -570,7 +566,7 @@ class Controller(Submitter, Executor):
     def _submit_setup(self, pool: Pool, functions: Functions, setup: Callable[[], object]) -> None:
         function = functions.get(setup)
         payload = serial.dumps_call((), {}, setup)
-        task: Task[Any] = Task.__new__(Task, pool, function.handle, payload, None, None, None, False, False, True)
+        task: Task[Any] = Task(pool, function.handle, payload, None, None, None, False, False, True)
         if self._executor is not None:
             run_one(pool, self._executor, functions.resolve)
             if (error := task.exception()) is not None:

@@ -86,8 +86,7 @@ class Inner(Submitter, Executor):
     ) -> Task[Any] | None:
         payload = serial.dumps_call(args, kwargs, function.call, options.carried(function.call, stream))
         try:
-            task: Task[Any] = Task.__new__(
-                Task,
+            task: Task[Any] = Task(
                 self._pool,
                 function.handle,
                 payload,

@@ -99,7 +99,8 @@ class Submitter(ABC):
         """
         crew = self._target()
         function = crew._prepare(fn)
-        return cast("Task[T]", crew._enter(function, args, kwargs, self._options, self._stream(crew), wait=True))
+        # There is a task, for this waits; `cast` is a call.
+        return crew._enter(function, args, kwargs, self._options, self._stream(crew), wait=True)  # type: ignore[return-value]
 
     def everywhere(self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> Task[None]:
         """Has every worker call `fn(*args, **kwargs)` before its next task: those that are there and those to come.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast
 
 from kumi import loops, reports, serial
-from kumi._core import CANCEL, CRASH, ERROR, LAUNCH, SUCCESS, TIMEOUT, Certificate, Facts, Handle
+from kumi._core import CANCEL, CRASH, ERROR, LAUNCH, SUCCESS, TIMEOUT, Certificate, Facts, Handle, Memory
 from kumi.deliver import deliverer
 from kumi.errors import (
     ControllerClosed,
@@ -60,8 +60,8 @@ class Task(Handle, Future[T]):
         'success'
     """
 
-    __slots__ = ("_kept",)
-    _kept: T | _Failure
+    __init__ = object.__init__  # it is made by `Handle.__new__`, and the parts of a Future come later
+
     index: int  # the element's number, of tasks that `Map.as_completed` gives
     _stream: "Stream | None" = None
     _limits: tuple[float | None, float | None, bool] = (None, None, False)
@@ -93,7 +93,7 @@ class Task(Handle, Future[T]):
         """
         kept = self._ending(timeout)
         if type(kept) is not _Failure:
-            return cast("T", kept)
+            return kept  # type: ignore[return-value]  # `cast` would cost as much as the rest
         try:
             raise kept.error
         finally:
@@ -207,25 +207,8 @@ class Task(Handle, Future[T]):
 
     def _ending(self, timeout: float | None) -> T | _Failure:
         """Decodes once: whoever asks gets the same object."""
-        kept: T | _Failure
-        try:
-            kept = _kept_by(self)
-        except AttributeError:
-            pass  # what is raised while waiting has nothing to do with it
-        else:
-            return kept
-        return self._settle(timeout)
-
-    def _settle(self, timeout: float | None) -> T | _Failure:
-        if not self.wait(None if timeout is None else seconds(timeout)):
-            raise TimeoutError(f"{self!r} was not done within {timeout} seconds; it goes on")
-        decoded = _decode(self)
-        with deliverer.lock:
-            try:
-                decoded = _kept_by(self)
-            except AttributeError:
-                self._kept = decoded
-        return decoded
+        kept: T | _Failure = self.ending(None if timeout is None else seconds(timeout), _decode)
+        return kept
 
     def _parts(self) -> dict[str, Any]:
         """The parts of a Future, made now unless another thread was first."""
@@ -261,10 +244,6 @@ class Task(Handle, Future[T]):
         _state: str
         _waiters: list[Any]
         _done_callbacks: list[Callable[[Future[T]], object]]
-
-
-# Reads the slot past `__getattr__`, which would make a miss three times as dear: each first `result` is one.
-_kept_by = Task.__dict__["_kept"].__get__
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -363,13 +342,11 @@ def _final(state: str) -> str:
     return CANCELLED_AND_NOTIFIED if state == "cancel" else FINISHED
 
 
-def _decode(task: Task[T]) -> T | _Failure:
-    outcome = task.outcome()
-    assert outcome is not None, "a task that is done has an outcome"
-    code, payload, memory = outcome
+def _decode(task: Task[T], code: int, payload: bytes, memory: Memory | None) -> T | _Failure:
     if code == SUCCESS:
         try:
-            return cast("T", serial.loads(payload, memory))
+            value: T = serial.loads(payload, memory)
+            return value
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # unpickling may run any code, and must not end the program that reads a result

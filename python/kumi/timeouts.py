@@ -16,8 +16,8 @@ def seconds(timeout: object) -> float | None:
         >>> seconds(2), seconds(float("inf")), seconds(None)
         (2.0, None, None)
     """
-    if timeout is None:
-        return None
+    if timeout is None or (type(timeout) is float and timeout < LONGEST):
+        return timeout  # what nearly everybody gives
     accepted = "timeout must be a number of seconds, or None for no limit"
     number = as_float(timeout)
     if number is None:

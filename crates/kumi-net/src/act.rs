@@ -117,11 +117,11 @@ impl Shared {
     }
 
     fn arm(&self, state: &mut State) {
-        let (Some(at), Some(wires)) = (state.brain.next_timeout(), self.wires()) else {
+        // An alarm that rings early costs a look; one that is set again at each change costs more.
+        let Some(at) = state.brain.next_timeout().filter(|at| state.armed.is_none_or(|armed| *at < armed)) else {
             return;
         };
-        // An alarm that rings early costs a look; one that is set again at each change costs more.
-        if state.armed.is_none_or(|armed| at < armed) && wires.alarm.set(at.since(self.now())).is_ok() {
+        if self.wires().is_some_and(|wires| wires.alarm.set(at.since(self.now())).is_ok()) {
             state.armed = Some(at);
         }
     }

@@ -4,7 +4,7 @@ use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use kumi_core::{FunctionId, GroupId, LoanId, SegmentId, TaskId, Time};
+use kumi_core::{FunctionId, GroupId, LoanId, SegmentId, TaskId};
 
 use crate::pool::{Pool, Shared, State};
 
@@ -62,7 +62,8 @@ impl Shared {
     /// At once if the lock is free, so that a large result does not stay; else with whoever has the lock next.
     fn release(&self, what: Released) {
         if let Ok(mut state) = self.state.try_lock() {
-            return self.work(&mut state, |state, now| state.let_go(now, what));
+            self.let_go(&mut state, what);
+            return self.carry_out(&mut state);
         }
         self.releases.list.lock().unwrap_or_else(PoisonError::into_inner).push(what);
         self.releases.any.store(true, Ordering::Release);
@@ -70,27 +71,26 @@ impl Shared {
 
     /// For whoever has the lock next.
     pub fn take_released(&self, state: &mut State) {
-        if !self.releases.any.swap(false, Ordering::Acquire) {
+        if !self.releases.any.load(Ordering::Relaxed) || !self.releases.any.swap(false, Ordering::Acquire) {
             return;
         }
         let released = mem::take(&mut *self.releases.list.lock().unwrap_or_else(PoisonError::into_inner));
         for what in released {
-            state.let_go(self.now(), what);
+            self.let_go(state, what);
         }
     }
-}
 
-impl State {
-    fn let_go(&mut self, now: Time, what: Released) {
+    fn let_go(&self, state: &mut State, what: Released) {
+        let brain = &mut state.brain;
         match what {
-            Released::Task(task) => self.brain.release(task),
-            Released::Function(function) => self.brain.close_function(function),
-            Released::Group(group) => self.brain.close_group(now, group),
-            Released::Segment(segment) => self.brain.let_go_of_segment(segment, false),
-            Released::Loan(loan, forked) => self.brain.let_go_of_loan(loan, forked),
+            Released::Task(task) => brain.release(task),
+            Released::Function(function) => brain.close_function(function),
+            Released::Group(group) => brain.close_group(self.now(), group),
+            Released::Segment(segment) => brain.let_go_of_segment(segment, false),
+            Released::Loan(loan, forked) => brain.let_go_of_loan(loan, forked),
             Released::Pool => {
-                self.brain.terminate(now);
-                self.remote.wake();
+                brain.terminate(self.now());
+                state.remote.wake();
             }
         }
     }

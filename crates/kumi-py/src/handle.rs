@@ -1,11 +1,14 @@
 //! One task, seen from the host.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use kumi_core::{GroupId, NewTask, Outcome, SubmitError, TaskId, Terms};
 use kumi_net::wait::Wants;
+use pyo3::exceptions::PyTimeoutError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
+use pyo3::{PyTraverseError, PyVisit};
 
 use crate::facts::{Facts, parts, word};
 use crate::group::Group;
@@ -33,6 +36,26 @@ pub struct Handle {
     home: Home,
     function: Py<Function>,
     name: Option<Py<PyString>>,
+    kept: Kept,
+}
+
+/// What was made of the outcome. No more than a pointer, for there may be a million.
+#[derive(Default)]
+struct Kept(OnceCell<Py<PyAny>>);
+
+// SAFETY: `get` and `put` want the GIL, and let nobody else have it; Python holds it when it calls `__traverse__`.
+unsafe impl Sync for Kept {}
+
+impl Kept {
+    fn get<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.0.get().map(|kept| kept.bind(py).clone())
+    }
+
+    /// Another thread may have been first: everybody gets the same.
+    fn put<'py>(&self, made: Bound<'py, PyAny>) -> Bound<'py, PyAny> {
+        let late = self.0.set(made.clone().unbind()).is_err();
+        if late { self.get(made.py()).unwrap_or(made) } else { made }
+    }
 }
 
 /// Who was given the task.
@@ -75,7 +98,7 @@ impl Handle {
             let number = group.and_then(|group| group.get().number());
             let child = inner.get().submit(py, function.get(), terms, made, number)?;
             let home = Home::Inner(Box::new(Nested { inner: inner.clone().unbind(), child }));
-            return Ok(Self { home, function: function.clone().unbind(), name });
+            return Ok(Self { home, function: function.clone().unbind(), name, kept: Kept::default() });
         };
         let net = pool.get().net();
         let (room, group) = (made.bytes(), group.and_then(|group| group.get().id()));
@@ -109,7 +132,7 @@ impl Handle {
                 Ok(id) => {
                     entry.handed_over();
                     let home = Home::Pool(pool.clone().unbind(), id);
-                    return Ok(Self { home, function: function.clone().unbind(), name });
+                    return Ok(Self { home, function: function.clone().unbind(), name, kept: Kept::default() });
                 }
                 Err(SubmitError::Full) => wait_for_room(py, net, room, group, wait)?,
                 Err(SubmitError::Over) => return Err(QueueFull::new_err(OVER)),
@@ -190,6 +213,23 @@ impl Handle {
         Ok(done)
     }
 
+    #[pyo3(signature = (timeout, decode, /))]
+    fn ending<'py>(
+        slf: &Bound<'py, Self>,
+        timeout: Option<f64>,
+        decode: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (py, this) = (slf.py(), slf.get());
+        if let Some(kept) = this.kept.get(py) {
+            return Ok(kept);
+        }
+        let (code, payload, memory) = match this.outcome(py)? {
+            Some(outcome) => outcome,
+            None => this.outcome_within(py, timeout)?.ok_or_else(|| late(slf, timeout))?,
+        };
+        Ok(this.kept.put(decode.call1((slf, code, payload, memory))?))
+    }
+
     fn outcome<'py>(&self, py: Python<'py>) -> PyResult<Option<Ending<'py>>> {
         let (id, net) = match &self.home {
             Home::Pool(pool, id) => (*id, pool.get().net()),
@@ -205,6 +245,11 @@ impl Handle {
         })?;
         let shown = |memory| Shown::new(Arc::new(memory));
         Ok(found.map(|(code, payload, memory)| (code, PyBytes::new(py, &payload), memory.map(shown))))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // No `__clear__`: only a value that can be changed can lead back to its task, and Python clears that one.
+        visit.call(self.kept.0.get())
     }
 
     fn cancel(&self, py: Python<'_>) -> PyResult<bool> {
@@ -281,6 +326,17 @@ impl Handle {
             Home::Inner(nested) => nested.inner.get().facts(&nested.child, self.label()),
         }
     }
+}
+
+impl Handle {
+    fn outcome_within<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Option<Ending<'py>>> {
+        if self.wait(py, timeout)? { self.outcome(py) } else { Ok(None) }
+    }
+}
+
+fn late(task: &Bound<'_, Handle>, timeout: Option<f64>) -> PyErr {
+    let seconds = timeout.unwrap_or_default();
+    PyTimeoutError::new_err(format!("{task:?} was not done within {seconds} seconds; it goes on"))
 }
 
 /// Returns when there is room for so many bytes, or when there is nothing to wait for in this group; or raises.
