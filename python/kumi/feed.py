@@ -36,6 +36,7 @@ class Feed(Generic[T]):
         submitted: How many there were so far.
         read: How many of them the reader has counted.
         next_element: Taken from the input, and then the queue was full.
+        exhausted: Whether the reader has come upon the end of the input, so that there is nothing to be looked for.
     """
 
     def __init__(self, submit: Submit[T], group: Group, source: "Source") -> None:
@@ -43,6 +44,7 @@ class Feed(Generic[T]):
         self.submitted = 0
         self.read = 0
         self.next_element: tuple[Any, ...] | None = None
+        self.exhausted = False
         self._submit = submit
         self._group = group
         self._source = source
@@ -61,7 +63,8 @@ class Feed(Generic[T]):
         while len(self.tasks) + also < ahead:
             if self.next_element is None:
                 self.next_element = self._source.next()
-            if self.next_element is None or not self.submit_next(wait=wait and not self.tasks and not also):
+            self.exhausted = self.next_element is None
+            if self.exhausted or not self.submit_next(wait=wait and not self.tasks and not also):
                 return
 
     def submit_next(self, *, wait: bool) -> bool:

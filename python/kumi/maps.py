@@ -55,7 +55,7 @@ class Map(Iterator[T], Generic[T]):
     ) -> None:
         self._ended = ended
         self._group = group
-        self._united = False
+        self._reading = False
         self._source = Source(iterables)
         self._feed = Feed(submit, group, self._source)
         self._ahead = ahead
@@ -129,7 +129,7 @@ class Map(Iterator[T], Generic[T]):
         try:
             while True:
                 try:
-                    value = next(self)
+                    value = self.__next__()
                 except StopIteration:
                     return
                 yield value
@@ -137,12 +137,15 @@ class Map(Iterator[T], Generic[T]):
             self.close()
 
     def __next__(self) -> T:
-        self._source.refuse_async()
         with self._turns.of_threads():
-            self._begin()
+            if not self._reading or self._left or self._source.is_async:
+                self._source.refuse_async()
+                self._begin()
+            feed = self._feed
             try:
-                self._fill()
-                if self._feed.tasks:
+                if not feed.exhausted:
+                    self._fill()
+                if feed.tasks:
                     return self._take()
             except BaseException:
                 self._abandon()
@@ -189,9 +192,9 @@ class Map(Iterator[T], Generic[T]):
     def _begin(self) -> None:
         """Somebody reads: from now on a failure, whichever comes first, ends what nobody will read any more."""
         self._refuse_left()
-        if self._raises and not self._united:
-            self._united = True
+        if self._raises and not self._reading:
             self._group.unite()
+        self._reading = True
 
     def _refuse_left(self) -> None:
         if self._left:
@@ -200,8 +203,9 @@ class Map(Iterator[T], Generic[T]):
     def _fill(self, also: int = 0) -> None:
         """Sees to it that something is in flight, if there is anything left; `also` are besides."""
         feed = self._feed
+        goes_on = feed.goes_on
         feed.raise_error()
-        if not feed.goes_on:
+        if not goes_on:
             feed.fill(self._ahead, wait=True, also=also)
         elif not feed.tasks and not also:
             if not feed.wait_for_task(seconds_until(self._deadline)):
