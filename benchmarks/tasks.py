@@ -15,6 +15,11 @@ def echo(value: int) -> int:
     return value
 
 
+def draw(_: int) -> float:
+    """Return a random number. `random` comes with the first call, so that other tasks do not find it."""
+    return float(importlib.import_module("random").random())
+
+
 def moment(_: int) -> float:
     """Work for some 50 us; return when it is done, in seconds of Unix time."""
     sum(range(3000))

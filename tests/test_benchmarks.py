@@ -107,7 +107,7 @@ def test_kumi_is_judged_against_itself_and_the_clock(tmp_path: Path) -> None:
     rows = smoke(tmp_path, ["seeded", "million", "workers", "gil"], ["multiprocessing.Pool"])
     found = {name: [(row["against"], row["budget"]) for row in rows] for name, rows in rows.items()}
     assert found == {
-        "seeded": [("kumi without a seed", 0.5)],
+        "seeded": [("no-op, without a seed", 0.5), ("a task that draws, without a seed", None)],
         "million": [("2 s allowed for 200,000 tasks", 1)],
         "workers": [("to 10", 0.7)],
         "gil": [("while it does not", 0.95)],
