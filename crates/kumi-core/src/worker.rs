@@ -240,6 +240,8 @@ pub struct WorkerHalf {
     running: Vec<Lease>,
     /// The last of them waits, so that its descendants may run.
     waits: bool,
+    /// One of them has waited, so there may be jobs that are to run within it.
+    has_waited: bool,
     leave: Option<Leave>,
     /// The segment that the next payload lies in; those of our own that came back.
     lent: Option<SegmentId>,
@@ -395,6 +397,13 @@ impl WorkerHalf {
         let Some(lease) = self.running.pop() else { return };
         self.waits = !self.running.is_empty();
         self.children.parent_ended(lease);
+        if self.has_waited {
+            self.has_waited = self.waits;
+            self.give_back_within(lease);
+        }
+    }
+
+    fn give_back_within(&mut self, lease: Lease) {
         // What was to run within it goes back. The host has been told of the wait's end and asks for it too.
         let answers = &mut self.answers;
         self.jobs.retain(|job| match job {
@@ -409,7 +418,7 @@ impl WorkerHalf {
     /// The running task waits, in the main thread, for this child. What to tell the host.
     pub fn begin_wait(&mut self, child: u64) -> Option<FromWorker> {
         let lease = self.current()?;
-        self.waits = true;
+        (self.waits, self.has_waited) = (true, true);
         Some(FromWorker::Wait { lease, child: Some(child) })
     }
 
