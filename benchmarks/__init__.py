@@ -1,6 +1,6 @@
 """How fast kumi is, measured beside its peers in the same run.
 
-One question per file (`throughput`, `seeded`, `round_trip`, `start`, `memory`, `million`, `large_argument`,
+One question per file (`throughput`, `cost`, `seeded`, `round_trip`, `start`, `memory`, `million`, `large_argument`,
 `large_result`, `shared`, `workers`, `gil`); each has `answer(effort, peers)`. `instructions` counts what `noops` runs.
 `harness` times, judges and prints; `peers` holds one small class per library; `machine` knows where we run.
 

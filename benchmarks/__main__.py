@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import (
+    cost,
     gil,
     large_argument,
     large_result,
@@ -26,6 +27,7 @@ from benchmarks.peers import PEERS, Kumi, Pool
 
 QUESTIONS: dict[str, Ask] = {
     "throughput": throughput.answer,
+    "cost": cost.answer,
     "seeded": seeded.answer,
     "round_trip": round_trip.answer,
     "start": start.answer,

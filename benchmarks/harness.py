@@ -17,9 +17,11 @@ from multiprocessing import get_context, set_start_method
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Literal
+from typing import Literal, TypeVar
 
 from benchmarks.peers import Pool, Skipped
+
+F = TypeVar("F")  # a figure, or several
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def compare(
     return Row(against, unit, median(theirs), median(kumi), median(ratios), min(ratios), max(ratios), target, budget)
 
 
-def alternate(theirs: Callable[[], float], kumi: Callable[[], float], rounds: int) -> list[tuple[float, float]]:
+def alternate(theirs: Callable[[], F], kumi: Callable[[], F], rounds: int) -> list[tuple[F, F]]:
     """Measure both once per round, and let the other one begin in every second round."""
     pairs = []
     for number in range(rounds):

@@ -74,10 +74,19 @@ def resident_bytes() -> int:
 
 def family_bytes() -> int:
     """Return the memory of this process and its children, in bytes; what several of them map counts once."""
-    own = Path("/proc/self")
-    children = [child for thread in own.glob("task/*/children") for child in thread.read_text().split()]
-    rollups = [(Path("/proc") / member / "smaps_rollup").read_text() for member in ["self", *children]]
+    rollups = [(Path("/proc") / str(member) / "smaps_rollup").read_text() for member in ["self", *children()]]
     return sum(int(_field(rollup, "Pss").split()[0]) * 1024 for rollup in rollups)
+
+
+def children() -> set[int]:
+    """Return the process ids of this process's children, whichever thread started them."""
+    return {int(child) for thread in Path("/proc/self").glob("task/*/children") for child in thread.read_text().split()}
+
+
+def processor_seconds(process: int) -> float:
+    """Return for how long the present threads of `process` have run."""
+    threads = Path(f"/proc/{process}/task").glob("*/schedstat")
+    return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
 
 def _field(text: str, name: str) -> str:
