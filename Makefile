@@ -36,10 +36,11 @@ lint: $(BUILT)  ## formatting, lints, types and import directions of Rust and Py
 	$(VENV)/bin/python -m mypy.stubtest kumi._core
 	$(VENV)/bin/lint-imports
 
-# The extension (kumi-py) is tested from Python, in the one build that users get. So is `noops`, the brain alone.
+# The extension (kumi-py) is tested from Python, in the one build that users get. So are the programs of benchmarks.
 test: $(BUILT)  ## all tests: Rust, 500 seeds of the simulation, Python, documents, demo
 	KUMI_SEEDS=500 cargo test --workspace --exclude kumi-py --all-features
 	cargo build --release --quiet -p kumi-core --bin noops
+	cargo build --release --quiet -p kumi-net --features plain --example crowd
 	$(VENV)/bin/pytest -n auto --maxprocesses 4
 
 sim: $(BUILT)  ## the simulation with 10,000 seeds

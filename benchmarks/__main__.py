@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks import (
     cost,
+    crowd,
     gil,
     large_argument,
     large_result,
@@ -37,6 +38,7 @@ QUESTIONS: dict[str, Ask] = {
     "large_result": large_result.answer,
     "shared": shared.answer,
     "workers": workers.answer,
+    "crowd": crowd.answer,
     "gil": gil.answer,
 }
 

@@ -17,8 +17,8 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.noops import program
 from benchmarks.peers import Skipped
+from benchmarks.programs import noops
 
 FILE = Path(__file__).with_name("instructions.toml")
 WORKLOADS = ("burst 2", "single 2", "burst 1000", "half 1")
@@ -71,7 +71,7 @@ def count() -> Counts:
     """
     if not shutil.which("valgrind"):
         raise Skipped("valgrind is not on PATH")
-    made = program()
+    made = noops()
     return Counts(_toolchain(), {workload: _per_task(made, workload) for workload in WORKLOADS})
 
 

@@ -1,7 +1,7 @@
 """Does the brain deal as fast to a thousand workers as to ten?
 
-The brain alone, with fake workers (`noops.py`): a thousand processes need more memory than a small machine has, and
-workers of other machines are not there yet. Processor time is compared, which neighbours hardly disturb.
+The brain alone, with fake workers (`programs.py`): a thousand processes need more memory than a small machine has.
+`crowd` asks the same of a host with its sockets. Processor time is compared, which neighbours hardly disturb.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.harness import Answer, Effort, alternate, compare
-from benchmarks.noops import program
 from benchmarks.peers import Pool, Skipped
+from benchmarks.programs import noops
 
 QUESTION = "Tasks a second that the brain deals to 1,000 fake workers, and hears of"
 FEW, MANY = 10, 1000
@@ -27,7 +27,7 @@ CAVEATS = [
 def answer(effort: Effort, _peers: Sequence[type[Pool]]) -> Answer:
     """Measure with many workers and with few, round by round."""
     try:
-        made = program()
+        made = noops()
     except Skipped as reason:
         return Answer(QUESTION, "at least", [], {"the brain alone": str(reason)}, CAVEATS)
     tasks = int(effort.seconds * TASKS_PER_SECOND)

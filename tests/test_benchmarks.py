@@ -103,12 +103,13 @@ def test_large_arrays_are_judged_against_a_copy(tmp_path: Path) -> None:
 
 
 def test_kumi_is_judged_against_itself_and_the_clock(tmp_path: Path) -> None:
-    rows = smoke(tmp_path, ["seeded", "million", "workers", "gil"], ["multiprocessing.Pool"])
+    rows = smoke(tmp_path, ["seeded", "million", "workers", "crowd", "gil"], ["multiprocessing.Pool"])
     found = {name: [(row["against"], row["budget"]) for row in rows] for name, rows in rows.items()}
     assert found == {
         "seeded": [("no-op, without a seed", 0.5), ("a task that draws, without a seed", None)],
         "million": [("2 s allowed for 200,000 tasks", 1)],
         "workers": [("to 10", 0.7)],
+        "crowd": [("TLS, to plain TCP", 0.75), ("1000 workers, to 10", 0.7)],
         "gil": [("while it does not", 0.95)],
     }
     assert all(row["theirs"] > 0 and row["kumi"] > 0 for row in (row for found in rows.values() for row in found))
@@ -165,7 +166,7 @@ def test_an_unknown_question_is_refused(capsys: pytest.CaptureFixture[str]) -> N
         command.main(["speed"])
     assert (
         "'speed' is none of throughput, cost, seeded, round_trip, start, memory, million, large_argument, "
-        "large_result, shared, workers, gil" in capsys.readouterr().err
+        "large_result, shared, workers, crowd, gil" in capsys.readouterr().err
     )
 
 

@@ -85,17 +85,21 @@ impl<M> Decoder<M> {
 impl<M: Wire> Decoder<M> {
     /// Room to read into; say how much was used with [`Decoder::filled`].
     pub fn space(&mut self) -> &mut [u8] {
+        self.make_room(READ);
+        self.bytes.get_mut(self.end..).unwrap_or_default()
+    }
+
+    fn make_room(&mut self, count: usize) {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         }
-        if self.bytes.len() - self.end < READ {
+        if self.bytes.len() - self.end < count {
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
-            if self.bytes.len() - self.end < READ {
-                self.bytes.resize(self.end + READ, 0);
+            if self.bytes.len() - self.end < count {
+                self.bytes.resize(self.end + count, 0);
             }
         }
-        self.bytes.get_mut(self.end..).unwrap_or_default()
     }
 
     /// `count` bytes of [`Decoder::space`] now hold input.
@@ -103,18 +107,13 @@ impl<M: Wire> Decoder<M> {
         self.end = self.bytes.len().min(self.end + count);
     }
 
-    /// Takes in bytes that are already somewhere else.
-    pub fn feed(&mut self, mut input: &[u8]) {
-        while !input.is_empty() {
-            let space = self.space();
-            let count = space.len().min(input.len());
-            let (now, later) = input.split_at(count);
-            if let Some(place) = space.get_mut(..count) {
-                place.copy_from_slice(now);
-            }
-            self.filled(count);
-            input = later;
+    /// Takes in bytes that are already somewhere else. No more room is made than they need.
+    pub fn feed(&mut self, input: &[u8]) {
+        self.make_room(input.len());
+        if let Some(place) = self.bytes.get_mut(self.end..self.end + input.len()) {
+            place.copy_from_slice(input);
         }
+        self.filled(input.len());
     }
 
     /// The next whole message; `None`: more bytes are needed. After an error the stream is lost.

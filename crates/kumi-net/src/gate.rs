@@ -20,14 +20,14 @@ use std::time::{Duration, Instant};
 use kumi_core::agent::{ANSWER, UNPROVED};
 use kumi_core::frame::FRAME_MAX;
 use kumi_core::{Caller, Decoder, Event, FromAgent, FromWorker, Origin, TicketId, WorkerId};
-use rustls::ServerConfig;
 
 use crate::epoll::{Bell, Epoll, OFF, READ, Ready, WRITE};
 use crate::hear::refusal;
 use crate::pool::{Pool, Shared, State};
 use crate::remote::{Errand, refused};
+use crate::stream::{Heard, Stream};
 use crate::sys::{check, with_signals_blocked};
-use crate::tls::{self, Heard, Identity, Stream};
+use crate::tls::{self, Identity};
 
 /// So many may be connected without having proved anything.
 pub const UNPROVED_MAX: usize = 128;
@@ -62,12 +62,21 @@ enum Phase {
     Closing,
 }
 
+/// What makes a stream of an accepted connection.
+struct Open(Box<dyn Fn(TcpStream) -> io::Result<Stream> + Send>);
+
+impl std::fmt::Debug for Open {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Open")
+    }
+}
+
 #[derive(Debug)]
 struct Conn {
     stream: Stream,
     decoder: Decoder<FromAgent>,
     phase: Phase,
-    /// To be sent, in whole frames.
+    /// To be sent before anything of its session, in whole frames.
     out: Vec<u8>,
     /// It may have more to send than it took.
     blocked: bool,
@@ -82,7 +91,7 @@ struct Gate {
     epoll: Epoll,
     bell: Arc<Bell>,
     listener: TcpListener,
-    config: Arc<ServerConfig>,
+    open: Open,
     conns: BTreeMap<u64, Conn>,
     next: u64,
     /// How many of them are no worker's, and which of those have sent nothing, the oldest first.
@@ -96,6 +105,9 @@ struct Gate {
     touched: BTreeSet<u64>,
     ended: BTreeSet<u64>,
     writing: BTreeSet<u64>,
+    /// What was fetched for them, one after the other, and for whom up to where.
+    frames: Vec<u8>,
+    fetched: Vec<(u64, usize)>,
 }
 
 impl Pool {
@@ -105,6 +117,19 @@ impl Pool {
     /// The address is none of this machine's or is taken, or certificate and key do not go together.
     pub fn listen(&self, host: &str, port: u16, identity: Identity) -> io::Result<SocketAddr> {
         let config = tls::server(identity)?;
+        self.listen_by(host, port, move |socket| Stream::accepted(socket, &config))
+    }
+
+    /// The same, with other streams than those of TLS: to measure what that costs.
+    ///
+    /// # Errors
+    /// The address is none of this machine's or is taken.
+    pub fn listen_by(
+        &self,
+        host: &str,
+        port: u16,
+        open: impl Fn(TcpStream) -> io::Result<Stream> + Send + 'static,
+    ) -> io::Result<SocketAddr> {
         let listener = TcpListener::bind((host, port))?;
         listener.set_nonblocking(true)?;
         // Of a thousand workers that a cluster starts at once none shall have to dial again.
@@ -114,7 +139,7 @@ impl Pool {
         epoll.add(bell.fd(), BELL, READ)?;
         epoll.add(listener.as_fd(), LISTENER, READ)?;
         self.with(|state, _| state.remote.bell = Some(Arc::clone(&bell)));
-        let gate = Gate::new(Arc::clone(&self.shared), epoll, bell, listener, config);
+        let gate = Gate::new(Arc::clone(&self.shared), epoll, bell, listener, Open(Box::new(open)));
         let thread = thread::Builder::new().name("kumi-gate".into());
         self.shared.owns(with_signals_blocked(|| thread.spawn(move || gate.run()))??);
         Ok(address)
@@ -122,19 +147,13 @@ impl Pool {
 }
 
 impl Gate {
-    fn new(
-        shared: Arc<Shared>,
-        epoll: Epoll,
-        bell: Arc<Bell>,
-        listener: TcpListener,
-        config: Arc<ServerConfig>,
-    ) -> Self {
+    fn new(shared: Arc<Shared>, epoll: Epoll, bell: Arc<Bell>, listener: TcpListener, open: Open) -> Self {
         Self {
             shared,
             epoll,
             bell,
             listener,
-            config,
+            open,
             conns: BTreeMap::new(),
             next: 0,
             strangers: 0,
@@ -146,6 +165,8 @@ impl Gate {
             touched: BTreeSet::new(),
             ended: BTreeSet::new(),
             writing: BTreeSet::new(),
+            frames: Vec::new(),
+            fetched: Vec::new(),
         }
     }
 
@@ -229,7 +250,7 @@ impl Gate {
     fn admit_stranger(&mut self, socket: TcpStream) {
         let id = self.next;
         self.next += 1;
-        let Ok(stream) = Stream::accepted(socket, &self.config) else { return };
+        let Ok(stream) = (self.open.0)(socket) else { return };
         if self.epoll.add(stream.as_fd(), id, READ).is_err() {
             return;
         }
@@ -302,8 +323,8 @@ impl Gate {
             while let Some(id) = state.remote.next_dirty() {
                 self.writing.insert(id);
             }
-            let filled = self.fill(&mut state);
-            let idle = filled.is_empty() && state.remote.is_quiet() && self.ended.is_empty();
+            self.fetch(&mut state);
+            let idle = self.fetched.is_empty() && state.remote.is_quiet() && self.ended.is_empty();
             state.remote.asleep = idle;
             // Without workers there is nobody left to hear.
             let over = state.over || state.brain.ended();
@@ -311,7 +332,7 @@ impl Gate {
             if idle {
                 return over;
             }
-            filled.into_iter().for_each(|id| self.send(id));
+            self.send_all();
         }
     }
 
@@ -436,9 +457,8 @@ impl Gate {
         self.show_listener();
     }
 
-    /// Fetches what is to be sent, some for each connection that takes bytes. Which have got some.
-    fn fill(&mut self, state: &mut State) -> Vec<u64> {
-        let mut filled = Vec::new();
+    /// Fetches what is to be sent, some for each connection that takes bytes.
+    fn fetch(&mut self, state: &mut State) {
         for id in mem::take(&mut self.writing) {
             let Some(conn) = self.conns.get_mut(&id) else { continue };
             if !conn.stream.is_clear() {
@@ -449,24 +469,38 @@ impl Gate {
                 // Everything is on its way; the other end hangs up when it has read that.
                 conn.stream.close();
             }
+            let begin = self.frames.len();
+            self.frames.append(&mut conn.out);
             if let Phase::Joined(worker) = conn.phase {
                 let line = state.remote.lines.get_mut(&worker).filter(|line| line.conn == Some(id));
                 if let Some(line) = line {
-                    while conn.out.len() < BATCH && line.talk.write(&mut conn.out) {}
+                    while self.frames.len() - begin < BATCH && line.talk.write(&mut self.frames) {}
                 }
             }
-            if !conn.out.is_empty() {
-                filled.push(id);
+            if self.frames.len() > begin {
+                self.fetched.push((id, self.frames.len()));
             }
         }
-        filled
     }
 
     /// Without the lock: encrypting takes its time.
-    fn send(&mut self, id: u64) {
+    fn send_all(&mut self) {
+        let (frames, fetched) = (mem::take(&mut self.frames), mem::take(&mut self.fetched));
+        let mut begin = 0;
+        for (id, end) in &fetched {
+            self.send(*id, frames.get(begin..*end).unwrap_or_default());
+            begin = *end;
+        }
+        (self.frames, self.fetched) = (frames, fetched);
+        self.frames.clear();
+        self.fetched.clear();
+        // A rare large payload shall not keep its memory.
+        self.frames.shrink_to(1 << 20);
+    }
+
+    fn send(&mut self, id: u64, frames: &[u8]) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        let out = mem::take(&mut conn.out);
-        if conn.stream.write(&out).and_then(|()| conn.stream.flush()).is_err() {
+        if conn.stream.write(frames).and_then(|()| conn.stream.flush()).is_err() {
             self.ended.insert(id);
         } else {
             // There may be more.

@@ -5,7 +5,7 @@
 //!   [`wait`] (threads that wait, the baton), [`inbox`] (event loops that wait), `release` (what nobody holds), `io` (the I/O thread), `link` (one worker), [`deliver`] (news for Python), [`fork`].
 //! - Worker: [`worker`], [`outbox`], [`reports`] (what tasks say while they run), [`watchdog`].
 //! - Agent: [`agent`] (its one loop), `line` (to the host), `ward` (its worker), `outlet` (what that writes), `signals`.
-//! - Remote workers: [`gate`] (who dials in), `remote` (their sessions), [`tls`] (connections), [`proof`] (secrets).
+//! - Remote workers: [`gate`] (who dials in), `remote` (their sessions), [`stream`] (connections), [`tls`] (certificates), [`proof`] (secrets).
 //! - Whoever starts workers, a host or an agent: `child` (one process), [`spawn`], [`process`] (death and burial).
 //! - They and their workers: [`page`] (the memory they share), [`segments`] (large buffers), [`parcel`] (payloads with such), `stock` (which are used again), `fds` (descriptors on sockets).
 
@@ -37,6 +37,7 @@ pub mod segments;
 mod signals;
 pub mod spawn;
 mod stock;
+pub mod stream;
 mod sys;
 pub mod tls;
 pub mod wait;

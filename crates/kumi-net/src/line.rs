@@ -14,8 +14,8 @@ use kumi_core::{Decoder, FrameError, ToAgent};
 use rustls::ClientConfig;
 
 use crate::epoll::{Bell, Epoll, READ, WRITE};
+use crate::stream::{Heard, Stream};
 use crate::sys::with_signals_blocked;
-use crate::tls::{Heard, Stream};
 
 /// See the head of this file.
 #[derive(Debug)]

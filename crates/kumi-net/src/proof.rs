@@ -51,7 +51,7 @@ pub fn random<const N: usize>() -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// The claim, `Prove` or `Resume`, with its proof. `binding`: see [`Stream::binding`](crate::tls::Stream::binding).
+/// The claim, `Prove` or `Resume`, with its proof. `binding`: see [`Stream::binding`](crate::stream::Stream::binding).
 pub fn prove(secret: &Secret, binding: &[u8; 32], claim: FromAgent) -> FromAgent {
     let mut tag = [0; 32];
     tag.copy_from_slice(hmac::sign(&key(secret), &proved(binding, &claim)).as_ref());

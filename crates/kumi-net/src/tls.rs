@@ -1,18 +1,14 @@
-//! TLS 1.3 between a host and the agents of its remote workers: certificates, and a stream that never blocks.
+//! TLS 1.3 between a host and the agents of its remote workers: certificates, and who is trusted. `stream.rs` speaks it.
 //!
 //! A host shows a certificate: mostly one that it has just made, known by its *fingerprint* alone, which stands in the URL
 //! that agents dial; or the user's own, which authorities vouch for. Agents show none; they prove secrets (`proof.rs`).
 //! No old versions, no renegotiation, no resumption: each connection stands for itself.
 
 use std::fmt;
-use std::io::{self, BufReader, Write};
-use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use kumi_core::Decoder;
-use kumi_core::frame::Wire;
 use pkcs8::{EncryptedPrivateKeyInfo, SecretDocument};
 use ring::digest;
 use ring::rand::SystemRandom;
@@ -22,17 +18,7 @@ use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{
-    ClientConfig, ClientConnection, Connection, DigitallySignedStruct, RootCertStore, ServerConfig, ServerConnection,
-    SignatureScheme, version,
-};
-
-pub use crate::child::Heard;
-
-/// How much is read from a socket at once.
-const READING: usize = 1 << 16;
-/// What a secret is bound to its connection by.
-const EXPORTER: &[u8] = b"EXPORTER-kumi-agent";
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme, version};
 
 /// SHA-256 of a certificate; as text, 64 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,7 +169,7 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+pub(crate) fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
@@ -269,141 +255,5 @@ impl ServerCertVerifier for Pinned {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// One end of a connection. It never blocks: call [`Stream::hear`] when the socket is readable and [`Stream::flush`] when it
-/// is writable, of which the latter is worth watching while [`Stream::wants_write`].
-#[derive(Debug)]
-pub struct Stream {
-    socket: BufReader<TcpStream>,
-    tls: Connection,
-}
-
-impl Stream {
-    /// The host's end of a connection that was accepted.
-    ///
-    /// # Errors
-    /// The socket cannot be made non-blocking.
-    pub fn accepted(socket: TcpStream, config: &Arc<ServerConfig>) -> io::Result<Self> {
-        Self::new(socket, ServerConnection::new(Arc::clone(config)).map_err(invalid)?.into())
-    }
-
-    /// The agent's end of one that stands, or is being made, to this host.
-    ///
-    /// # Errors
-    /// It has a name that cannot be one.
-    pub fn dialled(socket: TcpStream, config: &Arc<ClientConfig>, host: &str) -> io::Result<Self> {
-        let name = ServerName::try_from(host.to_owned()).map_err(invalid)?;
-        Self::new(socket, ClientConnection::new(Arc::clone(config), name).map_err(invalid)?.into())
-    }
-
-    fn new(socket: TcpStream, mut tls: Connection) -> io::Result<Self> {
-        socket.set_nonblocking(true)?;
-        socket.set_nodelay(true)?;
-        // What is bounded is how much is handed over: see `is_clear`.
-        tls.set_buffer_limit(None);
-        Ok(Self { socket: BufReader::with_capacity(READING, socket), tls })
-    }
-
-    /// Reads once from the socket, and answers what TLS itself wants answered.
-    ///
-    /// # Errors
-    /// Those of sockets; `InvalidData` when the other end does not keep to TLS, or is not who it ought to be.
-    pub fn hear<M: Wire>(&mut self, decoder: &mut Decoder<M>) -> io::Result<Heard> {
-        loop {
-            match self.tls.read_tls(&mut self.socket) {
-                Ok(0) => return Ok(Heard::End),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Heard::All),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Heard::More),
-                Err(error) => return Err(error),
-            }
-            if let Err(error) = self.tls.process_new_packets() {
-                // The other end may learn what was wrong; ours is told in any case.
-                let _ = self.flush();
-                return Err(invalid(error));
-            }
-            if !self.take(decoder)? {
-                return Ok(Heard::End);
-            }
-            if self.socket.buffer().is_empty() {
-                self.flush()?;
-                return Ok(Heard::More);
-            }
-        }
-    }
-
-    /// Hands on what was decrypted. False: there will be no more.
-    fn take<M: Wire>(&mut self, decoder: &mut Decoder<M>) -> io::Result<bool> {
-        loop {
-            match io::Read::read(&mut self.tls.reader(), decoder.space()) {
-                Ok(0) => return Ok(false),
-                Ok(count) => decoder.filled(count),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Whether all that was handed over is on its way: time for some more. Before that, hand nothing over.
-    pub fn is_clear(&self) -> bool {
-        !self.tls.wants_write() && !self.tls.is_handshaking()
-    }
-
-    /// Hands bytes over, which [`Stream::flush`] sends.
-    ///
-    /// # Errors
-    /// None is known.
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.tls.writer().write_all(bytes)
-    }
-
-    /// Sends what the socket takes.
-    ///
-    /// # Errors
-    /// Those of sockets: the connection has ended.
-    pub fn flush(&mut self) -> io::Result<()> {
-        while self.tls.wants_write() {
-            match self.tls.write_tls(self.socket.get_mut()) {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether something waits until the socket takes bytes again.
-    pub fn wants_write(&self) -> bool {
-        self.tls.wants_write()
-    }
-
-    /// Says that nothing more comes, as far as the socket takes that. Dropping the stream closes it.
-    pub fn close(&mut self) {
-        self.tls.send_close_notify();
-        // Who does not hear it sees the end of the connection.
-        let _ = self.flush();
-        let _ = self.socket.get_ref().shutdown(Shutdown::Write);
-    }
-
-    /// Ends the connection, also where a forked child has a copy of the descriptor.
-    pub fn hang_up(self) {
-        let _ = self.socket.get_ref().shutdown(Shutdown::Both);
-    }
-
-    /// What is known to both ends of this connection and nobody else. `None`: it is not yet made.
-    pub fn binding(&self) -> Option<[u8; 32]> {
-        if self.tls.is_handshaking() {
-            return None;
-        }
-        self.tls.export_keying_material([0; 32], EXPORTER, None).ok()
-    }
-}
-
-impl AsFd for Stream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.get_ref().as_fd()
     }
 }

@@ -7,7 +7,8 @@ use std::net::{TcpListener, TcpStream};
 use kumi_core::frame::Wire;
 use kumi_core::{Decoder, FromAgent, FromWorker, FunctionId, Secret, ToAgent, ToWorker};
 use kumi_net::proof::{self, JoinCode};
-use kumi_net::tls::{self, Fingerprint, Heard, Identity, Stream, Trust};
+use kumi_net::stream::{Heard, Stream};
+use kumi_net::tls::{self, Fingerprint, Identity, Trust};
 
 fn sockets() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -15,7 +15,8 @@ use kumi_core::{
     ToWorker,
 };
 use kumi_net::proof::{self, JoinCode};
-use kumi_net::tls::{self, Fingerprint, Identity, Stream};
+use kumi_net::stream::{Heard, Stream};
+use kumi_net::tls::{self, Fingerprint, Identity};
 use rustls::ServerConfig;
 
 use super::common::wait_for;
@@ -182,7 +183,7 @@ impl Peer {
             }
             self.stream.flush().ok()?;
             wait_for(self.stream.as_fd());
-            if self.stream.hear(&mut self.decoder).ok()? == tls::Heard::End {
+            if self.stream.hear(&mut self.decoder).ok()? == Heard::End {
                 return self.decoder.next().unwrap();
             }
         }

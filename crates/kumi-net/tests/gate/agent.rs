@@ -11,7 +11,8 @@ use kumi_core::{
 };
 use kumi_net::pool::{Host, Pool};
 use kumi_net::proof::{self, JoinCode};
-use kumi_net::tls::{self, Fingerprint, Heard, Identity, Stream, Trust};
+use kumi_net::stream::{Heard, Stream};
+use kumi_net::tls::{self, Fingerprint, Identity, Trust};
 use kumi_net::wait::{Waited, Wants};
 use rustls::ClientConfig;
 
