@@ -57,6 +57,8 @@ pub struct Session<Out, In> {
     /// The number of the first of them, and of the next to be sent on the present connection.
     first: u64,
     next: u64,
+    /// Those before it were sent, if only on connections that have ended: they may have come, and keep their numbers.
+    reached: u64,
     /// One is on its way in parts: how many stand before it that came later, and how many of its bytes are sent.
     partial: Option<(usize, usize)>,
     /// For the present connection alone.
@@ -74,6 +76,7 @@ impl<Out, In> Default for Session<Out, In> {
             kept: VecDeque::new(),
             first: 0,
             next: 0,
+            reached: 0,
             partial: None,
             signs: VecDeque::new(),
             received: 0,
@@ -98,7 +101,7 @@ impl<Out: Talk, In: Talk> Session<Out, In> {
     }
 
     fn send_urgent(&mut self, message: Out) {
-        let front = self.sent() + self.partial.map_or(0, |(ahead, _)| ahead);
+        let front = self.numbered() + self.partial.map_or(0, |(ahead, _)| ahead);
         match self.kept.iter().skip(front).rposition(|other| message.binds(other)) {
             Some(behind) => self.kept.insert(front + behind + 1, message),
             None => {
@@ -110,7 +113,7 @@ impl<Out: Talk, In: Talk> Session<Out, In> {
 
     /// Puts this one in the place of the first that waits and that `old` holds for. `None`: there is one no more.
     pub fn replace(&mut self, message: Out, old: impl Fn(&Out) -> bool) -> Option<Out> {
-        let from = self.sent() + self.partial.map_or(0, |(ahead, _)| ahead + 1);
+        let from = self.numbered() + self.partial.map_or(0, |(ahead, _)| ahead + 1);
         match self.kept.iter_mut().skip(from).find(|other| old(other)) {
             Some(place) => Some(std::mem::replace(place, message)),
             None => {
@@ -120,8 +123,18 @@ impl<Out: Talk, In: Talk> Session<Out, In> {
         }
     }
 
+    /// How many of those that are kept were sent on the present connection.
     fn sent(&self) -> usize {
-        usize::try_from(self.next - self.first).unwrap_or(usize::MAX).min(self.kept.len())
+        self.kept_before(self.next)
+    }
+
+    /// How many were sent at all: nothing may come before them any more.
+    fn numbered(&self) -> usize {
+        self.kept_before(self.next.max(self.reached))
+    }
+
+    fn kept_before(&self, number: u64) -> usize {
+        usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX).min(self.kept.len())
     }
 
     /// Appends the next frame to send on the present connection. False: there is none.
@@ -206,6 +219,7 @@ impl<Out: Talk, In: Talk> Session<Out, In> {
 
     /// The connection has ended: what is not known to have come will be sent again.
     pub fn cut(&mut self) {
+        self.reached = self.reached.max(self.next);
         (self.next, self.partial) = (self.first, None);
         self.signs.clear();
     }
@@ -232,6 +246,8 @@ impl<Out: Talk, In: Talk> Session<Out, In> {
         self.next = most;
         self.acknowledged(received)?;
         self.cut();
+        // The others have not come, and never will.
+        self.reached = self.first;
         (self.told, self.untold_bytes) = (self.received, 0);
         Ok(())
     }

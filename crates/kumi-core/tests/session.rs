@@ -158,6 +158,24 @@ fn much_that_has_come_is_acknowledged_and_the_last_at_once() {
     assert_eq!(agent.kept(), 0);
 }
 
+#[test]
+fn after_a_cut_nothing_passes_or_replaces_what_may_have_come() {
+    let (mut host, mut agent) = ends();
+    (1..=3).for_each(|lease| host.send(run(lease, 10)));
+    agent.send(FromAgent::Worker(report(1, 1)));
+    let came = carry(&mut host, &mut agent, 3).len() + carry(&mut agent, &mut host, 1).len();
+    assert_eq!(came, 4, "and neither end knows");
+    host.cut();
+    agent.cut();
+    host.send(interrupt(1));
+    let dated = |other: &FromAgent| *other == FromAgent::Worker(report(1, 1));
+    assert!(agent.replace(FromAgent::Worker(report(1, 2)), dated).is_none());
+    host.resume(agent.received()).unwrap();
+    agent.resume(host.received()).unwrap();
+    assert_eq!(carry(&mut host, &mut agent, 9), [interrupt(1)]);
+    assert_eq!(carry(&mut agent, &mut host, 9), [FromAgent::Worker(report(1, 2))]);
+}
+
 // The agent's half.
 
 fn orders(agent: &mut AgentHalf) -> Vec<Order> {
