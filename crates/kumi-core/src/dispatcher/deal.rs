@@ -17,8 +17,9 @@ use crate::worker::{HELD_MAX, Held, Link, Recall, Stage, Worker};
 
 /// How much work, in nanoseconds, a worker may hold; a task that takes longer is not short and is never prefetched.
 const WINDOW: u64 = 1_000_000;
-/// Estimate for a task of which nothing is known, or that must run alone: nothing is dealt behind it.
-pub(super) const LONG: u64 = u64::MAX / 4;
+/// Estimate for a task of which nothing is known, or that must run alone: nothing is dealt behind it. Of as many as a worker
+/// may hold there is still a sum.
+pub(super) const LONG: u64 = u64::MAX / 1024;
 /// A worker that says nothing for so long, while tasks wait behind another, is not running short tasks.
 const STALL: Duration = Duration::from_millis(5);
 
