@@ -238,6 +238,10 @@ impl Dispatcher {
         if waiting == 0 || (room > 0 && !hopeless) {
             return;
         }
+        if hopeless && self.extras_expected == 0 {
+            // Extra workers that are here wait for others themselves, or are about to go.
+            return self.give_up_needed(now);
+        }
         let snapshot = Snapshot {
             waiting,
             running: self.extras - self.idle_extras.len() as u64,
@@ -255,14 +259,16 @@ impl Dispatcher {
         if let Some(again) = decision.again {
             self.timers.set(again, Timer::Scale);
         }
-        if decision.give_up && hopeless {
-            let text = self.why_hopeless();
-            while let Some(task) = self.needed() {
-                self.stop_task(now, task, Outcome::Unlaunchable(Arc::clone(&text)));
-            }
-            // The next need is worth new attempts, one by one.
-            self.failures = 1;
+    }
+
+    /// Until a worker waits no longer: then that goes on with the rest.
+    fn give_up_needed(&mut self, now: Time) {
+        let text = self.why_hopeless();
+        while let Some(task) = self.needed().filter(|_| self.all_blocked()) {
+            self.stop_task(now, task, Outcome::Unlaunchable(Arc::clone(&text)));
         }
+        // The next need is worth new attempts, one by one.
+        self.failures = 1;
     }
 
     /// Whether every worker that takes tasks waits for others.

@@ -20,7 +20,8 @@ pub fn check(ledger: &Ledger) -> Check {
     let doomed = ledger.open.iter().find(|number| ledger.tasks[**number].kin.doomed);
     rule!(doomed.is_none(), "task {doomed:?} goes on, though who submitted it has ended badly");
     for (id, worker) in &ledger.workers {
-        let Some(top) = worker.top().map(|top| top.task).filter(|_| !worker.killed) else { continue };
+        let reachable = !worker.killed && worker.cut.is_none();
+        let Some(top) = worker.top().map(|top| top.task).filter(|_| reachable) else { continue };
         let waits = ledger.open.contains(&top) && ledger.tasks[top].kin.lends();
         let next = if waits { ledger.next_of(|number| ledger.descends(number, top)) } else { None };
         rule!(next.is_none(), "{id:?} waits in task {top}, and task {next:?}, which descends from it, is not dealt");
@@ -101,7 +102,8 @@ impl Ledger {
         rule!(self.failed.is_some(), "task {number} cannot be launched, though nothing has failed");
         let free = self.workers.iter().find(|(_, worker)| {
             let blocked = worker.top().is_some_and(|top| self.tasks[top.task].kin.needy());
-            !blocked && !worker.extra
+            let leaves = worker.killed || worker.told_to_leave.is_some();
+            !blocked && !worker.extra && !leaves
         });
         rule!(free.is_none(), "task {number} cannot be launched, though {:?} is here", free.map(|(id, _)| id));
         Ok(())
