@@ -212,7 +212,7 @@ impl Worker {
 
     /// Whether it holds no task.
     pub fn is_taskless(&self) -> bool {
-        self.held.iter().all(|held| held.call.is_some())
+        self.inner.is_empty() && self.held.iter().all(|held| held.call.is_some())
     }
 
     /// Takes one task out of its hands.
