@@ -188,6 +188,21 @@ def test_a_crash_says_where_and_why(alone: Workers) -> None:
     assert alone.crew.submit(double, 1).result() == 2
 
 
+def test_a_worker_that_its_task_kills_has_a_successor_of_the_same_agent(alone: Workers) -> None:
+    alone.start()
+    doomed = alone.crew.with_options(crashes_max=2).submit(jobs.exit_hard, 3)
+    with pytest.raises(kumi.CrashError):
+        doomed.result()
+    after = alone.crew.submit(double, 1)
+    assert after.result() == 2
+    assert doomed.record is not None
+    assert after.record is not None
+    assert doomed.record.attempts == 3
+    assert after.record.worker == f"{alone.crew.name}-4", "one worker after another"
+    assert alone.processes[0].poll() is None, "its join code has lent one use"
+    assert (alone.crew.status().workers, alone.crew.status().lost) == (1, 3)
+
+
 def test_a_deaf_task_is_killed_there_with_what_it_started(tmp_path: Path, gate: jobs.Gate) -> None:
     def deaf(path: str) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -201,14 +216,84 @@ def test_a_deaf_task_is_killed_there_with_what_it_started(tmp_path: Path, gate: 
     ):
         workers.start()
         worker = crew.submit(jobs.pid).result()
+        child = crew.submit(jobs.start_child).result()
         task = crew.submit(deaf, gate.path)
         gate.wait()
         task.cancel()
-        jobs.wait_for_end(worker)
-        # Its agent ends with it, and another one takes its place.
-        assert workers.wait() == [0]
+        for pid in (worker, child):
+            jobs.wait_for_end(pid)
+        assert crew.submit(jobs.pid).result() != worker, "its agent goes on with another"
+
+
+def test_an_agent_goes_on_when_a_worker_has_done_its_share(tmp_path: Path) -> None:
+    with kumi.Controller(None, host="127.0.0.1", tasks_max=1) as crew, workers_of(crew, tmp_path) as workers:
         workers.start()
-        assert crew.submit(double, 1).result() == 2
+        assert len(set(crew.map(lambda _: os.getpid(), range(10)).results())) == 10
+        assert crew.status().left_limit >= 9
+
+
+def test_an_agent_goes_on_when_a_module_of_its_own_machine_was_edited(alone: Workers) -> None:
+    def ask() -> tuple[Any, int]:
+        return __import__("kumi_test_there").VALUE, os.getpid()
+
+    write(alone.directory, "kumi_test_there.py", "VALUE = 1")
+    alone.start()
+    one, pid = alone.crew.submit(ask).result()
+    write(alone.directory, "kumi_test_there.py", "VALUE = 'two'")
+    two, other = alone.crew.submit(ask).result()
+    assert (one, two) == (1, "two")
+    assert pid != other
+    assert alone.crew.status().lost == 0
+
+
+def test_a_setup_that_fails_there_is_told_and_later_workers_run_later_tasks(tmp_path: Path) -> None:
+    licence = tmp_path / "licence"
+
+    def read() -> None:
+        licence.read_text()
+
+    with kumi.Controller(None, host="127.0.0.1", setup=read) as crew, workers_of(crew, tmp_path) as workers:
+        task = crew.submit(double, 1)
+        workers.start()
+        with pytest.raises(kumi.LaunchError) as caught:
+            task.result(20)
+        told = str(caught.value)
+        assert "setup" in told
+        assert "in read" in told
+        assert f"No such file or directory: '{licence}'" in told
+        licence.touch()
+        assert crew.submit(double, 2).result(30) == 4
+        assert workers.processes[0].poll() is None
+
+
+def test_tasks_wait_for_workers_that_nobody_has_started(tmp_path: Path) -> None:
+    with (
+        kumi.Controller(None, host="127.0.0.1", seconds_launch=0.05) as crew,
+        workers_of(crew, tmp_path) as workers,
+    ):
+        task = crew.submit(double, 1)
+        with pytest.raises(TimeoutError):
+            task.result(0.5)
+        workers.start()
+        assert task.result() == 2
+
+
+@pytest.mark.parametrize("state", ["idle", "busy", "restarting"])
+def test_an_agent_ends_with_its_controller_whatever_its_worker_does(
+    state: str, tmp_path: Path, gate: jobs.Gate
+) -> None:
+    """At once: far below `seconds_reconnect`, for which it would look for a host that is lost."""
+    with kumi.Controller(None, host="127.0.0.1") as crew, workers_of(crew, tmp_path) as workers:
+        workers.start()
+        crew.submit(double, 1).result()
+        if state == "busy":
+            crew.submit(jobs.hold, gate.path)
+            gate.wait()
+        elif state == "restarting":
+            with pytest.raises(kumi.CrashError):
+                crew.with_options(crashes_max=0).submit(jobs.exit_hard, 3).result()
+        crew.terminate()
+        assert workers.wait() == [0]
 
 
 def test_an_agent_that_is_killed_takes_its_worker_along_and_the_task_runs_elsewhere(

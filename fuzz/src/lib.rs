@@ -69,7 +69,7 @@ impl Make for ToAgent {
             },
             1 => ToAgent::Resumed { received: number(input)? },
             2 => ToAgent::Ack { received: number(input)? },
-            3 => ToAgent::End,
+            3 => ToAgent::End { again: input.arbitrary()? },
             _ => ToAgent::Worker(ToWorker::make(input)?),
         })
     }

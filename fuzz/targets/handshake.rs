@@ -47,9 +47,10 @@ fn agent(input: &mut Unstructured) {
     let mut agent = AgentHalf::new(now, Duration::from_secs(60));
     let (mut let_in, mut over, mut bytes) = (false, false, Vec::new());
     while !input.is_empty() {
-        match input.int_in_range(0..=7) {
+        match input.int_in_range(0..=8) {
             Ok(0) => agent.connected(now),
             Ok(1) => agent.disconnected(now),
+            Ok(8) => agent.unanswered(now),
             Ok(2) => {
                 now = agent.next_timeout().unwrap_or(now).max(now);
                 agent.tick(now);
@@ -75,7 +76,7 @@ fn agent(input: &mut Unstructured) {
                 Order::Start { .. } | Order::Tell(_) | Order::Recall { .. } | Order::Kill => {
                     assert!(let_in, "{order:?} for a stranger");
                 }
-                Order::Dial | Order::Greet { .. } | Order::HangUp => {}
+                Order::Dial | Order::Greet { .. } | Order::HangUp { .. } => {}
             }
         }
         bytes.clear();

@@ -341,7 +341,7 @@ class Pool:
             OSError: If that is no address of this machine, or is taken, or certificate and key cannot be used.
         """
     def join_code(self, uses: int, seconds: float, /) -> str:
-        """Lets in so many workers that have this text, within this time."""
+        """Lets in so many agents that have this text, within this time."""
     def next_order(self) -> list[int] | None:
         """Waits for launches the brain wants and the core cannot carry out by itself. None when the pool has ended."""
     def launch_failed(self, launches: list[int], text: str, /) -> None:
@@ -520,7 +520,7 @@ def run_agent(
     seconds_connect: float,
     talkative: bool,
 ) -> int | None:
-    """Runs a worker for the controller that listens there, in the main thread, until the controller ends it.
+    """Runs one worker after another for the controller that listens there, in the main thread, until that ends it.
 
     Raises ValueError for what cannot be read, and OSError, such as ConnectionError, for what failed; the text is for
     the user. When this returns or raises, nothing of the worker is left.

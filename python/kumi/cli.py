@@ -50,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after `kumi`; None: those of this process.
 
     Returns:
-        The exit code: 0 if a controller has ended the worker, 1 if anything failed, which stderr says, and 128 and the
-        number of the signal if one has ended it.
+        The exit code: 0 if the controller has ended, or wants no more workers, 1 if anything failed, which stderr says,
+        and 128 and the number of the signal if one has ended it.
 
     Example:
         >>> main(["worker", "kumi://node1.example:7000/51ab...", "--join-code", "code.txt"])
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     worker = verbs.add_parser(
         "worker",
         help="run a worker for a controller on another machine",
-        description="Runs a worker for a controller on another machine, until that ends it.",
+        description="Runs a worker for a controller on another machine, and the next when that dies, to the end.",
         epilog=f"The controller's join_code() makes the code. To keep it secret, {_WAYS}.",
     )
     worker.add_argument("url", metavar="URL", help="kumi://HOST:PORT/FINGERPRINT, as the controller shows it")

@@ -192,10 +192,13 @@ class Controller(Submitter, Executor):
     def join_code(self, uses: int = 1, seconds: float = 86_400) -> str:
         """Makes a secret that lets in workers from other machines, for `kumi worker`. Opens the controller.
 
+        Each use is one `kumi worker`, which may run several workers one after the other: when one dies, or has to make
+        room for a new one, it goes on with the next.
+
         Whoever has it can run tasks of this controller, and sees their arguments: hand it on as you do with passwords.
 
         Args:
-            uses: How many workers it lets in.
+            uses: How many times `kumi worker` may be started with it.
             seconds: Until when.
 
         Raises:

@@ -9,6 +9,9 @@
 //! 1. agent: [`FromWorker::Hello`] and, at once, [`FromAgent::Prove`] or, if it has a session, [`FromAgent::Resume`];
 //! 2. host: [`ToAgent::Session`], or [`ToAgent::Resumed`], then what the session sends; or [`ToWorker::Refuse`], and it closes.
 //!
+//! A session is one worker's. When the host has acknowledged its end the agent calls again, as at first, for another worker;
+//! unless the host wants none: it has told the worker to leave ([`Leave::Idle`], [`Leave::Closing`]) or the agent to end.
+//!
 //! From then on all goes through one [`Session`] at each end. The host's hands, for each remote worker:
 //! - proved by a ticket: [`Event::Called`](crate::Event::Called) with the connection's number. On
 //!   [`Action::Admit`](crate::Action::Admit) make a session with a random key (or, if the worker has one, `resume(0)` it) and
@@ -27,7 +30,7 @@ use std::time::Duration;
 use crate::error::FrameError;
 use crate::frame::{Reader, Wire, certificate, frame};
 use crate::ids::{Lease, Time};
-use crate::message::{FromWorker, Payload, ToWorker};
+use crate::message::{FromWorker, Leave, Payload, ToWorker};
 use crate::session::{Session, Talk};
 use crate::task::Certificate;
 
@@ -35,7 +38,7 @@ use crate::task::Certificate;
 pub const UNPROVED: usize = 1024;
 /// How long either end waits for the other to prove itself.
 pub const ANSWER: Duration = Duration::from_secs(10);
-/// First pause of an agent before it dials again; it doubles with each further one.
+/// First pause of an agent before it dials again, or calls for another worker; it doubles with each further one.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -76,8 +79,11 @@ pub enum ToAgent {
         /// Since the beginning of the session.
         received: u64,
     },
-    /// End the worker with all its children, at once, and then the agent.
-    End,
+    /// End the worker with all its children, at once.
+    End {
+        /// And then call again; else the agent ends too.
+        again: bool,
+    },
 }
 
 /// From the agent of a remote worker to the host.
@@ -134,13 +140,13 @@ impl Talk for ToAgent {
     fn is_kept(&self) -> bool {
         match self {
             ToAgent::Worker(ToWorker::Ping) => false,
-            ToAgent::Worker(_) | ToAgent::End => true,
+            ToAgent::Worker(_) | ToAgent::End { .. } => true,
             ToAgent::Session { .. } | ToAgent::Resumed { .. } | ToAgent::Ack { .. } => false,
         }
     }
 
     fn is_urgent(&self) -> bool {
-        matches!(self, ToAgent::Worker(ToWorker::Recall { .. } | ToWorker::Interrupt { .. }) | ToAgent::End)
+        matches!(self, ToAgent::Worker(ToWorker::Recall { .. } | ToWorker::Interrupt { .. }) | ToAgent::End { .. })
     }
 
     fn is_last(&self) -> bool {
@@ -207,7 +213,7 @@ impl Wire for ToAgent {
             }),
             ToAgent::Resumed { received } => frame(out, 21, |out| out.extend_from_slice(&received.to_le_bytes())),
             ToAgent::Ack { received } => frame(out, 22, |out| out.extend_from_slice(&received.to_le_bytes())),
-            ToAgent::End => frame(out, 23, |_| ()),
+            ToAgent::End { again } => frame(out, 23, |out| out.push(u8::from(*again))),
         }
     }
 
@@ -221,7 +227,7 @@ impl Wire for ToAgent {
             },
             21 => ToAgent::Resumed { received: body.u64()? },
             22 => ToAgent::Ack { received: body.u64()? },
-            23 => ToAgent::End,
+            23 => ToAgent::End { again: body.bool()? },
             kind => ToAgent::Worker(ToWorker::decode(kind, body)?),
         })
     }
@@ -229,14 +235,14 @@ impl Wire for ToAgent {
     fn payload(&self) -> Option<&Payload> {
         match self {
             ToAgent::Worker(message) => message.payload(),
-            ToAgent::Session { .. } | ToAgent::Resumed { .. } | ToAgent::Ack { .. } | ToAgent::End => None,
+            ToAgent::Session { .. } | ToAgent::Resumed { .. } | ToAgent::Ack { .. } | ToAgent::End { .. } => None,
         }
     }
 
     fn payload_mut(&mut self) -> Option<&mut Payload> {
         match self {
             ToAgent::Worker(message) => message.payload_mut(),
-            ToAgent::Session { .. } | ToAgent::Resumed { .. } | ToAgent::Ack { .. } | ToAgent::End => None,
+            ToAgent::Session { .. } | ToAgent::Resumed { .. } | ToAgent::Ack { .. } | ToAgent::End { .. } => None,
         }
     }
 }
@@ -309,7 +315,10 @@ pub enum Order {
         session: Option<(u64, Secret, u64)>,
     },
     /// Close the connection; nothing need be said of it.
-    HangUp,
+    HangUp {
+        /// The host gave no sign of life; else all is said.
+        silent: bool,
+    },
     /// Start the worker, and welcome it like this.
     Start {
         /// The answer to its `Hello`.
@@ -324,12 +333,14 @@ pub enum Order {
         /// Its place in the page.
         slot: u16,
     },
-    /// End the worker with all that it started: then [`AgentHalf::died`].
+    /// End the worker, if there is one, with all that it started: then [`AgentHalf::died`].
     Kill,
     /// End the worker, if there is one, with all that it started, and the agent.
     End {
-        /// Why, if that is not as it should be; for stderr.
-        fault: Option<String>,
+        /// Why, if the host has not simply said so; for people.
+        why: Option<String>,
+        /// That is not as it should be.
+        fault: bool,
     },
 }
 
@@ -338,12 +349,25 @@ pub enum Order {
 enum Stand {
     /// It has no connection since then, and dials, or will dial at its timeout.
     Away { since: Time, dialling: bool },
-    /// It has had no session since then, has greeted, and waits until then for the answer.
+    /// It has had no connection that counts since then, has greeted, and waits until then for the answer.
     Greeted { since: Time, until: Time },
     /// It has a session on this connection.
     Joined,
     /// It has ended.
     Over,
+}
+
+/// What an agent knows of its present worker.
+#[derive(Debug, Default)]
+struct Turn {
+    session: Option<(u64, Secret)>,
+    talk: Session<FromAgent, ToAgent>,
+    /// Places in the page of what the worker was dealt and has not answered.
+    slots: BTreeMap<Lease, u16>,
+    started: Option<Time>,
+    /// It has finished a task.
+    useful: bool,
+    dead: bool,
 }
 
 /// The agent's half: what it owes its host, and its worker. Pure; the hands move bytes and keep the process.
@@ -355,18 +379,19 @@ enum Stand {
 #[derive(Debug)]
 pub struct AgentHalf {
     stand: Stand,
-    session: Option<(u64, Secret)>,
-    talk: Session<FromAgent, ToAgent>,
+    turn: Turn,
+    /// It has had a worker before: to be let in no more is nobody's fault.
+    again: bool,
+    /// Its host wants no worker of it after this one.
+    last: bool,
     silence: Duration,
     reconnect: Duration,
     heard: Time,
+    /// Before it dials again, and before it calls for another worker.
     pause: Duration,
+    rest: Duration,
     /// When to dial again.
     redial: Time,
-    /// Places in the page of what the worker was dealt and has not answered.
-    slots: BTreeMap<Lease, u16>,
-    started: bool,
-    dead: bool,
     orders: VecDeque<Order>,
 }
 
@@ -375,16 +400,15 @@ impl AgentHalf {
     pub fn new(now: Time, patience: Duration) -> Self {
         Self {
             stand: Stand::Away { since: now, dialling: true },
-            session: None,
-            talk: Session::default(),
+            turn: Turn::default(),
+            again: false,
+            last: false,
             silence: ANSWER,
             reconnect: patience,
             heard: now,
             pause: PAUSE_MIN,
+            rest: PAUSE_MIN,
             redial: now,
-            slots: BTreeMap::new(),
-            started: false,
-            dead: false,
             orders: VecDeque::from([Order::Dial]),
         }
     }
@@ -398,7 +422,7 @@ impl AgentHalf {
     pub fn connected(&mut self, now: Time) {
         if let Stand::Away { since, .. } = self.stand {
             self.stand = Stand::Greeted { since, until: now.after(ANSWER) };
-            let session = self.session.clone().map(|(session, key)| (session, key, self.talk.received()));
+            let session = self.turn.session.clone().map(|(session, key)| (session, key, self.turn.talk.received()));
             self.orders.push_back(Order::Greet { session });
         }
     }
@@ -414,10 +438,27 @@ impl AgentHalf {
             }
             Stand::Over => return,
         };
-        self.talk.cut();
+        if self.last {
+            // The host takes whoever is leaving and hangs up for gone.
+            return self.end(None, false);
+        }
+        self.turn.talk.cut();
         self.stand = Stand::Away { since, dialling: false };
         self.redial = now.after(self.pause).min(since.after(self.reconnect));
         self.pause = (self.pause * 2).min(PAUSE_MAX);
+    }
+
+    /// The connection did not come about, for nobody listens there.
+    pub fn unanswered(&mut self, now: Time) {
+        if matches!(self.stand, Stand::Away { .. }) && self.is_between() {
+            return self.end(Some("its controller has ended".into()), false);
+        }
+        self.disconnected(now);
+    }
+
+    /// It has had a worker, and has none now: whatever its host is at, nothing is lost.
+    fn is_between(&self) -> bool {
+        self.turn.dead || self.again && self.turn.session.is_none()
     }
 
     /// The host says something.
@@ -428,27 +469,30 @@ impl AgentHalf {
         self.heard = now;
         match (self.stand, message) {
             (Stand::Over | Stand::Away { .. }, _) => {}
-            (_, ToAgent::Worker(ToWorker::Refuse { reason })) => {
-                // After the worker's end there is nothing to go on with.
-                self.end(Some(reason).filter(|_| !self.dead));
-            }
-            (Stand::Greeted { .. }, ToAgent::Session { session, key, silence, reconnect })
-                if self.session.is_none() =>
+            // The host had heard of the worker's end, or has waited too long for it.
+            (Stand::Greeted { .. }, ToAgent::Worker(ToWorker::Refuse { .. }))
+                if self.turn.dead && self.turn.session.is_some() =>
             {
-                self.session = Some((session, key));
+                self.go_on(now);
+            }
+            (_, ToAgent::Worker(ToWorker::Refuse { reason })) => self.end(Some(reason), !self.is_between()),
+            (Stand::Greeted { .. }, ToAgent::Session { session, key, silence, reconnect })
+                if self.turn.session.is_none() =>
+            {
+                self.turn.session = Some((session, key));
                 self.silence = Duration::from_millis(silence);
                 self.reconnect = Duration::from_millis(reconnect);
                 self.stand = Stand::Joined;
             }
-            (Stand::Greeted { .. }, ToAgent::Resumed { received }) if self.session.is_some() => {
-                self.talk.resume(received)?;
+            (Stand::Greeted { .. }, ToAgent::Resumed { received }) if self.turn.session.is_some() => {
+                self.turn.talk.resume(received)?;
                 self.stand = Stand::Joined;
             }
             (Stand::Joined, message) => {
-                if self.talk.hear(&message)? {
-                    self.obey(message)?;
-                } else if self.dead && self.talk.kept() == 0 {
-                    self.end(None);
+                if self.turn.talk.hear(&message)? {
+                    self.obey(now, message)?;
+                } else if self.turn.dead && self.turn.talk.kept() == 0 {
+                    self.go_on(now);
                 }
             }
             (Stand::Greeted { .. }, _) => return Err(FrameError::Misplaced),
@@ -456,26 +500,46 @@ impl AgentHalf {
         Ok(())
     }
 
-    fn obey(&mut self, message: ToAgent) -> Result<(), FrameError> {
+    /// The host knows of the worker's end: calls for another one, if it is wanted.
+    fn go_on(&mut self, now: Time) {
+        if self.last {
+            return self.end(None, false);
+        }
+        let Turn { started, useful, .. } = std::mem::take(&mut self.turn);
+        self.again = true;
+        if useful || started.is_some_and(|started| now.since(started) >= PAUSE_MAX) {
+            self.rest = PAUSE_MIN;
+        }
+        self.redial = now.after(self.rest);
+        self.rest = (self.rest * 2).min(PAUSE_MAX);
+        self.pause = PAUSE_MIN;
+        self.stand = Stand::Away { since: self.redial, dialling: false };
+        self.orders.push_back(Order::HangUp { silent: false });
+    }
+
+    fn obey(&mut self, now: Time, message: ToAgent) -> Result<(), FrameError> {
         match message {
-            ToAgent::Worker(ToWorker::Ping) => self.talk.send(FromAgent::Worker(FromWorker::Heartbeat)),
-            ToAgent::Worker(welcome @ ToWorker::Welcome { .. }) if !self.started => {
-                self.started = true;
+            ToAgent::Worker(ToWorker::Ping) => self.turn.talk.send(FromAgent::Worker(FromWorker::Heartbeat)),
+            ToAgent::Worker(welcome @ ToWorker::Welcome { .. }) if self.turn.started.is_none() && !self.turn.dead => {
+                self.turn.started = Some(now);
                 self.orders.push_back(Order::Start { welcome });
             }
             ToAgent::Worker(ToWorker::Recall { lease }) => {
-                if let Some(slot) = self.slots.get(&lease) {
+                if let Some(slot) = self.turn.slots.get(&lease) {
                     self.orders.push_back(Order::Recall { lease, slot: *slot });
                 }
             }
             ToAgent::Worker(message) => {
                 if let ToWorker::Run { lease, slot, .. } | ToWorker::Prepare { lease, slot, .. } = &message {
-                    self.slots.insert(*lease, *slot);
+                    self.turn.slots.insert(*lease, *slot);
                 }
+                self.last |= matches!(message, ToWorker::Stop { leave: Leave::Idle | Leave::Closing });
                 self.orders.push_back(Order::Tell(message));
             }
-            ToAgent::End if self.started && !self.dead => self.orders.push_back(Order::Kill),
-            ToAgent::End => self.end(None),
+            ToAgent::End { again } => {
+                self.last |= !again;
+                self.orders.extend((!self.turn.dead).then_some(Order::Kill));
+            }
             ToAgent::Session { .. } | ToAgent::Resumed { .. } | ToAgent::Ack { .. } => {
                 return Err(FrameError::Misplaced);
             }
@@ -489,13 +553,14 @@ impl AgentHalf {
             FromWorker::Finished { lease, .. }
             | FromWorker::Prepared { lease, .. }
             | FromWorker::Recalled { lease, back: true } => {
-                self.slots.remove(lease);
+                self.turn.useful |= matches!(message, FromWorker::Finished { .. });
+                self.turn.slots.remove(lease);
             }
             // Of reports that wait for a connection the last one counts.
             FromWorker::Report { lease, .. } => {
                 let lease = *lease;
                 let older = |other: &FromAgent| matches!(other, FromAgent::Worker(FromWorker::Report { lease: other, .. }) if *other == lease);
-                self.talk.replace(FromAgent::Worker(message), older);
+                self.turn.talk.replace(FromAgent::Worker(message), older);
                 return;
             }
             // Its hands deal with these: the host knows nothing of its segments.
@@ -511,25 +576,25 @@ impl AgentHalf {
             | FromWorker::Wait { .. }
             | FromWorker::Resume { .. } => {}
         }
-        self.talk.send(FromAgent::Worker(message));
+        self.turn.talk.send(FromAgent::Worker(message));
     }
 
     /// The worker's process has ended, and everything that it had composed was told.
     pub fn died(&mut self, begun: Option<Lease>, certificate: Certificate) {
-        if !self.dead {
-            self.dead = true;
-            self.talk.send(FromAgent::Died { begun, certificate });
+        if !self.turn.dead {
+            self.turn.dead = true;
+            self.turn.talk.send(FromAgent::Died { begun, certificate });
         }
     }
 
-    fn end(&mut self, fault: Option<String>) {
+    fn end(&mut self, why: Option<String>, fault: bool) {
         self.stand = Stand::Over;
-        self.orders.push_back(Order::End { fault });
+        self.orders.push_back(Order::End { why, fault });
     }
 
     /// Appends the next frame for the host. False: there is none, or no connection.
     pub fn write(&mut self, out: &mut Vec<u8>) -> bool {
-        self.stand == Stand::Joined && self.talk.write(out)
+        self.stand == Stand::Joined && self.turn.talk.write(out)
     }
 
     /// When to come back at the latest.
@@ -550,17 +615,16 @@ impl AgentHalf {
         }
         match self.stand {
             Stand::Away { since, .. } if now >= since.after(self.reconnect) => {
-                let (seconds, dead) = (self.reconnect.as_secs_f64(), self.dead);
-                let fault =
-                    format!("the host could not be reached for {seconds} s: it has ended, or the network fails");
-                self.end(Some(fault).filter(|_| !dead));
+                let seconds = self.reconnect.as_secs_f64();
+                let why = format!("the host could not be reached for {seconds} s: it has ended, or the network fails");
+                self.end(Some(why), !self.is_between());
             }
             Stand::Away { since, .. } => {
                 self.stand = Stand::Away { since, dialling: true };
                 self.orders.push_back(Order::Dial);
             }
             Stand::Greeted { .. } | Stand::Joined => {
-                self.orders.push_back(Order::HangUp);
+                self.orders.push_back(Order::HangUp { silent: true });
                 self.disconnected(now);
             }
             Stand::Over => {}

@@ -214,7 +214,7 @@ impl Reader<'_> {
         Ok(u64::from_le_bytes(self.take()?))
     }
 
-    fn bool(&mut self) -> Result<bool, FrameError> {
+    pub(crate) fn bool(&mut self) -> Result<bool, FrameError> {
         match self.u8()? {
             0 => Ok(false),
             1 => Ok(true),

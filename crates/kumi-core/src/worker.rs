@@ -160,6 +160,11 @@ impl Worker {
         }
     }
 
+    /// Where a remote one comes from.
+    pub fn origin(&self) -> Option<Origin> {
+        self.remote.as_ref().map(|far| far.origin)
+    }
+
     /// Since when it has no connection.
     pub fn cut(&self) -> Option<Time> {
         self.remote.as_ref().and_then(|far| far.cut)

@@ -9,8 +9,8 @@ use kumi_core::agent::ANSWER;
 use kumi_core::frame::CHUNK;
 use kumi_core::session::OutOfStep;
 use kumi_core::{
-    AgentHalf, Certificate, Decoder, FromAgent, FromWorker, FunctionId, Lease, Order, Payload, Secret, Session, Talk,
-    TaskId, Time, ToAgent, ToWorker,
+    AgentHalf, Certificate, Decoder, FromAgent, FromWorker, FunctionId, Lease, Leave, Order, Payload, Secret, Session,
+    Talk, TaskId, Time, ToAgent, ToWorker,
 };
 
 type HostEnd = Session<ToAgent, FromAgent>;
@@ -113,12 +113,12 @@ fn a_large_payload_is_passed_by_what_is_urgent_and_by_signs_of_life() {
     host.send(interrupt(1));
     host.send(interrupt(2));
     host.send(ToAgent::Worker(ToWorker::Ping));
-    host.send(ToAgent::End);
+    host.send(ToAgent::End { again: true });
     while host.write(&mut bytes) {}
     decoder.feed(&bytes);
     let order: Vec<_> = std::iter::from_fn(|| decoder.next().unwrap()).collect();
     let ping = ToAgent::Worker(ToWorker::Ping);
-    let right = [ping, interrupt(1), ToAgent::End, run(2, 3 * CHUNK), interrupt(2), run(3, 10)];
+    let right = [ping, interrupt(1), ToAgent::End { again: true }, run(2, 3 * CHUNK), interrupt(2), run(3, 10)];
     assert!(order == right, "an interrupt does not pass its own task, but all others");
     // They are numbered in that order too.
     assert_eq!(host.resume(3), Ok(()));
@@ -237,7 +237,9 @@ fn an_agent_dials_until_it_is_let_in_and_not_for_ever() {
     }
     assert!((8..15).contains(&dials), "{dials}: each pause is longer");
     assert_eq!(now, Time(0).after(10 * SECOND));
-    assert!(matches!(&last[..], [Order::End { fault: Some(text) }] if text.contains("could not be reached")));
+    assert!(
+        matches!(&last[..], [Order::End { why: Some(text), fault: true }] if text.contains("could not be reached"))
+    );
 }
 
 #[test]
@@ -246,18 +248,18 @@ fn a_host_that_does_not_answer_does_not_keep_an_agent() {
     orders(&mut agent);
     agent.connected(now);
     orders(&mut agent);
-    assert_eq!(wait(&mut agent, &mut now), [Order::HangUp]);
+    assert_eq!(wait(&mut agent, &mut now), [Order::HangUp { silent: true }]);
     assert_eq!(now, Time(0).after(ANSWER));
     assert_eq!(wait(&mut agent, &mut now), [Order::Dial]);
     agent.connected(now);
     orders(&mut agent);
     wait(&mut agent, &mut now);
-    assert!(matches!(wait(&mut agent, &mut now)[..], [Order::End { fault: Some(_) }]), "it never got anywhere");
+    assert!(matches!(wait(&mut agent, &mut now)[..], [Order::End { fault: true, .. }]), "it never got anywhere");
 }
 
 #[test]
 fn nothing_is_taken_from_a_host_that_has_not_let_it_in() {
-    for message in [welcome(), run(1, 10), ToAgent::Resumed { received: 0 }, ToAgent::End] {
+    for message in [welcome(), run(1, 10), ToAgent::Resumed { received: 0 }, ToAgent::End { again: true }] {
         let mut agent = AgentHalf::new(Time(0), SECOND);
         agent.connected(Time(0));
         orders(&mut agent);
@@ -272,7 +274,7 @@ fn a_refusal_ends_an_agent_with_its_words() {
     agent.connected(Time(0));
     orders(&mut agent);
     agent.hear(Time(0), ToAgent::Worker(ToWorker::Refuse { reason: "used up".into() })).unwrap();
-    assert_eq!(orders(&mut agent), [Order::End { fault: Some("used up".into()) }]);
+    assert_eq!(orders(&mut agent), [Order::End { why: Some("used up".into()), fault: true }]);
     assert_eq!(agent.next_timeout(), None);
 }
 
@@ -297,7 +299,7 @@ fn an_agent_answers_for_its_worker() {
 #[test]
 fn a_silent_host_is_dialled_again_and_told_what_it_missed() {
     let (mut agent, mut now) = (joined(Time(0)), Time(0));
-    assert_eq!(wait(&mut agent, &mut now), [Order::HangUp]);
+    assert_eq!(wait(&mut agent, &mut now), [Order::HangUp { silent: true }]);
     assert_eq!(now, Time(0).after(30 * SECOND));
     (1..5).for_each(|number| agent.said(report(3, number)));
     let result = finished(3);
@@ -319,23 +321,170 @@ fn an_agent_that_finds_no_host_ends_its_worker() {
     loop {
         match &wait(&mut agent, &mut now)[..] {
             [Order::Dial] => agent.disconnected(now),
-            [Order::End { fault: Some(_) }] => break,
+            [Order::End { fault: true, .. }] => break,
             other => unreachable!("{other:?}"),
         }
     }
     assert_eq!(now, Time(0).after(60 * SECOND));
 }
 
+/// Its worker has died, and the host acknowledges that.
+fn bury(agent: &mut AgentHalf, now: Time) -> Vec<Order> {
+    agent.died(None, Certificate::default());
+    let heard = written(agent).iter().filter(|message| message.is_kept()).count() as u64;
+    agent.hear(now, ToAgent::Ack { received: heard }).unwrap();
+    orders(agent)
+}
+
+/// It dials, is let in and given a worker.
+fn rejoin(agent: &mut AgentHalf, now: Time) {
+    agent.connected(now);
+    assert_eq!(orders(agent), [Order::Greet { session: None }], "as if it had never been here");
+    agent.hear(now, session()).unwrap();
+    agent.hear(now, welcome()).unwrap();
+    assert_eq!(orders(agent), [Order::Start { welcome: greeting() }]);
+}
+
+fn stop(leave: Leave) -> ToAgent {
+    ToAgent::Worker(ToWorker::Stop { leave })
+}
+
+const AGAIN: [Order; 1] = [Order::HangUp { silent: false }];
+const END: [Order; 1] = [Order::End { why: None, fault: false }];
+
 #[test]
-fn an_agent_ends_when_its_host_knows_of_the_end_of_its_worker() {
-    let mut agent = joined(Time(0));
-    agent.hear(Time(1), ToAgent::End).unwrap();
+fn an_agent_goes_on_when_its_host_knows_of_the_end_of_its_worker() {
+    let (mut agent, mut now) = (joined(Time(0)), Time(1));
+    agent.hear(now, ToAgent::End { again: true }).unwrap();
     assert_eq!(orders(&mut agent), [Order::Kill]);
     agent.died(Some(Lease(3)), Certificate::default());
     assert!(matches!(written(&mut agent)[..], [.., FromAgent::Died { begun: Some(Lease(3)), .. }]));
-    assert_eq!(orders(&mut agent), []);
-    agent.hear(Time(1), ToAgent::Ack { received: 1 }).unwrap();
-    assert_eq!(orders(&mut agent), [Order::End { fault: None }]);
+    assert_eq!(orders(&mut agent), [], "not before it knows");
+    agent.hear(now, ToAgent::Ack { received: 1 }).unwrap();
+    assert_eq!(orders(&mut agent), AGAIN);
+    assert_eq!(wait(&mut agent, &mut now), [Order::Dial]);
+    rejoin(&mut agent, now);
+    agent.hear(now, run(1, 10)).unwrap();
+    assert!(matches!(orders(&mut agent)[..], [Order::Tell(ToWorker::Run { .. })]));
+    agent.said(report(1, 1));
+    let said = written(&mut agent);
+    assert!(said.contains(&FromAgent::Worker(report(1, 1))), "nothing of the session before: {said:?}");
+    for leave in [Leave::Tasks, Leave::Wall] {
+        let mut agent = joined(Time(0));
+        agent.hear(Time(1), stop(leave)).unwrap();
+        orders(&mut agent);
+        assert_eq!(bury(&mut agent, Time(2)), AGAIN);
+    }
+}
+
+#[test]
+fn an_agent_ends_with_the_worker_that_its_host_wants_no_successor_of() {
+    for last in [stop(Leave::Idle), stop(Leave::Closing), ToAgent::End { again: false }] {
+        let mut agent = joined(Time(0));
+        agent.hear(Time(1), last.clone()).unwrap();
+        assert_eq!(orders(&mut agent).len(), 1);
+        assert_eq!(bury(&mut agent, Time(2)), END);
+        // Its host need not stay for that.
+        let mut agent = joined(Time(0));
+        agent.hear(Time(1), last).unwrap();
+        orders(&mut agent);
+        agent.disconnected(Time(2));
+        assert_eq!(orders(&mut agent), END);
+    }
+}
+
+#[test]
+fn an_agent_whose_host_missed_the_end_of_its_worker_tells_it_or_goes_on() {
+    let refuse = ToAgent::Worker(ToWorker::Refuse { reason: "its session is over".into() });
+    for (answer, then) in [(ToAgent::Resumed { received: 0 }, vec![]), (refuse, AGAIN.to_vec())] {
+        let (mut agent, mut now) = (joined(Time(0)), Time(0));
+        agent.died(None, Certificate::default());
+        written(&mut agent);
+        agent.disconnected(now);
+        assert_eq!(wait(&mut agent, &mut now), [Order::Dial]);
+        agent.connected(now);
+        assert!(matches!(orders(&mut agent)[..], [Order::Greet { session: Some(_) }]));
+        agent.hear(now, answer).unwrap();
+        assert_eq!(orders(&mut agent), then);
+        assert!(then.is_empty() == matches!(written(&mut agent)[..], [FromAgent::Died { .. }]));
+    }
+}
+
+#[test]
+fn an_agent_between_two_workers_ends_without_a_fault_when_it_is_not_wanted() {
+    let between = || {
+        let (mut agent, mut now) = (joined(Time(0)), Time(0));
+        assert_eq!(bury(&mut agent, now), AGAIN);
+        assert_eq!(wait(&mut agent, &mut now), [Order::Dial]);
+        (agent, now)
+    };
+    let (mut agent, now) = between();
+    agent.unanswered(now);
+    assert_eq!(orders(&mut agent), [Order::End { why: Some("its controller has ended".into()), fault: false }]);
+    let (mut agent, now) = between();
+    agent.connected(now);
+    orders(&mut agent);
+    agent.hear(now, ToAgent::Worker(ToWorker::Refuse { reason: "enough".into() })).unwrap();
+    assert_eq!(orders(&mut agent), [Order::End { why: Some("enough".into()), fault: false }]);
+    // One that may still be there is dialled as after a cut.
+    let (mut agent, mut now) = between();
+    let begin = now;
+    let mut last = vec![Order::Dial];
+    while last == [Order::Dial] {
+        agent.disconnected(now);
+        last = wait(&mut agent, &mut now);
+    }
+    assert!(matches!(&last[..], [Order::End { why: Some(_), fault: false }]));
+    assert_eq!(now, begin.after(60 * SECOND));
+}
+
+#[test]
+fn nobody_listens_where_a_worker_lives_on_is_a_cut() {
+    let (mut agent, mut now) = (joined(Time(0)), Time(0));
+    agent.disconnected(now);
+    assert_eq!(wait(&mut agent, &mut now), [Order::Dial]);
+    agent.unanswered(now);
+    assert_eq!(wait(&mut agent, &mut now), [Order::Dial]);
+}
+
+/// How long it takes to dial again after each of these deaths; before each the worker is left to do this.
+fn pauses(count: usize, does: impl Fn(&mut AgentHalf, &mut Time)) -> Vec<u64> {
+    let (mut agent, mut now) = (joined(Time(0)), Time(0));
+    let mut pauses = Vec::new();
+    for _ in 0..count {
+        does(&mut agent, &mut now);
+        assert_eq!(bury(&mut agent, now), AGAIN);
+        let died = now;
+        assert_eq!(wait(&mut agent, &mut now), [Order::Dial]);
+        pauses.push(now.since(died).as_millis() as u64);
+        rejoin(&mut agent, now);
+    }
+    pauses
+}
+
+#[test]
+fn who_dies_again_and_again_at_once_calls_ever_more_slowly() {
+    assert_eq!(pauses(9, |_, _| ()), [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+    let works = |agent: &mut AgentHalf, _: &mut Time| {
+        if let FromAgent::Worker(message) = finished(1) {
+            agent.said(message);
+        }
+    };
+    assert_eq!(pauses(3, works), [50, 50, 50]);
+    assert_eq!(pauses(3, |_, now| *now = now.after(5 * SECOND)), [50, 50, 50]);
+}
+
+#[test]
+fn a_worker_that_is_ended_before_it_is_welcome_never_starts() {
+    let mut agent = AgentHalf::new(Time(0), SECOND);
+    agent.connected(Time(0));
+    agent.hear(Time(0), session()).unwrap();
+    orders(&mut agent);
+    agent.hear(Time(0), ToAgent::End { again: true }).unwrap();
+    assert_eq!(orders(&mut agent), [Order::Kill]);
+    agent.died(None, Certificate::default());
+    agent.hear(Time(0), welcome()).unwrap();
+    assert!(!orders(&mut agent).iter().any(|order| matches!(order, Order::Start { .. })));
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn the_same_seed_gives_the_same_history() {
 }
 
 /// What the seeds must contain between them, or they prove nothing.
-const HAPPENINGS: [&str; 69] = [
+const HAPPENINGS: [&str; 72] = [
     "a burst hurried",
     "a call repeated",
     "a call replayed",
@@ -154,6 +154,8 @@ const HAPPENINGS: [&str; 69] = [
     "a worker dies of a call",
     "a worker fenced",
     "a worker killed",
+    "an agent that goes on",
+    "an agent that is not wanted any more",
     "an extra launch",
     "arguments kept to the end",
     "cancel",
@@ -170,6 +172,7 @@ const HAPPENINGS: [&str; 69] = [
     "timeout of seconds_run",
     "timeout of seconds_total",
     "unlaunchable",
+    "unlaunchable by hand",
 ];
 
 #[test]
@@ -202,6 +205,7 @@ fn planted_bugs_are_found() {
         Bug::NoReplay,
         Bug::WaitsForTheDead,
         Bug::NoFence,
+        Bug::ForgetsAgents,
         Bug::SentAgain,
         Bug::LostAtCut,
     ];

@@ -29,10 +29,12 @@ impl Shared {
                 }
                 Action::Launch { launches } => self.order(state, launches),
                 Action::Abandon { launch } => self.abandon(state, launch),
-                Action::Kill { worker } => match state.by_worker.get(&worker).and_then(|key| state.links.get(key)) {
-                    Some(link) => link.child.kill(),
-                    None => state.remote.send(worker, ToAgent::End),
-                },
+                Action::Kill { worker, again } => {
+                    match state.by_worker.get(&worker).and_then(|key| state.links.get(key)) {
+                        Some(link) => link.child.kill(),
+                        None => state.remote.send(worker, ToAgent::End { again }),
+                    }
+                }
                 Action::Admit { caller, worker } => self.admit(state, caller, worker),
                 Action::Refuse { caller, reason } => {
                     state.remote.order(Errand::Close { conn: caller, frame: refused(reason) });

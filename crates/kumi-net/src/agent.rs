@@ -1,7 +1,7 @@
 //! The agent: what `kumi worker` is. It keeps the connection to the host, and runs the worker as its child.
 //!
 //! One thread waits for everything: the host, the worker's sockets, output and end, signals, time. `AgentHalf` says what to
-//! do. Two kinds of thread help it with what may hang: one looks up the host's name and connects (`line.rs`), one writes to
+//! do: also to start one worker after another. Two kinds of thread help it with what may hang: one looks up the host's name and connects (`line.rs`), one writes to
 //! our stdout and stderr (`outlet.rs`). `ward.rs`: the worker.
 //! A signal to end ends the worker, tells the host how it died, and then the agent; a second one does not wait for that.
 //! If the agent is killed, its worker's watchdog ends the worker, as when a host is killed.
@@ -69,7 +69,7 @@ pub struct Plan {
 /// How an agent ended that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// As the host wanted, or because its worker ended.
+    /// As the host wanted.
     ByHost,
     /// By this signal.
     BySignal(i32),
@@ -100,7 +100,7 @@ struct Agent {
     ward: Option<Ward>,
     /// Tells this agent from others that prove the same.
     incarnation: u64,
-    /// Why the last connection ended, or did not come about.
+    /// Why the last connection ended too early, or did not come about.
     trouble: Option<String>,
     /// A signal has come, and how long to wait after it.
     farewell: Option<(i32, Instant)>,
@@ -187,7 +187,7 @@ impl Agent {
             return self.disconnected(&io::Error::other(text));
         }
         match heard {
-            _ if self.ended.is_some() => {}
+            _ if self.ended.is_some() || self.line.is_down() => {}
             Ok(Heard::All | Heard::More) => {}
             Ok(Heard::End) => self.disconnected(&io::Error::other("the host has closed the connection")),
             Err(error) if tls::is_stranger(&error) => {
@@ -213,7 +213,11 @@ impl Agent {
 
     fn disconnected(&mut self, why: &io::Error) {
         self.hang_up(why.to_string());
-        self.half.disconnected(self.now());
+        if why.kind() == io::ErrorKind::ConnectionRefused {
+            self.half.unanswered(self.now());
+        } else {
+            self.half.disconnected(self.now());
+        }
     }
 
     fn hang_up(&mut self, why: String) {
@@ -234,7 +238,8 @@ impl Agent {
                     }
                 }
                 Order::Greet { session } => self.greet(session),
-                Order::HangUp => self.hang_up("it gave no sign of life".into()),
+                Order::HangUp { silent: true } => self.hang_up("it gave no sign of life".into()),
+                Order::HangUp { silent: false } => self.line.hang_up(&self.epoll),
                 Order::Start { welcome } => self.start(&welcome),
                 Order::Tell(message) => self.with_ward(|ward| ward.tell(message)),
                 Order::Recall { lease, slot } => {
@@ -243,8 +248,8 @@ impl Agent {
                         self.half.said(FromWorker::Recalled { lease, back });
                     }
                 }
-                Order::Kill => self.with_ward(|ward| ward.kill(None)),
-                Order::End { fault } => self.end(fault),
+                Order::Kill => self.kill(),
+                Order::End { why, fault } => self.end(why, fault),
             }
         }
     }
@@ -290,9 +295,21 @@ impl Agent {
             Err(error) => {
                 let cause = format!("the worker could not be started: {error}");
                 self.note(&cause);
-                let host = Some(self.plan.machine.clone());
-                self.half.died(None, Certificate { cause, host, ..Certificate::default() });
+                self.stillborn(cause);
             }
+        }
+    }
+
+    /// There was no worker to begin with.
+    fn stillborn(&mut self, cause: String) {
+        let host = Some(self.plan.machine.clone());
+        self.half.died(None, Certificate { cause, host, ..Certificate::default() });
+    }
+
+    fn kill(&mut self) {
+        match &mut self.ward {
+            Some(ward) => ward.kill(None),
+            None => self.stillborn("it was ended before it was started".into()),
         }
     }
 
@@ -345,19 +362,25 @@ impl Agent {
     }
 
     /// The half wants to end.
-    fn end(&mut self, fault: Option<String>) {
-        self.ended = Some(match (fault, self.farewell) {
+    fn end(&mut self, why: Option<String>, fault: bool) {
+        let why = why.map(|why| self.explain(why));
+        self.ended = Some(match (why, self.farewell) {
             (_, Some((signal, _))) => Ok(Ended::BySignal(signal)),
-            (None, None) => Ok(Ended::ByHost),
-            (Some(reason), None) if self.line.is_up() => {
-                Err(io::Error::other(format!("the host has refused this worker: {reason}")))
-            }
-            (Some(fault), None) => {
-                let (host, port) = (&self.plan.host, self.plan.port);
-                let trouble = self.trouble.take().map(|trouble| format!("; the last attempt: {trouble}"));
-                Err(io::Error::other(format!("{host}:{port}: {fault}{}", trouble.unwrap_or_default())))
+            (Some(why), None) if fault => Err(io::Error::other(why)),
+            (why, None) => {
+                why.into_iter().for_each(|why| self.note(&why));
+                Ok(Ended::ByHost)
             }
         });
+    }
+
+    fn explain(&mut self, why: String) -> String {
+        if self.line.is_up() {
+            return format!("the host has refused this worker: {why}");
+        }
+        let (host, port) = (&self.plan.host, self.plan.port);
+        let trouble = self.trouble.take().map(|trouble| format!("; the last attempt: {trouble}"));
+        format!("{host}:{port}: {why}{}", trouble.unwrap_or_default())
     }
 
     fn next_timeout(&self) -> Option<Duration> {

@@ -181,6 +181,11 @@ impl Line {
         matches!(self.stand, Stand::Up(_))
     }
 
+    /// Whether there is no connection, nor an attempt at one.
+    pub fn is_down(&self) -> bool {
+        matches!(self.stand, Stand::Down)
+    }
+
     /// When [`Line::is_late`] begins to hold.
     pub fn next_timeout(&self) -> Option<Instant> {
         match self.stand {

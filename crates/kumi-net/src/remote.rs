@@ -58,7 +58,7 @@ pub(crate) struct Remote {
 }
 
 impl Pool {
-    /// A join code that lets in so many workers within this time.
+    /// A join code that lets in so many agents within this time.
     ///
     /// # Errors
     /// The system has no random numbers.

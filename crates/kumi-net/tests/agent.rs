@@ -172,7 +172,7 @@ fn a_large_argument_lies_in_a_segment_on_the_agents_side() {
         peer.deal(lease, &payload);
         assert_eq!(peer.answer(), (lease, Arc::from((lease * 3_000_000).to_string().as_bytes())));
     }
-    peer.say(&ToAgent::End);
+    peer.say(&ToAgent::End { again: false });
     assert_eq!(peer.last(4).1.signal, Some(libc::SIGKILL));
     assert_eq!(agent.end().0, Some(0));
 }
@@ -219,7 +219,7 @@ fn after_a_cut_the_rest_is_sent_again_and_nothing_twice() {
     peer.run(5, "echo last");
     let leases: Vec<_> = (0..4).map(|_| peer.answer().0).collect();
     assert_eq!(leases, [2, 3, 4, 5]);
-    peer.say(&ToAgent::End);
+    peer.say(&ToAgent::End { again: false });
     peer.last(6);
     let (code, text) = agent.end();
     assert_eq!(code, Some(0), "{text}");
@@ -297,11 +297,14 @@ fn what_a_host_says_before_it_has_let_it_in_is_short_and_no_task() {
     peer.tell(ToWorker::Stop { leave: Leave::Idle });
     assert_eq!(peer.next(), None, "out of place");
     let (_peer, last) = host.hear(&host.place.code.secret);
-    let incarnation = |claim: &FromAgent| match claim {
+    assert_eq!(incarnation(&first), incarnation(&last), "the host may know that it is the same agent");
+}
+
+fn incarnation(claim: &FromAgent) -> u64 {
+    match claim {
         FromAgent::Prove { incarnation, .. } => *incarnation,
         other => unreachable!("{other:?}"),
-    };
-    assert_eq!(incarnation(&first), incarnation(&last), "the host may know that it is the same agent");
+    }
 }
 
 #[test]
@@ -317,9 +320,82 @@ fn how_a_worker_died_is_told_with_the_task_it_was_at() {
     assert_eq!((begun, certificate.signal), (Some(2), Some(libc::SIGABRT)));
     assert!(certificate.stderr.ends_with("oh no"), "{certificate:?}");
     assert_eq!((certificate.host.as_deref(), certificate.pid.is_some()), (Some("there"), true));
+    drop((host, peer));
     let (code, text) = agent.end();
     assert_eq!(code, Some(0), "the host has heard of it");
     assert!(text.contains("\noh no\n") && text.contains("(SIGABRT)\n"), "{text}");
+}
+
+#[test]
+fn after_a_worker_that_was_not_the_last_another_one_comes_in_a_session_of_its_own() {
+    let host = Host::new();
+    let mut agent = host.agent();
+    let (mut peer, first) = host.hear(&host.place.code.secret);
+    for (words, cause) in [("die", "killed by signal 6 (SIGABRT)"), ("park", "killed by signal 9 (SIGKILL)")] {
+        peer.welcome(30_000, 30_000);
+        let family = host.family(&mut peer);
+        peer.run(2, words);
+        if words == "park" {
+            peer.say(&ToAgent::End { again: true });
+        }
+        assert_eq!(peer.last(2).1.cause, cause);
+        family.iter().for_each(wait_for);
+        let again;
+        (peer, again) = host.hear(&host.place.code.secret);
+        assert_eq!(incarnation(&again), incarnation(&first), "it is the same agent");
+    }
+    for leave in [Leave::Tasks, Leave::Wall] {
+        peer.welcome(30_000, 30_000);
+        peer.run(1, "echo here");
+        assert_eq!(peer.answer().0, 1);
+        peer.tell(ToWorker::Stop { leave });
+        assert_eq!(peer.last(2).1.exit_code, Some(0));
+        peer = host.hear(&host.place.code.secret).0;
+    }
+    peer.welcome(30_000, 30_000);
+    peer.tell(ToWorker::Stop { leave: Leave::Idle });
+    peer.last(1);
+    assert_eq!(agent.end().0, Some(0));
+}
+
+#[test]
+fn between_two_workers_it_is_no_fault_that_the_host_is_gone_or_wants_no_more() {
+    let (host, other) = (Host::new(), Host::new());
+    let (mut agent, mut dismissed) = (host.agent(), other.agent());
+    for host in [&host, &other] {
+        let mut peer = host.admit();
+        peer.run(1, "die");
+        peer.last(1);
+    }
+    let address = host.place.address;
+    drop(host);
+    let (code, text) = agent.end();
+    assert_eq!(code, Some(0));
+    assert!(text.contains(&format!("kumi worker: {address}: its controller has ended; the last attempt:")), "{text}");
+    let (mut peer, _) = other.hear(&other.place.code.secret);
+    peer.tell(ToWorker::Refuse { reason: "enough".into() });
+    let (code, text) = dismissed.end();
+    assert_eq!(code, Some(0));
+    assert!(text.ends_with("kumi worker: the host has refused this worker: enough\n"), "{text}");
+}
+
+#[test]
+fn a_host_that_has_ended_it_need_not_stay_for_that() {
+    for last in [
+        ToAgent::End { again: false },
+        ToAgent::Worker(ToWorker::Stop { leave: Leave::Closing }),
+        ToAgent::Worker(ToWorker::Stop { leave: Leave::Idle }),
+    ] {
+        let host = Host::new();
+        let mut agent = host.agent();
+        let mut peer = host.admit();
+        let family = host.family(&mut peer);
+        peer.run(2, "park");
+        peer.say(&last);
+        drop((host, peer));
+        assert_eq!(agent.end().0, Some(0), "{last:?}");
+        family.iter().for_each(wait_for);
+    }
 }
 
 #[test]
@@ -334,6 +410,9 @@ fn a_worker_that_does_not_come_up_is_a_death_like_any_other() {
         peer.run(1, "echo never");
         let (begun, certificate) = peer.last(0);
         assert!(begun.is_none() && certificate.cause.starts_with(cause), "{certificate:?}");
+        let mut peer = host.admit();
+        peer.say(&ToAgent::End { again: false });
+        peer.last(0);
         assert_eq!(agent.end().0, Some(0));
     }
 }
@@ -354,7 +433,7 @@ fn the_host_ends_a_worker_with_all_that_it_started() {
     let mut agent = host.agent();
     let mut peer = host.admit();
     let family = host.family(&mut peer);
-    peer.say(&ToAgent::End);
+    peer.say(&ToAgent::End { again: false });
     assert_eq!(peer.last(2).1.cause, "killed by signal 9 (SIGKILL)");
     family.iter().for_each(wait_for);
     assert_eq!(agent.end().0, Some(0));

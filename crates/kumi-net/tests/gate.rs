@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use agent::{Agent, Gate, HOUR, Line, gate, policy};
 use common::LIMIT;
-use kumi_core::{Certificate, FromAgent, FromWorker, Lease, Outcome, Ticket, ToAgent};
+use kumi_core::{Certificate, FromAgent, FromWorker, Lease, Outcome, Ticket, ToAgent, ToWorker};
 use kumi_net::gate::UNPROVED_MAX;
 use kumi_net::proof::JoinCode;
 
@@ -193,6 +193,56 @@ fn an_agent_that_calls_again_before_it_heard_the_answer_is_the_same_worker() {
     let (mut agent, mut line) = host.join(&code, 1);
     works(&host, (&mut agent, &mut line));
     assert_eq!(host.pool.with(|state, _| state.brain.counts().launched), 1);
+}
+
+/// Its worker has died: says so, and hears that the host knows.
+fn dies((mut agent, mut line): (Agent, Line)) {
+    line.talk.send(FromAgent::Died { begun: None, certificate: Certificate::default() });
+    agent.send(&mut line);
+    while agent.next().is_some() {}
+}
+
+#[test]
+fn an_agent_whose_worker_has_died_is_let_in_again_by_a_code_that_is_used_up() {
+    let host = gate(policy(4, true));
+    let code = host.code(1);
+    dies(host.join(&code, 1));
+    let (mut agent, mut line) = host.join(&code, 1);
+    works(&host, (&mut agent, &mut line));
+    let mut other = host.dial();
+    other.hello();
+    other.prove(&code, 0, 2);
+    assert!(other.refusal().contains("used up"));
+    assert_eq!(host.pool.with(|state, _| state.brain.counts().launched), 2);
+}
+
+#[test]
+fn an_agent_goes_on_after_a_deaf_task_and_not_after_the_end_of_the_controller() {
+    let host = gate(kumi_core::Policy { kill: Duration::from_millis(20), ..policy(4, true) });
+    let code = host.code(1);
+    let (mut agent, mut line) = host.join(&code, 1);
+    let task = host.submit(b"x");
+    agent.take(&mut line);
+    host.pool.with(|state, now| state.brain.cancel(now, task));
+    assert_eq!(last_order((&mut agent, &mut line)), ToAgent::End { again: true });
+    dies((agent, line));
+    let (mut agent, mut line) = host.join(&code, 1);
+    host.pool.with(|state, now| state.brain.terminate(now));
+    assert_eq!(last_order((&mut agent, &mut line)), ToAgent::End { again: false });
+}
+
+/// With which its worker is to be ended, which is deaf.
+fn last_order((agent, line): (&mut Agent, &mut Line)) -> ToAgent {
+    loop {
+        match agent.next() {
+            Some(ToAgent::Worker(ToWorker::Recall { lease })) => {
+                agent.tell(line, FromWorker::Recalled { lease, back: false });
+            }
+            Some(end @ ToAgent::End { .. }) => return end,
+            Some(_) => {}
+            None => panic!("the host has hung up"),
+        }
+    }
 }
 
 // Attacks. Each is refused, and a worker that is there works on.

@@ -60,9 +60,9 @@ pub enum Ticket {
     },
     /// For workers started by hand.
     Code {
-        /// How many more it lets in.
+        /// How many more agents it lets in. Those that were let in may come again.
         uses: u32,
-        /// Until when.
+        /// Until when it lets others in.
         until: Time,
     },
 }
@@ -74,7 +74,7 @@ pub struct Origin {
     pub ticket: TicketId,
     /// Its place in the launch.
     pub index: u32,
-    /// Random: tells a repeated call from a second worker.
+    /// Random: tells a repeated call, or that for the agent's next worker, from a second agent.
     pub incarnation: u64,
 }
 
@@ -187,6 +187,8 @@ pub enum Action {
     Kill {
         /// Which.
         worker: WorkerId,
+        /// Whether the agent of a remote one is to go on with another.
+        again: bool,
     },
     /// This caller is that worker, from now on or already: messages for it go there. If it is one already, and its
     /// session never got an answer, the session goes on from the beginning. If the caller has hung up, say [`Event::Cut`].

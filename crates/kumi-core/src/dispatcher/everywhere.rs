@@ -16,7 +16,7 @@ use crate::ids::{FunctionId, Lease, TaskId, Time, WorkerId};
 use crate::message::{Payload, ToWorker};
 use crate::task::{Certificate, Large, NewTask, Outcome, Place};
 use crate::timer::Timer;
-use crate::worker::{Face, Held, Recall, Stage};
+use crate::worker::{Face, Held, Recall, Stage, Worker};
 
 /// One call, kept for workers that join later.
 #[derive(Debug)]
@@ -149,6 +149,7 @@ impl Dispatcher {
     /// A worker that joined cannot be used.
     pub(super) fn fail_set_up(&mut self, now: Time, id: WorkerId, text: String) {
         self.note_failure(now, Arc::from(text));
+        self.note_agent(self.workers.get(id).and_then(Worker::origin), true);
         self.kill(id);
     }
 
@@ -245,6 +246,8 @@ impl Dispatcher {
         worker.enlisted = true;
         worker.idle_since = now;
         let extra = worker.extra;
+        let ready = worker.origin().filter(|_| worker.prepared);
+        self.note_agent(ready, false);
         *self.expected(extra) -= 1;
         self.unlisted -= 1;
         self.counts.launched += 1;

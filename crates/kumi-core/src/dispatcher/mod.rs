@@ -81,8 +81,9 @@ pub struct Dispatcher {
     /// The last instant that was told.
     latest: Time,
     tickets: Arena<TicketId, Ticket>,
-    /// The remote workers.
+    /// The remote workers; the agents that were let in, and whether the last worker of each was of no use.
     origins: BTreeMap<Origin, WorkerId>,
+    agents: BTreeMap<Origin, bool>,
     queue: Queue,
     groups: Arena<GroupId, Group<TaskId>>,
     /// Of those, what a failure has just ended.
@@ -174,6 +175,8 @@ pub enum Bug {
     WaitsForTheDead,
     /// A second worker is let in beside the one that has its place.
     NoFence,
+    /// An agent that comes again uses up its join code once more.
+    ForgetsAgents,
     /// Of the hands, not of the dispatcher: after a cut a message is said not to have come that has.
     SentAgain,
     /// Of the hands: a message is acknowledged that has not come.
@@ -203,6 +206,7 @@ impl Dispatcher {
             launches: Arena::default(),
             tickets: Arena::default(),
             origins: BTreeMap::new(),
+            agents: BTreeMap::new(),
             queue: Queue::default(),
             groups: Arena::default(),
             failing: Vec::new(),
@@ -426,9 +430,10 @@ impl Dispatcher {
     fn settle(&mut self, now: Time) {
         self.latest = self.latest.max(now);
         self.end_failed_groups(now);
+        self.watch_hands(now);
         self.deal(now);
         self.scale(now);
-        if self.closing && self.unresolved() == 0 {
+        if self.is_ending() {
             self.send_all_home(now);
             self.withdraw_calls();
             self.trim_segments(true);

@@ -3,6 +3,8 @@
 //! The hands check secrets and keep connections; who may be a worker, who is alive and who is lost is decided here.
 //! - The hands `issue` a ticket for each launch, or join code, and keep its secret. Whoever proves it is told by
 //!   [`Event::Called`](super::Event::Called) and let in or not: a code has a number of uses and an end, a launch has places.
+//! - An agent whose worker is gone calls again by the same origin, for another worker. That uses up no code: uses are agents.
+//!   One that was launched is not let in again: whoever launches replaces its worker.
 //! - A place has one worker at a time. A scheduler may run the same script twice, so a second one may call for a place that
 //!   is taken: then the first is asked for a sign of life, and only if it gives none within a heartbeat it is fenced and the
 //!   second gets its place.
@@ -18,10 +20,10 @@ use std::sync::Arc;
 use super::{Action, Begun, Bug, Caller, Dispatcher, LaunchNote, Origin, Ticket};
 use crate::ids::{LaunchId, TicketId, Time, WorkerId};
 use crate::message::ToWorker;
-use crate::scaling::Launch;
+use crate::scaling::{FAILURES_MAX, Launch};
 use crate::task::Certificate;
 use crate::timer::Timer;
-use crate::worker::{Face, Far, Stage};
+use crate::worker::{Face, Far, Stage, Worker};
 
 impl Dispatcher {
     /// Whoever proves the ticket's secret is let in.
@@ -32,6 +34,7 @@ impl Dispatcher {
     /// The ticket lets nobody in any more; whoever is in stays.
     pub fn revoke(&mut self, ticket: TicketId) {
         self.tickets.remove(ticket);
+        self.agents.retain(|origin, _| origin.ticket != ticket);
     }
 
     pub(super) fn called(&mut self, now: Time, caller: Caller) {
@@ -63,23 +66,27 @@ impl Dispatcher {
     /// The launch whose worker the caller may become.
     fn place(&mut self, now: Time, origin: Origin) -> Result<LaunchId, &'static str> {
         // While tasks are left they need somebody who runs them.
-        if self.closing && self.unresolved() == 0 {
+        if self.is_ending() {
             return Err("the controller is ending and takes no more workers");
         }
         // Each launch is a worker, or may become one, or has one that is leaving.
         let room = self.launches.len() as u64 - self.extra_launches < self.policy.workers;
+        let known = self.agents.contains_key(&origin) && !self.planted(Bug::ForgetsAgents);
         match self.tickets.get_mut(origin.ticket) {
             None => Err("the controller does not know this join code: make one with join_code()"),
-            Some(Ticket::Code { until, .. }) if *until <= now => {
+            Some(Ticket::Code { until, .. }) if *until <= now && !known => {
                 Err("the join code has expired: make another one with join_code(seconds=...)")
             }
-            Some(Ticket::Code { uses: 0, .. }) => {
+            Some(Ticket::Code { uses: 0, .. }) if !known => {
                 Err("the join code is used up: make another one with join_code(uses=...)")
             }
             Some(Ticket::Code { .. }) if !room => Err("the controller has as many workers as it may (workers=)"),
             Some(Ticket::Code { uses, .. }) => {
-                *uses -= 1;
+                *uses -= u32::from(!known);
                 Ok(self.open_launch())
+            }
+            Some(Ticket::Launch { .. }) if known => {
+                Err("its worker is gone, and the controller launches the next one itself")
             }
             Some(Ticket::Launch { places }) => {
                 let index = origin.index as usize;
@@ -121,9 +128,35 @@ impl Dispatcher {
     /// Who has just come to be a remote worker.
     pub(super) fn note_far(&mut self, now: Time, id: WorkerId, origin: Origin) {
         self.origins.insert(origin, id);
+        self.agents.entry(origin).or_insert(false);
         if let Some(worker) = self.workers.get_mut(id) {
             let (round_trip, watch) = (std::time::Duration::ZERO, now);
             worker.remote = Some(Box::new(Far { origin, watch, pinged: None, round_trip, cut: None, rival: None }));
+        }
+    }
+
+    /// A worker of this agent's has failed before it was of use, as its next one most likely will; or one is ready for tasks.
+    pub(super) fn note_agent(&mut self, origin: Option<Origin>, fails: bool) {
+        if let Some(note) = origin.and_then(|origin| self.agents.get_mut(&origin)) {
+            *note = fails;
+        }
+    }
+
+    /// Nobody is launched beside hands. But when one worker after another fails, and nobody else is here, tasks are told:
+    /// before they are dealt to the next one of those.
+    pub(super) fn watch_hands(&mut self, now: Time) {
+        if !self.policy.by_hand || self.waiting == 0 {
+            return;
+        }
+        if std::mem::take(&mut self.gave_up) {
+            self.failures = 0;
+        }
+        if self.failures < FAILURES_MAX {
+            return;
+        }
+        let fails = |worker: &Worker| worker.origin().and_then(|origin| self.agents.get(&origin)) == Some(&true);
+        if self.workers.iter().all(|(_, worker)| fails(worker)) {
+            self.give_up(now);
         }
     }
 
@@ -131,6 +164,8 @@ impl Dispatcher {
     pub(super) fn name_process(&mut self, id: WorkerId, pid: u32) {
         if let Some(worker) = self.workers.get_mut(id).filter(|worker| worker.remote.is_some()) {
             Arc::make_mut(&mut worker.face).pid = pid;
+            let ready = worker.origin().filter(|_| worker.stage == Stage::Active);
+            self.note_agent(ready, false);
         }
     }
 

@@ -237,7 +237,7 @@ impl Dispatcher {
         if cut {
             self.lose(self.latest, id, "it was to be ended while it had no connection");
         } else {
-            self.actions.push_back(Action::Kill { worker: id });
+            self.actions.push_back(Action::Kill { worker: id, again: !self.is_ending() });
         }
     }
 
@@ -260,6 +260,10 @@ impl Dispatcher {
         if let Some(far) = &worker.remote {
             self.origins.remove(&far.origin);
             self.timers.unset(far.watch, Timer::Silence(id));
+        }
+        if self.policy.by_hand && worker.finished > 0 {
+            // Its agent comes again, in its time: until then the failures of others are not the last word.
+            self.failures = 0;
         }
         self.loaded.remove(&id);
         self.inner -= worker.inner.len() as u64;
@@ -325,6 +329,7 @@ impl Dispatcher {
             let when = if set_up { "while it was set up" } else { "before its first task" };
             let Certificate { cause, stderr, .. } = &*certificate;
             self.note_failure(now, Arc::from(format!("a worker died {when}: {cause}\n{stderr}").trim_end()));
+            self.note_agent(worker.origin(), true);
         }
     }
 

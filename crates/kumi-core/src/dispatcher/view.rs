@@ -51,7 +51,12 @@ impl Counts {
 impl Dispatcher {
     /// Whether nothing is left: no task to resolve, no worker, no launch, and none will come.
     pub fn ended(&self) -> bool {
-        self.closing && self.unresolved() == 0 && self.workers.is_empty() && self.launches.is_empty()
+        self.is_ending() && self.workers.is_empty() && self.launches.is_empty()
+    }
+
+    /// Nothing is left to do, and nothing more will come.
+    pub(super) fn is_ending(&self) -> bool {
+        self.closing && self.unresolved() == 0
     }
 
     /// Tasks that are not done, and groups that more will come of.

@@ -24,6 +24,8 @@ pub struct Crew {
     /// What each worker was sent, or was asked for through its page, and the story has not looked at yet.
     pub sent: BTreeMap<WorkerId, Vec<ToWorker>>,
     pub killed: Vec<WorkerId>,
+    /// Of those, the remote ones whose agents are to go on.
+    pub renewed: Vec<WorkerId>,
     /// Remote workers: who was let in by which call, who was not and why, whose connection was closed, who was fenced.
     pub admitted: BTreeMap<u64, WorkerId>,
     pub refused: BTreeMap<u64, String>,
@@ -94,6 +96,7 @@ impl Crew {
             abandoned: Vec::new(),
             sent: BTreeMap::new(),
             killed: Vec::new(),
+            renewed: Vec::new(),
             admitted: BTreeMap::new(),
             refused: BTreeMap::new(),
             cut: Vec::new(),
@@ -131,7 +134,10 @@ impl Crew {
                 }
                 Action::Launch { launches } => self.launches.extend(launches),
                 Action::Abandon { launch } => self.abandoned.push(launch),
-                Action::Kill { worker } => self.killed.push(worker),
+                Action::Kill { worker, again } => {
+                    self.killed.push(worker);
+                    self.renewed.extend(again.then_some(worker));
+                }
                 Action::Admit { caller, worker } => drop(self.admitted.insert(caller, worker)),
                 Action::Refuse { caller, reason } => drop(self.refused.insert(caller, reason)),
                 Action::Cut { worker } => self.cut.push(worker),

@@ -399,3 +399,204 @@ fn a_controller_that_ends_takes_nobody() {
     let call = crew.call(code, 0, 1);
     assert!(crew.refused[&call].contains("ending"));
 }
+
+/// What this worker is called, if it was welcomed since the story last looked.
+fn name(crew: &mut Crew, worker: WorkerId) -> Option<String> {
+    let sent = crew.sent.get(&worker).into_iter().flatten();
+    sent.into_iter().find_map(|message| match message {
+        ToWorker::Welcome { name, .. } => Some(name.clone()),
+        _ => None,
+    })
+}
+
+/// A worker for this agent.
+fn joins(crew: &mut Crew, code: TicketId, incarnation: u64) -> WorkerId {
+    let call = crew.call(code, 0, incarnation);
+    crew.admitted[&call]
+}
+
+#[test]
+fn an_agent_comes_again_for_another_worker_by_a_code_that_lets_in_nobody_else() {
+    let (mut crew, code) = by_hand(2, 1);
+    let task = crew.submit();
+    let first = joins(&mut crew, code, 1);
+    assert_eq!(name(&mut crew, first).as_deref(), Some("crew-1"));
+    crew.dies_of(first, task);
+    let second = joins(&mut crew, code, 1);
+    assert_ne!(second, first);
+    assert_eq!(name(&mut crew, second).as_deref(), Some("crew-2"));
+    assert_eq!(crew.dealt(second), [task]);
+    let other = crew.call(code, 0, 2);
+    assert!(crew.refused[&other].contains("used up"));
+    crew.dies_of(second, task);
+    assert!(crew.crashed(task), "its second crash");
+    crew.now = crew.now.after(601 * SECOND);
+    joins(&mut crew, code, 1);
+    let other = crew.call(code, 0, 3);
+    assert!(crew.refused[&other].contains("expired"));
+    assert_eq!(crew.brain.counts().launched, 3);
+}
+
+#[test]
+fn an_agent_that_comes_again_finds_its_place_taken_or_its_code_revoked() {
+    let (mut crew, code) = by_hand(1, 2);
+    let first = joins(&mut crew, code, 1);
+    crew.dies(first, Begun::Nothing);
+    let second = joins(&mut crew, code, 2);
+    let again = crew.call(code, 0, 1);
+    assert!(crew.refused[&again].contains("workers="));
+    crew.brain.revoke(code);
+    crew.dies(second, Begun::Nothing);
+    let again = crew.call(code, 0, 1);
+    assert!(crew.refused[&again].contains("does not know"));
+}
+
+#[test]
+fn an_agent_goes_on_after_a_worker_that_was_killed_but_not_after_its_controller() {
+    let (mut crew, code) = by_hand(1, 1);
+    let task = crew.submit();
+    let deaf = joins(&mut crew, code, 1);
+    crew.brain.cancel(crew.now, task);
+    crew.listen();
+    crew.answer_recall(deaf, task, false);
+    crew.wait(5 * SECOND);
+    assert_eq!((&crew.killed[..], &crew.renewed[..]), (&[deaf][..], &[deaf][..]));
+    crew.dies(deaf, Begun::Nothing);
+    let worker = joins(&mut crew, code, 1);
+    crew.submit();
+    crew.brain.terminate(crew.now);
+    crew.listen();
+    assert_eq!((&crew.killed[..], &crew.renewed[..]), (&[deaf, worker][..], &[deaf][..]));
+    crew.dies(worker, Begun::Nothing);
+    let late = crew.call(code, 0, 1);
+    assert!(crew.refused[&late].contains("ending"));
+}
+
+// Workers that are started by hand, and fail.
+
+/// A newcomer of this agent's that dies of itself.
+fn fails(crew: &mut Crew, code: TicketId, incarnation: u64) {
+    let worker = joins(crew, code, incarnation);
+    crew.dies(worker, Begun::Nothing);
+}
+
+fn why(crew: &Crew, task: TaskId) -> Option<String> {
+    match crew.brain.outcome(task) {
+        Some(Outcome::Unlaunchable(text)) => Some(text.to_string()),
+        None => None,
+        Some(other) => unreachable!("{other:?}"),
+    }
+}
+
+#[test]
+fn tasks_that_wait_for_workers_that_nobody_has_started_wait() {
+    let (mut crew, _) = by_hand(1, 1);
+    let task = crew.submit();
+    crew.wait(1000 * SECOND);
+    assert_eq!((why(&crew, task), crew.launches.len()), (None, 0));
+}
+
+#[test]
+fn five_workers_by_hand_that_fail_in_a_row_end_what_waits_and_a_later_one_runs_what_comes_later() {
+    let (mut crew, code) = by_hand(2, 2);
+    let tasks = crew.submit_many(3);
+    (0..4).for_each(|_| fails(&mut crew, code, 1));
+    assert_eq!(why(&crew, tasks[0]), None);
+    fails(&mut crew, code, 1);
+    let text = why(&crew, tasks[2]).unwrap();
+    assert!(text.contains("5 launches failed in a row") && text.contains("before its first task: SIGSEGV"), "{text}");
+    let next = crew.submit();
+    (0..4).for_each(|_| fails(&mut crew, code, 1));
+    assert_eq!(why(&crew, next), None, "it has the usual attempts");
+    let worker = joins(&mut crew, code, 2);
+    assert_eq!(crew.dealt(worker), [next]);
+    crew.finish(worker, next, 1);
+    assert!(matches!(crew.brain.outcome(next), Some(Outcome::Success(_))));
+    assert_eq!(crew.launches.len(), 0);
+}
+
+#[test]
+fn beside_a_worker_that_works_failures_are_nobody_s_end() {
+    let (mut crew, code) = by_hand(2, 2);
+    let busy = crew.submit();
+    let worker = joins(&mut crew, code, 1);
+    assert_eq!(crew.dealt(worker), [busy]);
+    let task = crew.submit();
+    (0..7).for_each(|_| fails(&mut crew, code, 2));
+    assert_eq!(why(&crew, task), None);
+    crew.finish(worker, busy, 1);
+    assert_eq!(crew.dealt(worker), [task]);
+    // It makes room for another: they have to fail as often again before that is given up.
+    (0..7).for_each(|_| fails(&mut crew, code, 2));
+    crew.dies(worker, Begun::Nothing);
+    (0..4).for_each(|_| fails(&mut crew, code, 2));
+    assert_eq!(why(&crew, task), None);
+    let worker = joins(&mut crew, code, 1);
+    assert_eq!(crew.dealt(worker), [task]);
+}
+
+#[test]
+fn a_setup_that_fails_in_workers_by_hand_is_told_with_its_traceback() {
+    let mut crew = Crew::not_started(Policy { by_hand: true, ..policy(1) });
+    let code = crew.brain.issue(Ticket::Code { uses: 1, until: Time(0).after(600 * SECOND) });
+    crew.everywhere();
+    crew.brain.start(crew.now);
+    let task = crew.submit();
+    for round in 1..=5 {
+        assert_eq!(why(&crew, task), None, "{round}");
+        let worker = joins(&mut crew, code, 1);
+        let lease = crew.prepares(worker).unwrap();
+        crew.prepared(worker, lease, "Traceback: no such file");
+        assert_eq!(crew.renewed.pop(), Some(worker));
+        crew.dies(worker, Begun::Nothing);
+    }
+    assert!(why(&crew, task).unwrap().contains("Traceback: no such file"));
+    // One that takes too long has failed as well, as where workers are launched.
+    let task = crew.submit();
+    for _ in 0..5 {
+        let worker = joins(&mut crew, code, 1);
+        crew.wait_alive(worker, 61 * SECOND);
+        crew.dies(worker, Begun::Nothing);
+    }
+    assert!(why(&crew, task).unwrap().contains("seconds_launch"));
+}
+
+#[test]
+fn agents_that_fail_again_and_again_are_no_hope_for_each_other() {
+    let (mut crew, code) = by_hand(9, 9);
+    let task = crew.submit();
+    let mut there: Vec<_> = (0..3).map(|agent| joins(&mut crew, code, agent)).collect();
+    // At no time is nobody there.
+    let mut each_fails = |crew: &mut Crew| {
+        for (agent, worker) in (0..).zip(&mut there) {
+            crew.dies(*worker, Begun::Nothing);
+            *worker = joins(crew, code, agent);
+        }
+    };
+    each_fails(&mut crew);
+    assert_eq!(why(&crew, task), None);
+    each_fails(&mut crew);
+    assert!(why(&crew, task).is_some_and(|text| text.contains("failed in a row")));
+    // One of whom nothing is known yet is hope, and so is one whose process is up.
+    let next = crew.submit();
+    let new = joins(&mut crew, code, 7);
+    (0..3).for_each(|_| each_fails(&mut crew));
+    assert_eq!(why(&crew, next), None);
+    crew.dies(new, Begun::Nothing);
+    let new = joins(&mut crew, code, 7);
+    crew.say(new, FromWorker::Hello { version: 2, python: (3, 11), pid: 7, host: "there".into() });
+    (0..3).for_each(|_| each_fails(&mut crew));
+    assert_eq!(why(&crew, next), None);
+    crew.dies(new, Begun::Nothing);
+    each_fails(&mut crew);
+    assert!(why(&crew, next).is_some());
+}
+
+#[test]
+fn an_agent_that_was_launched_is_not_let_in_again() {
+    let (mut crew, worker, task, ticket) = at_work(|_| ());
+    crew.dies_of(worker, task);
+    assert_eq!(crew.launches.len(), 1, "the controller sees to that");
+    let again = crew.call(ticket, 0, 1);
+    assert!(crew.refused[&again].contains("launches the next one itself"));
+}

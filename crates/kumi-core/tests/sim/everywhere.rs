@@ -147,7 +147,7 @@ impl Ledger {
         let Some(held) = worker.take(now, lease) else { return };
         worker.answered.insert(held.task);
         // Of one that was killed it was noted then.
-        let (newcomer, number) = (!worker.enlisted && !worker.killed, held.task);
+        let (newcomer, number, place) = (!worker.enlisted && !worker.killed, held.task, worker.place);
         let Some(call) = self.tasks[number].call.as_mut() else { return };
         let waited_for = call.left.remove(&id);
         if waited_for && !error.is_empty() {
@@ -156,7 +156,7 @@ impl Ledger {
         call.done |= waited_for && error.is_empty();
         if newcomer && !error.is_empty() && !call.withdrawn {
             self.saw("a newcomer fails in a call");
-            self.failed = Some(now);
+            self.fails(now, place);
         } else {
             self.enlist_if_prepared(now, id);
         }
@@ -172,6 +172,7 @@ impl Ledger {
         if let Some(worker) = self.workers.get_mut(&id).filter(|worker| !worker.enlisted) {
             (worker.enlisted, worker.joined, worker.idle_since) = (true, now, now);
         }
+        self.ready(id);
     }
 
     /// A worker is gone, which crashed or not: nobody waits for it any more. True: a call is to blame.

@@ -102,8 +102,9 @@ impl Ledger {
         rule!(self.failed.is_some(), "task {number} cannot be launched, though nothing has failed");
         let free = self.workers.iter().find(|(_, worker)| {
             let blocked = worker.top().is_some_and(|top| self.tasks[top.task].kin.needy());
+            let fails = self.policy.by_hand && worker.place.is_some_and(|place| self.failing.contains(&place));
             let leaves = worker.killed || worker.told_to_leave.is_some();
-            !blocked && !worker.extra && !leaves
+            !blocked && !worker.extra && !fails && !leaves
         });
         rule!(free.is_none(), "task {number} cannot be launched, though {:?} is here", free.map(|(id, _)| id));
         Ok(())

@@ -1,4 +1,4 @@
-//! The launcher: starts processes, fails to, starts them late, or twice.
+//! The launcher: starts processes, fails to, starts them late, or twice. Or somebody starts agents by hand.
 
 use std::time::Duration;
 
@@ -26,6 +26,18 @@ impl World {
             let again = self.rng.span(MILLI, SECOND);
             self.post(soon + again, Letter::Starts(launch, link));
         }
+    }
+
+    /// Somebody looks now and then whether there are enough agents, and starts one if not.
+    pub(super) fn hands(&mut self) {
+        let living = self.processes.iter().filter(|process| process.agent.is_some()).count() as u64;
+        if living < self.ledger.policy.workers {
+            // Nobody has asked for it: a name that no launch has.
+            let launch = LaunchId::from_number(u64::MAX / 2 + self.processes.len() as u64);
+            self.starts(launch, Link::Remote);
+        }
+        let pause = self.rng.span(MILLI, 5 * SECOND);
+        self.post(pause, Letter::Hands);
     }
 
     /// Ends what exists of a launch. What starts later, or is not found, will say hello in vain.
@@ -60,12 +72,24 @@ impl World {
                 Link::Remote => self.machine_ends(id, true),
             }
         }
+        match link {
+            Link::Local => self.may_die(id),
+            Link::Remote => self.may_be_cut(id),
+        }
+    }
+
+    /// A worker's process exists, and may end by itself at any time.
+    pub(super) fn may_die(&mut self, id: usize) {
         if self.rng.chance(self.profile.dies) {
             let life = self.rng.span(100 * MICRO, 10 * SECOND);
             self.post(life, Letter::Dies { process: id, of: None });
         }
+    }
+
+    /// An agent dials, and may lose its connections.
+    pub(super) fn may_be_cut(&mut self, id: usize) {
         for _ in 0..3 {
-            if link == Link::Remote && self.rng.chance(self.profile.cut) {
+            if self.rng.chance(self.profile.cut) {
                 let after = self.rng.span(MILLI, 5 * SECOND);
                 self.post(after, Letter::Breaks { process: id, span: None });
             }

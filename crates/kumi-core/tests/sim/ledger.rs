@@ -59,6 +59,8 @@ pub struct Ledger {
     pub uncounted: usize,
     /// When a launch failed, and nothing gave hope since.
     pub failed: Option<Time>,
+    /// By the launch that they name: agents whose last worker failed, and whose present one is not ready for tasks.
+    pub failing: BTreeSet<LaunchId>,
     /// Under this lease, this result has just come in and must be accepted.
     expected: Option<(usize, Payload, bool)>,
     /// What has happened, and how often.
@@ -87,6 +89,7 @@ impl Ledger {
             closing: false,
             uncounted: 0,
             failed: None,
+            failing: BTreeSet::new(),
             expected: None,
             seen: BTreeMap::new(),
         }
@@ -184,6 +187,18 @@ impl Ledger {
             }
             note.heard = now;
         }
+    }
+
+    /// A worker, of this agent if it is a remote one, has failed.
+    pub fn fails(&mut self, now: Time, place: Option<LaunchId>) {
+        self.failed = Some(now);
+        self.failing.extend(place);
+    }
+
+    /// A worker is ready for tasks, if its process is up and it has been prepared.
+    pub fn ready(&mut self, worker: WorkerId) {
+        let place = self.workers.get(&worker).filter(|note| note.enlisted).and_then(|note| note.place);
+        place.map(|place| self.failing.remove(&place));
     }
 
     /// Is about to be told: this launch failed.
@@ -297,7 +312,7 @@ impl Ledger {
         }
         let useless = !note.finished && !matches!(begun, Begun::One(_));
         if crashed && innocent && (useless || !note.enlisted) {
-            self.failed = Some(now);
+            self.fails(now, note.place);
         }
         Ok(())
     }
@@ -330,16 +345,17 @@ impl Ledger {
                 rule!(matches!(before, Some(Launch::Expected(_))), "{launch:?} abandoned when {before:?}");
                 Ok(())
             }
-            Action::Kill { worker } => {
+            Action::Kill { worker, .. } => {
                 let Some(note) = self.workers.get_mut(worker) else {
                     return Err(format!("{worker:?} is killed, but gone"));
                 };
                 rule!(!note.killed, "{worker:?} killed twice");
                 note.killed = true;
+                let place = note.place;
                 let late = !note.enlisted && now == note.joined.after(self.policy.launch);
                 if late {
                     self.saw("a newcomer takes too long");
-                    self.failed = Some(now);
+                    self.fails(now, place);
                 }
                 self.saw("a worker killed");
                 Ok(())
@@ -577,9 +593,12 @@ impl Ledger {
             rule!(released, "task {number} is done without a trace");
             return Ok(());
         };
-        *self.seen.entry(outcome_word(&view.outcome)).or_default() += 1;
+        self.saw(outcome_word(&view.outcome));
         let over = self.tasks[number].group.is_some_and(|group| self.ended_with_group(number, group, &view));
         if matches!(view.outcome, Outcome::Unlaunchable(_)) {
+            if self.policy.by_hand {
+                self.saw("unlaunchable by hand");
+            }
             self.tasks[number].kin.hopeless.take().map_or(Ok(()), Err)?;
         }
         if is_call {

@@ -69,9 +69,11 @@ impl Profile {
         let (large, torn, families, calls) = (fault(500), fault(100), fault(250), fault(200));
         let launch =
             LaunchFaults { fails: fault(400), mute: fault(200), late: fault(300), twice: fault(400), dies: fault(300) };
+        let policy = policy(rng);
+        let by_hand = policy.by_hand;
         Self {
-            policy: policy(rng),
-            remote: rng.pick(&[0, 300, 700, 1000]),
+            policy,
+            remote: if by_hand { 1000 } else { rng.pick(&[0, 300, 700, 1000]) },
             delay: rng.span(50 * MICRO, 50 * MILLI),
             slow,
             cut,
@@ -85,7 +87,8 @@ impl Profile {
             calls,
             large,
             torn,
-            families,
+            // Hands start no extra workers for tasks that wait elsewhere.
+            families: if by_hand { 0 } else { families },
             ends_early: rng.chance(150),
         }
     }
@@ -125,6 +128,6 @@ fn policy(rng: &mut Rng) -> Policy {
         reset: 0,
         memory: None,
         in_process: false,
-        by_hand: false,
+        by_hand: rng.chance(250),
     }
 }

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use kumi_core::frame::Wire;
 use kumi_core::{
-    AgentHalf, Begun, Bug, Caller, Certificate, Decoder, Event, FromAgent, FromWorker, LaunchId, Order, Origin, Secret,
-    Session, Talk, Ticket, TicketId, Time, ToAgent, ToWorker, WorkerId,
+    AgentHalf, Begun, Bug, Caller, Certificate, Decoder, Event, FromAgent, FromWorker, LaunchId, Link, Order, Origin,
+    Secret, Session, Talk, Ticket, TicketId, Time, ToAgent, ToWorker, WorkerId,
 };
 
 use super::ledger::{Check, rule};
+use super::process::Process;
 use super::profile::{MICRO, MILLI, SECOND};
 use super::world::{Letter, World};
 
@@ -22,6 +23,8 @@ pub struct Agent {
     half: AgentHalf,
     origin: Origin,
     pid: u32,
+    /// The host has let it in, once at least.
+    let_in: bool,
     /// Its connection.
     conn: Option<usize>,
     /// What it has said to last, in its order, and the host has not heard.
@@ -66,6 +69,8 @@ pub struct Net {
     fenced: BTreeMap<u64, WorkerId>,
     /// Who called, by the number of the connection, and for which launch.
     callers: BTreeMap<u64, LaunchId>,
+    /// The host is gone, and nobody listens any more.
+    over: bool,
 }
 
 fn secret(session: u64) -> Secret {
@@ -80,14 +85,17 @@ impl World {
         let ticket = match self.net.tickets.get(&launch) {
             Some(ticket) => *ticket,
             None => {
-                let ticket = self.brain.issue(Ticket::Launch { places: vec![launch] });
+                let ticket = self.brain.issue(match self.ledger.policy.by_hand {
+                    true => Ticket::Code { uses: 1, until: self.now.after(5 * SECOND) },
+                    false => Ticket::Launch { places: vec![launch] },
+                });
                 self.net.tickets.insert(launch, ticket);
                 ticket
             }
         };
         let origin = Origin { ticket, index: 0, incarnation: id as u64 };
         let half = AgentHalf::new(self.now, self.ledger.policy.reconnect);
-        let agent = Agent { half, origin, pid: id as u32, conn: None, unheard: VecDeque::new() };
+        let agent = Agent { half, origin, pid: id as u32, let_in: false, conn: None, unheard: VecDeque::new() };
         self.processes[id].agent = Some(agent);
         self.post(MICRO, Letter::Agent { process: id });
     }
@@ -102,8 +110,9 @@ impl World {
                     self.post(delay, Letter::Dialled { process: id });
                 }
                 Order::Greet { session } => self.greet(id, session),
-                Order::HangUp => self.agent_hangs_up(id),
-                Order::Start { .. } => {}
+                Order::HangUp { silent: true } => self.agent_hangs_up(id),
+                Order::HangUp { silent: false } => return self.agent_goes_on(id),
+                Order::Start { .. } => self.child_starts(id),
                 Order::Tell(message) => {
                     if let ToWorker::Run { slot, lease, .. } | ToWorker::Prepare { slot, lease, .. } = &message {
                         self.processes[id].offer(*slot, *lease);
@@ -159,6 +168,13 @@ impl World {
         }
     }
 
+    /// The worker's process begins, and says so.
+    fn child_starts(&mut self, id: usize) {
+        let (pid, host) = (id as u32, "there".into());
+        self.agent_says(id, FromWorker::Hello { version: 2, python: (3, 11), pid, host });
+        self.may_die(id);
+    }
+
     /// The worker's process has ended, and its agent has buried it.
     pub(super) fn child_died(&mut self, id: usize) -> Check {
         for message in self.processes[id].unsent() {
@@ -174,6 +190,43 @@ impl World {
             agent.half.died(begun, certificate);
         }
         self.agent_works(id)
+    }
+
+    /// The host knows of the worker's end: the agent's next one is another process.
+    fn agent_goes_on(&mut self, id: usize) -> Check {
+        self.agent_hangs_up(id);
+        self.ledger.saw("an agent that goes on");
+        let (next, old) = (self.processes.len(), &mut self.processes[id]);
+        let mut process = Process::new(old.launch, Link::Remote);
+        (process.agent, process.lines.parted) = (old.agent.take(), old.lines.parted);
+        // What a fenced one still had to say counts for nothing.
+        process.agent.iter_mut().for_each(|agent| agent.unheard.clear());
+        self.processes.push(process);
+        self.say(|| format!("agent {id} is {next} from now on"));
+        self.may_be_cut(next);
+        self.agent_works(next)
+    }
+
+    /// After the end of the host every agent ends by itself, and its worker with it.
+    pub(super) fn agents_end(&mut self) -> Check {
+        self.net.over = true;
+        let open = (0..self.net.conns.len()).filter(|conn| self.net.conns[*conn].open_at_host);
+        open.collect::<Vec<_>>().into_iter().for_each(|conn| self.host_closes(conn));
+        while let Some(((at, _), letter)) = self.letters.pop_first() {
+            self.now = at;
+            match letter {
+                Letter::Agent { process } => self.agent_due(process)?,
+                Letter::Dialled { process } => self.dialled(process)?,
+                Letter::ChildDied { process } => self.child_died(process)?,
+                Letter::ConnDown { conn, bytes } => self.agent_hears(conn, &bytes)?,
+                Letter::AgentSeesEnd { conn } => self.agent_sees_end(conn)?,
+                // Of the host, or of tasks whose ends nobody waits for.
+                _ => {}
+            }
+        }
+        let left = self.processes.iter().position(|process| process.agent.is_some());
+        rule!(left.is_none(), "agent {left:?} goes on though its host has ended");
+        Ok(())
     }
 
     /// Agent and worker end together: as they should, or because their machine fails.
@@ -201,6 +254,8 @@ impl World {
         let Some(agent) = self.processes[id].agent.as_mut() else { return Ok(()) };
         if parted {
             agent.half.disconnected(now);
+        } else if self.net.over {
+            agent.half.unanswered(now);
         } else {
             agent.conn = Some(self.net.conns.len());
             agent.half.connected(now);
@@ -444,6 +499,9 @@ impl World {
         };
         self.net.by_worker.insert(worker, session);
         self.processes[process].worker = Some(worker);
+        if let Some(agent) = self.processes[process].agent.as_mut() {
+            agent.let_in = true;
+        }
         self.hosts.insert(worker, process);
         let line = Line { worker, process, talk: Session::default(), conn: None };
         let line = self.net.lines.entry(session).or_insert(line);
@@ -469,6 +527,15 @@ impl World {
     }
 
     pub(super) fn refuse(&mut self, conn: usize, reason: &str) -> Check {
+        let agent = self.processes[self.net.conns[conn].process].agent.as_ref();
+        let spent = ["used up", "expired"].iter().any(|word| reason.contains(word));
+        rule!(
+            !spent || agent.is_none_or(|agent| !agent.let_in),
+            "an agent that was let in may not come again: {reason}"
+        );
+        if agent.is_some_and(|agent| agent.let_in) {
+            self.ledger.saw("an agent that is not wanted any more");
+        }
         let mut bytes = Vec::new();
         ToAgent::Worker(ToWorker::Refuse { reason: reason.into() }).encode(&mut bytes);
         if self.net.conns[conn].open_at_host {
@@ -502,7 +569,7 @@ impl World {
     pub(super) fn fence(&mut self, worker: WorkerId) {
         if let Some(conn) = self.net.by_worker.get(&worker).and_then(|session| self.net.lines.get(session)?.conn) {
             let mut bytes = Vec::new();
-            ToAgent::End.encode(&mut bytes);
+            ToAgent::End { again: false }.encode(&mut bytes);
             self.send_on(conn, bytes, false);
             let after = self.rng.span(MICRO, 5 * SECOND);
             self.post(after, Letter::HostLetsGo { conn });

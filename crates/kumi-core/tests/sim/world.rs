@@ -32,6 +32,8 @@ pub enum Letter {
     LaunchFailed(LaunchId),
     /// A process of this launch starts and says hello.
     Starts(LaunchId, Link),
+    /// Somebody who starts workers by hand looks after them.
+    Hands,
     /// Bytes to a worker, bytes to the host.
     Down {
         process: usize,
@@ -200,6 +202,9 @@ impl World {
         self.brain.start(self.now);
         self.absorb()?;
         self.post(MICRO, Letter::Deed);
+        if self.ledger.policy.by_hand {
+            self.post(MICRO, Letter::Hands);
+        }
         self.run_until("the user's last deed", |world| world.deeds_left == 0)?;
         self.profile.calm();
         self.run_until("the last task", |world| world.ledger.open.is_empty())?;
@@ -207,7 +212,8 @@ impl World {
         self.close()?;
         self.run_until("the end", |world| world.brain.ended())?;
         self.give_everything_back()?;
-        self.leave_alone()
+        self.leave_alone()?;
+        self.agents_end()
     }
 
     fn run_until(&mut self, what: &str, reached: impl Fn(&World) -> bool) -> Check {
@@ -266,6 +272,10 @@ impl World {
             }
             Letter::Starts(launch, link) => {
                 self.starts(launch, link);
+                Ok(())
+            }
+            Letter::Hands => {
+                self.hands();
                 Ok(())
             }
             Letter::Down { process, bytes } => self.worker_hears(process, &bytes),
@@ -365,8 +375,8 @@ impl World {
             FromWorker::Release { child } => self.ledger.released_by_parent(worker, *child),
             FromWorker::Wait { lease, child } => self.ledger.begins_to_wait(worker, *lease, *child),
             FromWorker::Resume { lease, elsewhere } => self.ledger.waits_no_longer(worker, *lease, *elsewhere),
-            FromWorker::Hello { .. }
-            | FromWorker::Heartbeat
+            FromWorker::Hello { .. } => self.ledger.ready(worker),
+            FromWorker::Heartbeat
             | FromWorker::Declare { .. }
             | FromWorker::Withdraw { .. }
             | FromWorker::Lend { .. }
@@ -446,13 +456,13 @@ impl World {
                 }
                 Action::Launch { launches } => launches.into_iter().for_each(|launch| self.launch(launch)),
                 Action::Abandon { launch } => self.abandon(launch),
-                Action::Kill { worker } => {
+                Action::Kill { worker, again } => {
                     let Some(&process) = self.hosts.get(&worker) else {
                         continue;
                     };
                     match self.processes[process].link {
                         Link::Local => self.post(20 * MICRO, Letter::Killed { process }),
-                        Link::Remote => self.send_remote(worker, ToAgent::End),
+                        Link::Remote => self.send_remote(worker, ToAgent::End { again }),
                     }
                 }
                 Action::Admit { caller, worker } => self.admit(caller, worker)?,

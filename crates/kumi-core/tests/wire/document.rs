@@ -128,7 +128,7 @@ fn to_agent_form(message: &ToAgent) -> &'static str {
         }
         ToAgent::Resumed { received: _ } => "Resumed {received: u64}",
         ToAgent::Ack { received: _ } => "Ack {received: u64}",
-        ToAgent::End => "End {}",
+        ToAgent::End { again: _ } => "End {again: bool}",
     }
 }
 

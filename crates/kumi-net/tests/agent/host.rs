@@ -114,8 +114,7 @@ impl Host {
     pub fn admit_for(&self, silence: u64, reconnect: u64) -> Peer {
         let (mut peer, claim) = self.hear(&self.place.code.secret);
         assert!(matches!(claim, FromAgent::Prove { ticket: 3, index: 2, .. }), "{claim:?}");
-        peer.say(&ToAgent::Session { session: 7, key: key(), silence, reconnect });
-        peer.tell(ToWorker::Welcome { name: "crew-1".into(), reset: 0, memory: None });
+        peer.welcome(silence, reconnect);
         peer
     }
 
@@ -187,6 +186,12 @@ impl Peer {
                 return self.decoder.next().unwrap();
             }
         }
+    }
+
+    /// Begins a session, on these terms in milliseconds, and its worker.
+    pub fn welcome(&mut self, silence: u64, reconnect: u64) {
+        self.say(&ToAgent::Session { session: 7, key: key(), silence, reconnect });
+        self.tell(ToWorker::Welcome { name: "crew-1".into(), reset: 0, memory: None });
     }
 
     pub fn say(&mut self, message: &ToAgent) {
