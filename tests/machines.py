@@ -32,7 +32,7 @@ class Workers:
     def start(self, count: int = 1, *options: str, **environment: str) -> None:
         code = self.crew.join_code(uses=count)
         # One that comes too late shall not try for long.
-        patience = ("--seconds-connect", "10")
+        patience = ("--seconds-connect", "4")
         command = [*self.prefix, sys.executable, "-m", "kumi", "worker", self.crew.url, *patience, *options]
         for _ in range(count):
             with self.log().open("ab") as log:

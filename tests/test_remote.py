@@ -386,6 +386,37 @@ def test_a_join_code_lets_in_one_unless_it_says_more(alone: Workers) -> None:
     assert "the join code is used up: make another one with join_code(uses=...)" in alone.written()
 
 
+def test_both_sides_are_told_why_a_worker_was_not_let_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], certificates: Path
+) -> None:
+    told = ""
+
+    def is_told(text: str) -> bool:
+        nonlocal told
+        told += capsys.readouterr().err
+        return text in told
+
+    with kumi.Controller(None, host="127.0.0.1") as crew, workers_of(crew, tmp_path) as workers:
+        spoilt = crew.join_code()[:-4] + "0000"
+        workers.start(2, KUMI_JOIN_CODE=spoilt)
+        assert workers.wait() == [1, 1]
+        assert "the host has refused this worker: the join code is not one of this controller's" in workers.written()
+        until(lambda: is_told(f"controller {crew.name!r} has not let in a worker on {os.uname().nodename} (process "))
+        stranger = [sys.executable, "-m", "kumi", "worker", crew.url.rpartition("/")[0]]
+        refused = subprocess.run(
+            [*stranger, "--authorities", str(certificates / "root.pem")],
+            env=os.environ | {"KUMI_JOIN_CODE": crew.join_code()},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert refused.returncode == 1
+        assert "is not the host of this URL" in refused.stderr
+        until(lambda: is_told("has not let in a worker at 127.0.0.1: it does not trust the certificate: start it with"))
+    assert told.count("the join code is not one of this controller's: make one with join_code()") == 1, "each once"
+
+
 def test_no_more_workers_than_are_wanted_are_let_in(tmp_path: Path) -> None:
     with kumi.Controller(None, host="127.0.0.1", workers=1) as crew, workers_of(crew, tmp_path) as workers:
         workers.start(1)

@@ -46,7 +46,8 @@ fn main() {
     run(&pool, tasks);
     let (all, its) = (read(libc::CLOCK_PROCESS_CPUTIME_ID) - all, read(its_clock) - its);
     println!("{} {} {}", began.elapsed().as_secs_f64(), (all - its).as_secs_f64(), its.as_secs_f64());
-    pool.terminate().expect("descriptors");
+    // Nobody in the crowd would answer if it were told to end.
+    std::process::exit(0);
 }
 
 fn policy(workers: u64) -> Policy {

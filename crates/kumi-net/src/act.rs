@@ -8,7 +8,7 @@ use kumi_core::{Action, Begun, Event, FromWorker, LaunchId, ToAgent, ToWorker, W
 use crate::deliver::{self, Delivery};
 use crate::epoll::{READ, WRITE};
 use crate::pool::{DATA, Shared, State};
-use crate::remote::{Errand, refused};
+use crate::remote::Errand;
 use crate::wait::Wants;
 
 impl Shared {
@@ -37,7 +37,7 @@ impl Shared {
                 }
                 Action::Admit { caller, worker } => self.admit(state, caller, worker),
                 Action::Refuse { caller, reason } => {
-                    state.remote.order(Errand::Close { conn: caller, frame: refused(reason) });
+                    state.remote.order(Errand::Refuse { conn: caller, reason });
                 }
                 Action::Cut { worker } => self.cut_off(state, worker),
                 Action::Fence { worker } => self.fence(state, worker),

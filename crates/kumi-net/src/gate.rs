@@ -73,6 +73,8 @@ impl std::fmt::Debug for Open {
 
 #[derive(Debug)]
 struct Conn {
+    /// For people.
+    who: String,
     stream: Stream,
     decoder: Decoder<FromAgent>,
     phase: Phase,
@@ -209,7 +211,7 @@ impl Gate {
             }
             match self.listener.accept() {
                 Ok((socket, _)) if socket.as_raw_fd() as u64 + RESERVE >= self.fd_max => self.pause(),
-                Ok((socket, _)) => self.admit_stranger(socket),
+                Ok((socket, address)) => self.admit_stranger(socket, address),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 // One that has hung up while it waited.
                 Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
@@ -247,7 +249,7 @@ impl Gate {
         }
     }
 
-    fn admit_stranger(&mut self, socket: TcpStream) {
+    fn admit_stranger(&mut self, socket: TcpStream, address: SocketAddr) {
         let id = self.next;
         self.next += 1;
         let Ok(stream) = (self.open.0)(socket) else { return };
@@ -255,6 +257,7 @@ impl Gate {
             return;
         }
         let conn = Conn {
+            who: format!("a worker at {}", address.ip()),
             stream,
             decoder: Decoder::limited(UNPROVED, 0),
             phase: Phase::New,
@@ -297,6 +300,11 @@ impl Gate {
     fn hear(&mut self, id: u64) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let heard = conn.hear();
+        if heard.as_ref().is_err_and(is_distrust) {
+            let reason = "it does not trust the certificate: start it with the URL that this controller has now, or with \
+                          --authorities if the certificate is your own";
+            self.shared.lock().remote.tell(&self.shared.name, &conn.who, reason);
+        }
         if matches!(heard, Ok(Heard::All)) {
             return;
         }
@@ -353,8 +361,14 @@ impl Gate {
                 }
                 (Phase::New, FromAgent::Worker(FromWorker::Hello { version, python, pid, host })) => {
                     match refusal(shared.host.python, version, python) {
-                        None => conn.phase = Phase::Greeted { pid, host },
-                        Some(reason) => self.last_words(id, refused(reason)),
+                        None => {
+                            conn.who = who(&host, pid);
+                            conn.phase = Phase::Greeted { pid, host };
+                        }
+                        Some(reason) => {
+                            conn.who = who(&host, pid);
+                            self.refuse(state, id, &reason);
+                        }
                     }
                 }
                 (Phase::Greeted { .. }, claim @ FromAgent::Prove { .. }) => self.ask(state, id, &claim),
@@ -374,7 +388,8 @@ impl Gate {
         let proved = conn.stream.binding().is_some_and(|binding| state.remote.proves_ticket(ticket, &binding, claim));
         let Phase::Greeted { pid, host } = mem::replace(&mut conn.phase, Phase::Asked) else { return };
         if !proved {
-            return self.last_words(id, refused("the join code is not one of this host's: ask for one by join_code()"));
+            let reason = "the join code is not one of this controller's: make one with join_code()";
+            return self.refuse(state, id, reason);
         }
         // The brain answers in time by itself.
         self.allow(id, None);
@@ -401,6 +416,7 @@ impl Gate {
         while let Some(errand) = state.remote.errands.pop_front() {
             match errand {
                 Errand::Join { conn: id, worker, frame } => self.join(state, id, worker, frame),
+                Errand::Refuse { conn, reason } => self.refuse(state, conn, &reason),
                 Errand::Close { conn, frame } => self.last_words(conn, frame),
                 Errand::HangUp { conn } => self.end(state, conn),
             }
@@ -423,6 +439,15 @@ impl Gate {
         self.writing.insert(id);
         self.allow(id, None);
         self.show_listener();
+    }
+
+    /// It does not become a worker, as both ends are told.
+    fn refuse(&mut self, state: &mut State, id: u64, reason: &str) {
+        let Some(conn) = self.conns.get(&id) else { return };
+        if !state.brain.closing() {
+            state.remote.tell(&self.shared.name, &conn.who, reason);
+        }
+        self.last_words(id, refused(reason));
     }
 
     fn last_words(&mut self, id: u64, frame: Vec<u8>) {
@@ -538,6 +563,19 @@ impl Conn {
             Phase::New | Phase::Greeted { .. } | Phase::Asked | Phase::Joined(_) => self.stream.hear(&mut self.decoder),
         }
     }
+}
+
+fn who(host: &str, pid: u32) -> String {
+    format!("a worker on {host} (process {pid})")
+}
+
+/// Whether the other end has said that it does not take us for whom it wants.
+fn is_distrust(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let Some(rustls::Error::AlertReceived(alert)) = inner else { return false };
+    use rustls::AlertDescription as Alert;
+    matches!(alert, Alert::BadCertificate | Alert::CertificateUnknown | Alert::UnknownCA | Alert::DecryptError)
+        || matches!(alert, Alert::HandshakeFailure | Alert::UnsupportedCertificate | Alert::AccessDenied)
 }
 
 fn most_descriptors() -> u64 {

@@ -4,7 +4,7 @@
 //! A worker's session outlives its connections. What the brain wants said goes into the session at once, whoever has the
 //! lock; the gate writes it when its connection takes bytes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +13,16 @@ use kumi_core::frame::Wire;
 use kumi_core::session::OutOfStep;
 use kumi_core::{Event, FromAgent, Secret, Session, Talk, Ticket, TicketId, Time, ToAgent, ToWorker, WorkerId};
 
+use crate::deliver::{self, Delivery};
 use crate::epoll::Bell;
 use crate::pool::{Pool, Shared, State};
 use crate::proof::{self, JoinCode};
 
 /// A session whose worker takes no more, because it is lost or another one has its place, is told so in these words.
 const OVER: &str = "its session is over: the host has given it up, or its place has another worker";
+
+/// So many reasons are told why somebody was not let in.
+const TOLD_MAX: usize = 32;
 
 /// The host's end of one worker's session.
 #[derive(Debug)]
@@ -37,6 +41,8 @@ pub(crate) struct Line {
 pub(crate) enum Errand {
     /// The caller is this worker: begin with this frame.
     Join { conn: u64, worker: WorkerId, frame: Vec<u8> },
+    /// It does not become a worker: tell both ends why.
+    Refuse { conn: u64, reason: String },
     /// Say this last, and close.
     Close { conn: u64, frame: Vec<u8> },
     /// Close at once.
@@ -54,6 +60,8 @@ pub(crate) struct Remote {
     sessions: BTreeMap<u64, WorkerId>,
     secrets: BTreeMap<TicketId, Secret>,
     dirty: Vec<WorkerId>,
+    /// What the user was told of those who were not let in: each once, and not for ever.
+    told: BTreeSet<String>,
     pub errands: VecDeque<Errand>,
 }
 
@@ -85,6 +93,15 @@ impl Remote {
     /// Whether whoever claims this over a connection with this binding has the ticket's secret.
     pub fn proves_ticket(&self, ticket: TicketId, binding: &[u8; 32], claim: &FromAgent) -> bool {
         self.secrets.get(&ticket).is_some_and(|secret| proof::is_proved(secret, binding, claim))
+    }
+
+    /// Tells the user that a worker was not let in, unless the same has happened before: anybody may knock.
+    pub fn tell(&mut self, controller: &str, who: &str, reason: &str) {
+        if self.told.len() >= TOLD_MAX || !self.told.insert(reason.to_owned()) {
+            return;
+        }
+        let text = format!("kumi: controller '{controller}' has not let in {who}: {reason}\n");
+        deliver::put(Delivery::Output { worker: controller.to_owned(), stderr: true, bytes: text.into_bytes() });
     }
 
     /// To be done by the gate's thread.

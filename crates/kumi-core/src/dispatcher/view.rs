@@ -59,6 +59,11 @@ impl Dispatcher {
         self.closing && self.unresolved() == 0
     }
 
+    /// Whether it takes no more tasks.
+    pub fn closing(&self) -> bool {
+        self.closing
+    }
+
     /// Tasks that are not done, and groups that more will come of.
     pub fn unresolved(&self) -> u64 {
         self.open_tasks() + self.promises.len() as u64
