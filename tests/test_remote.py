@@ -17,6 +17,7 @@ import jobs
 import kumi
 import numpy as np
 import pytest
+from kumi import serializers
 from machines import Workers, workers_of
 from rig import write
 
@@ -141,6 +142,14 @@ class Point:
     __hash__ = None  # type: ignore[assignment]
 
 
+def test_what_is_shared_brings_its_classes(far: kumi.Controller) -> None:
+    point = kumi.share([Point(3)])
+    nested = kumi.share({"points": point})
+    assert far.submit(lambda: (point[0].x, nested["points"][0].x)).result() == (3, 3)
+    imported = far.submit(lambda: getattr(sys.modules.get("test_remote"), "Point", None) is type(point[0]))
+    assert imported.result() is False
+
+
 def test_records_say_which_machine_it_was(far: kumi.Controller) -> None:
     task = far.submit(jobs.pid)
     pid = task.result()
@@ -152,6 +161,8 @@ def test_records_say_which_machine_it_was(far: kumi.Controller) -> None:
 
 
 def test_state_is_there_before_the_first_task(tmp_path: Path) -> None:
+    """M101."""
+
     def load(value: int) -> None:
         kumi.state.value = value
 
@@ -435,8 +446,12 @@ def test_what_tasks_print_is_written_by_the_agent(alone: Workers) -> None:
 
 
 def test_daemons_says_how_workers_are_started(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """M56, M71, M97, M140: it returns at once, with the port filled in, and no worker."""
     with kumi.daemons(launcher=None, host="127.0.0.1", name="hands") as crew:
         assert kumi.daemons(launcher=None, host="127.0.0.1", name="hands") is crew
+        status = crew.status()
+        assert (status.workers, status.launching, status.waiting, status.running, status.finished) == (0,) * 5
+        assert not crew.url.startswith("kumi://127.0.0.1:0")
         told = capsys.readouterr().err
         assert f"kumi worker {crew.url}\n" in told
         assert told.count("kumi worker") == 1, "the second call opens nothing"
@@ -501,6 +516,27 @@ def test_a_certificate_of_the_users_own(certificates: Path, tmp_path: Path, key:
         assert "certificate" in workers.written()
 
 
+class Celsius:
+    def __init__(self, degrees: float) -> None:
+        self.degrees = degrees
+
+    def __reduce__(self) -> Any:
+        raise TypeError("it stays where it is")
+
+
+def test_types_travel_in_the_users_way_behind_an_encrypted_key(
+    certificates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """M106, M112."""
+    monkeypatch.setattr(serializers, "table", dict(serializers.table))
+    kumi.register_serializer(Celsius, lambda value: str(value.degrees).encode(), lambda data: Celsius(float(data)))
+    tls = kumi.TLS(certificates / "chain.pem", certificates / "sealed.key", "secret")
+    with kumi.Controller(None, host="127.0.0.1", tls=tls) as crew, workers_of(crew, tmp_path) as workers:
+        workers.start(1, "--authorities", str(certificates / "root.pem"))
+        warmer = crew.submit(lambda values: [Celsius(value.degrees + 1) for value in values], [Celsius(20)])
+        assert [value.degrees for value in warmer.result()] == [21]
+
+
 @pytest.mark.parametrize(
     ("files", "password", "text"),
     [
@@ -541,6 +577,13 @@ def test_a_port_that_is_taken(far: kumi.Controller) -> None:
 def test_what_is_for_other_machines_is_refused_for_this_one(argument: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^{argument} is for workers on other machines, which need launcher=None"):
         kumi.Controller(workers=1, **{argument: value})
+
+
+@pytest.mark.parametrize("host", [3, print, ""])
+def test_a_host_that_is_no_name(host: Any) -> None:
+    """M13."""
+    with pytest.raises((TypeError, ValueError), match=r"^host must be a non-empty string or None"):
+        kumi.Controller(None, host=host)
 
 
 @pytest.mark.parametrize("port", [-1, 65_536])

@@ -73,13 +73,16 @@ class Functions:
         return handle.value()
 
     def _share(self, handle: Shared[Any]) -> Function:
-        inner = [self._share(other) for other in handle.shares]
         with self._lock:
             known = self._shared.get(handle)
-            if known is None:
+        if known is None:
+            stored, shares = handle.stored(self._modules_by_value)
+            inner = [self._share(other) for other in shares]
+            with self._lock:
                 pool = cast("Pool", self._pool)  # what a task shares travels by value
-                known = self._shared[handle] = pool.share(handle.stored, inner, f"share({handle.type_name})")
-            return known
+                made = pool.share(stored, inner, f"share({handle.type_name})")
+                known = self._shared.setdefault(handle, made)
+        return known
 
     def _define(self, function: Callable[..., Any]) -> Prepared:
         if not callable(function):

@@ -56,20 +56,23 @@ class Parcel:
         head: The pickle, in pieces.
         buffers: What the pickle leaves out. The core copies them; they must stay until then.
         shares: The handles of shared values that stand in it.
+        needs_path: It names a module that is not installed.
         uses: What the core knows those by, once somebody has told it.
     """
 
-    __slots__ = ("buffers", "head", "shares", "uses")
+    __slots__ = ("buffers", "head", "needs_path", "shares", "uses")
 
     def __init__(
         self,
         head: "Sequence[bytes | memoryview]",
         buffers: "Sequence[memoryview]" = (),
         shares: "tuple[Any, ...]" = (),
+        needs_path: bool = False,
     ) -> None:
         self.head = head
         self.buffers = buffers
         self.shares = shares
+        self.needs_path = needs_path
         self.uses: list[Function] = []
 
 
@@ -181,7 +184,7 @@ def dumps_function(function: "Callable[..., Any]", by_value: "ByValue | None" = 
             f"{label(function)!r} is a generator function, and a generator cannot be sent back: "
             "return a list, or submit a function for each part"
         )
-    table = _dump_table()
+    table = _dump_table(by_value)
     try:
         return _dump(function, for_worker=True, table=table, by_value=by_value)
     except Exception as error:
@@ -203,14 +206,18 @@ def loads_function(payload: bytes, memory: "Memory | None" = None) -> "Callable[
     return function
 
 
-def dumps_shared(value: object) -> Parcel:
+def dumps_shared(value: object, by_value: "ByValue | None" = None) -> Parcel:
     """Pickles a value that tasks will share, with all its buffers apart.
+
+    Args:
+        value: Anything.
+        by_value: As `dumps_call` takes it.
 
     Raises:
         SerializationError: If it cannot be pickled; it names the part.
     """
     try:
-        return _dump_parcel(value, least=0, for_worker=True)
+        return _dump_parcel(value, least=0, for_worker=True, by_value=by_value)
     except Exception as error:
         raise _refusal("cannot be shared", [("the value", "value", value)], error) from error
 
@@ -399,7 +406,7 @@ def _dump_parcel(
     if for_worker and (table is not None or needs_path):
         host = _dumps((tuple(_host_path) or pickler.host_path(), table), 5)
         pieces.append(host + len(host).to_bytes(4, "little") + b"P")
-    return Parcel(pieces, buffers, tuple(handles or ()))
+    return Parcel(pieces, buffers, tuple(handles or ()), needs_path)
 
 
 def memory_bytes() -> int:
@@ -416,20 +423,20 @@ def _refuse_more_than_memory(size: int) -> None:
         )
 
 
-def _dump_whole(value: object) -> bytes:
+def _dump_whole(value: object, by_value: "ByValue | None" = None) -> bytes:
     from kumi import pickler
 
-    return b"".join(pickler.dump(value).pieces)
+    return b"".join(pickler.dump(value, None, by_value).pieces)
 
 
-def _dump_table() -> bytes:
+def _dump_table(by_value: "ByValue | None") -> bytes:
     from kumi import serializers
 
     table = dict(serializers.table)  # another thread may register meanwhile
     if not table:
         return b""
     try:
-        return _dump_whole(table)
+        return _dump_whole(table, by_value)
     except Exception as error:
         kinds = ", ".join(kind.__qualname__ for kind in table)
         text = f"what register_serializer was given for {kinds} cannot be sent to a worker: {describe(error)}"

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from kumi import serial
 from kumi._core import Stored
+from kumi.modules import ByValue
 
 T = TypeVar("T")
 
@@ -15,20 +16,27 @@ T = TypeVar("T")
 class Shared(Generic[T]):
     """A handle on a value that was stored by `share`."""
 
-    __slots__ = ("__weakref__", "_stored", "_value", "shares", "type_name")
+    __slots__ = ("__weakref__", "_names_modules", "_stored", "_value", "shares", "type_name")
     _value: T
 
     def __init__(self, value: T) -> None:
         payload = serial.dumps_shared(value)
         self._stored = Stored(payload)
+        self._names_modules = payload.needs_path
         self.shares: tuple[Shared[Any], ...] = payload.shares
         """The handles that stand in the value."""
         self.type_name = type(value).__qualname__
 
-    @property
-    def stored(self) -> Stored:
-        """The value's bytes."""
-        return self._stored
+    def stored(self, by_value: ByValue | None) -> tuple[Stored, "tuple[Shared[Any], ...]"]:
+        """The value's bytes, and the handles that stand in them.
+
+        Args:
+            by_value: Modules that workers shall not import: then the value is pickled again, if it may name one.
+        """
+        if by_value is None or not self._names_modules:
+            return self._stored, self.shares
+        payload = serial.dumps_shared(self.value(), by_value)
+        return Stored(payload), payload.shares
 
     def value(self) -> T:
         """The value as a worker gets it, unpickled once."""
