@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import jobs
+import kumi
 
 MEGABYTE = 10**6
 CHILD = "kept = b'1' * {bytes}; import sys; print(len(kept), flush=True); sys.stdin.read()"
@@ -59,6 +60,20 @@ def leave(megabytes: int) -> int:
     """Takes memory for as long as the worker lives."""
     LEFT.append(fill(megabytes))
     return os.getpid()
+
+
+def leave_and_sleep(megabytes: int, seconds: float) -> None:
+    leave(megabytes)
+    time.sleep(seconds)
+
+
+def peak_of_child(megabytes: int) -> float | None:
+    """Waits for a child that takes memory for as long as it needs to be seen."""
+    child = kumi.submit(leave_and_sleep, megabytes, 0.1)
+    child.result()
+    LEFT.clear()
+    assert child.record is not None
+    return child.record.peak_gigabytes
 
 
 def sleep_and_die(seconds: float) -> None:

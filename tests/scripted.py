@@ -103,8 +103,12 @@ class Host:
         """Lease, success and payload of the next task that is done."""
         while (message := self.next())[0] != 130:
             assert message[0] in {129, 152}
-        lease, success = struct.unpack_from("<Q?", message[1])
-        return lease, success, message[1][8 + 1 + 16 + 8 :]
+        lease, success, _, _, notes = struct.unpack_from("<Q?QQ?", message[1])
+        rest = message[1][8 + 1 + 16 + 1 :]
+        if notes:
+            rest = rest[9:] if rest[0] else rest[1:]  # the peak
+            rest = rest[2 + int.from_bytes(rest[:2], "little") :]  # warnings
+        return lease, success, rest[8:]
 
     def next(self) -> tuple[int, bytes]:
         """The next message: its kind, and its fields."""

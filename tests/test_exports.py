@@ -11,7 +11,7 @@ import kumi
 import pytest
 
 FACE = {
-    *("TLS", "Controller", "Local", "Map", "Record", "Sequential", "Status", "Summary", "Task"),
+    *("TLS", "Controller", "Local", "Map", "Record", "Sequential", "Status", "Summary", "Task", "Warned"),
     *("as_completed", "wait", "daemons", "default", "map", "register_serializer", "report", "rng", "run", "share"),
     *("everywhere", "state", "submit", "task_info", "try_submit", "with_options"),
     *("ControllerClosed", "ControllerError", "CrashError", "KumiError", "LaunchError", "QueueFull", "RemoteError"),
@@ -77,7 +77,7 @@ print(threading.active_count(), sorted(slow & {*sys.modules}))
 def test_a_worker_imports_little() -> None:
     """Each worker pays for it before its first task."""
     program = "import sys, kumi.worker; print(sorted(name for name in sys.modules if name.startswith('kumi.')))"
-    names = ("_core", "current", "errors", "modules", "reset", "seeds", "serial", "tracing", "worker")
+    names = ("_core", "current", "errors", "modules", "reset", "seeds", "serial", "tracing", "warned", "worker")
     assert said(program) == f"{[f'kumi.{name}' for name in names]}\n"
 
 

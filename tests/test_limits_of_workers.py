@@ -171,3 +171,42 @@ def test_a_worker_that_the_kernel_killed_for_memory() -> None:
 def test_a_limit_is_a_number_above_0(value: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="memory_gigabytes_max must be a finite number above 0"):
         kumi.Controller(memory_gigabytes_max=value)
+
+
+# Peaks
+
+
+def peak_of(task: kumi.Task[Any]) -> float | None:
+    task.result(LIMIT)
+    assert task.record is not None
+    return task.record.peak_gigabytes
+
+
+def test_a_record_tells_the_peak_of_its_task_unless_that_was_short(single: kumi.Controller) -> None:
+    peak = peak_of(single.submit(hungry.leave_and_sleep, 300, 0.1))
+    assert peak is not None
+    assert 0.3 < peak < 1
+    assert peak_of(single.submit(abs, -1)) is None
+
+
+def test_what_a_task_gave_back_counts_for_it_and_not_for_the_next(single: kumi.Controller) -> None:
+    # Somebody looks every 50 ms, if the machine lets him.
+    peaks = (peak_of(single.submit(hungry.fill_and_sleep, 300, seconds)) for seconds in (0.2, 1.0, 5.0))
+    assert any(peak is not None and 0.3 < peak < 1 for peak in peaks)
+    peak = peak_of(single.submit(hungry.fill_and_sleep, 0, 0.1))
+    assert peak is not None
+    assert 0.001 < peak < 0.3
+
+
+def test_a_child_has_a_peak(single: kumi.Controller) -> None:
+    """Its parent as well, at least as much if somebody looked meanwhile."""
+    task = single.submit(hungry.peak_of_child, 300)
+    peak, child = peak_of(task), task.result()
+    assert peak is not None
+    assert child is not None
+    assert 0.3 < child < 1
+
+
+def test_in_this_process_there_is_no_peak() -> None:
+    with kumi.Controller(kumi.Sequential()) as crew:
+        assert peak_of(crew.submit(hungry.slow, 0, 0.1)) is None

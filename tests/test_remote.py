@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,19 @@ def test_tasks_run_there_as_they_do_here(far: kumi.Controller) -> None:
     with pytest.raises(ValueError, match="no") as caught:
         far.submit(jobs.boom).result()
     assert "in boom" in "".join(getattr(caught.value, "__notes__", [])) + str(caught.value.__cause__)
+
+
+def test_their_records_tell_warnings_and_peaks(far: kumi.Controller) -> None:
+    def warn() -> None:
+        warnings.warn("far", stacklevel=1)
+        time.sleep(0.1)  # shorter ones have no peak
+
+    for task in [far.submit(warn), far.submit(warn), far.submit(warn)]:
+        task.result()
+        assert task.record is not None
+        assert [one.message for one in task.record.warnings] == ["far"]
+        assert task.record.peak_gigabytes is not None
+        assert 0.001 < task.record.peak_gigabytes < 1
 
 
 def test_coroutines_wait_for_them(far: kumi.Controller) -> None:

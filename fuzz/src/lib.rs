@@ -5,10 +5,7 @@
 use std::time::Duration;
 
 use kumi_core::frame::{CHUNK, PART, Wire};
-use kumi_core::{
-    Certificate, Ending, Face, FromAgent, FromWorker, FunctionId, Lease, Leave, Payload, Secret, SegmentId, TaskId,
-    Terms, Time, ToAgent, ToWorker, Word,
-};
+use kumi_core::{Certificate, Ending, Face, FromAgent, FromWorker, FunctionId, Lease, Leave, Payload, Secret, SegmentId, TaskId, Terms, Time, ToAgent, ToWorker, Word, Notes, Run};
 use libfuzzer_sys::arbitrary::{Arbitrary, Result, Unstructured};
 
 /// Longest stream to build, so that one input takes milliseconds.
@@ -112,8 +109,7 @@ impl Make for FromWorker {
             1 => FromWorker::Finished {
                 lease: Lease(number(input)?),
                 success: input.arbitrary()?,
-                started: input.arbitrary()?,
-                nanoseconds: input.arbitrary()?,
+                run: run(input)?,
                 payload: payload(input)?,
             },
             2 => FromWorker::Recalled { lease: Lease(number(input)?), back: input.arbitrary()? },
@@ -169,10 +165,16 @@ fn ending(input: &mut Unstructured) -> Result<Ending> {
         submitted: Time(input.arbitrary()?),
         finished: Time(input.arbitrary()?),
         attempts: input.arbitrary()?,
-        run: input.arbitrary()?,
+        run: if input.arbitrary()? { Some(run(input)?) } else { None },
         face: Some(face).filter(|face| face.pid % 2 == 0),
         certificate: Some(certificate).filter(|certificate| certificate.cause.len() > 5),
     })
+}
+
+fn run(input: &mut Unstructured) -> Result<Run> {
+    let notes = Notes { peak: input.arbitrary()?, warnings: vec![7; input.int_in_range(0..=20)?].into() };
+    let notes = Some(Box::new(notes)).filter(|notes| !notes.warnings.is_empty());
+    Ok(Run { started: input.arbitrary()?, nanoseconds: input.arbitrary()?, notes })
 }
 
 /// A number that often meets others: mostly small.

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from kumi.serializers import register_serializer
     from kumi.shared import share
     from kumi.status import Status, Summary
-    from kumi.task import Record, Task
+    from kumi.task import Record, Task, Warned
 
 __all__ = [
     "TLS",
@@ -60,6 +60,7 @@ __all__ = [
     "TaskCancelled",
     "TaskInfo",
     "TaskTimeout",
+    "Warned",
     "as_completed",
     "daemons",
     "default",
@@ -96,7 +97,7 @@ _NAMES = {
     "serializers": ("register_serializer",),
     "shared": ("share",),
     "status": ("Status", "Summary"),
-    "task": ("Record", "Task"),
+    "task": ("Record", "Task", "Warned"),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 

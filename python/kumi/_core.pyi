@@ -217,6 +217,12 @@ class Facts:
     @property
     def certificate(self) -> Certificate | None:
         """Of the last worker that died of this task, if any did."""
+    @property
+    def peak_gigabytes(self) -> float | None:
+        """The most memory of its own that its worker was seen to have meanwhile, if it was not short."""
+    @property
+    def warnings(self) -> bytes:
+        """What it warned of, as `warned.Heard.dumps` returns it; empty: of nothing."""
 
 @final
 class Status:
@@ -357,8 +363,13 @@ class Pool:
 
         And whether it is a call that every worker makes, for what it leaves behind.
         """
-    def finish_job(self, id: int, success: bool, payload: bytes | Parcel, started: float, seconds: float, /) -> None:
-        """In-process pools only: resolves a task begun by `next_job`."""
+    def finish_job(
+        self, id: int, success: bool, payload: bytes | Parcel, ran: tuple[float, float], warnings: bytes, /
+    ) -> None:
+        """In-process pools only: resolves a task begun by `next_job`, which ran from then on for so many seconds.
+
+        `warnings` is what `warned.Heard.dumps` returned, or empty.
+        """
     def pop(self, timeout: float | None, /) -> int | None:
         """Takes the id of the kept task that finished first. None if none came in time, or none is left."""
     def wait_kept(self, every: bool, timeout: float | None, /) -> bool:

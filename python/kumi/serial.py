@@ -345,7 +345,20 @@ def describe(error: BaseException) -> str:
         >>> describe(ValueError("no"))
         'ValueError: no'
     """
-    return f"{_name_of(type(error))}: {_text_of(error)}"
+    return f"{name_of(type(error))}: {text_of(error)}"
+
+
+def text_of(error: object) -> str:
+    """The message of an exception or a warning, whatever its `__str__` does."""
+    try:
+        return str.__str__(str(error))  # of a subclass of str only the text
+    except BaseException:
+        return f"<{type(error).__name__} whose __str__ fails>"
+
+
+def name_of(kind: type) -> str:
+    """A type's qualified name, without the module if that is `builtins`."""
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def follow_host(remote: bool = False) -> None:
@@ -563,7 +576,7 @@ def _body_of(error: BaseException) -> bytes | None:
             copy = _loads(body)
         except BaseException:  # the exception's own code may fail as it likes
             continue
-        if type(copy) is type(error) and _text_of(copy) == _text_of(error):
+        if type(copy) is type(error) and text_of(copy) == text_of(error):
             return body
     return None
 
@@ -576,23 +589,12 @@ def _load_original(body: bytes) -> BaseException | None:
     return error if isinstance(error, BaseException) else None
 
 
-def _text_of(error: BaseException) -> str:
-    try:
-        return str.__str__(str(error))  # of a subclass of str only the text
-    except BaseException:
-        return f"<{type(error).__name__} whose __str__ fails>"
-
-
 def _summary_of(error: BaseException) -> tuple[str, str, str]:
-    name, text = _name_of(type(error)), _text_of(error)
+    name, text = name_of(type(error)), text_of(error)
     try:
         return name, text, _traceback_of(error)
     except BaseException:  # the exception's attributes may fail as they like
         return name, text, f"{name}: {text}\n"
-
-
-def _name_of(kind: type) -> str:
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _traceback_of(error: BaseException) -> str:

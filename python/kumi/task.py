@@ -6,6 +6,7 @@ thread `kumi-deliver` changes the Future, under its condition, because `concurre
 """
 
 import logging
+import marshal
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, InvalidStateError
@@ -246,6 +247,30 @@ class Task(Handle, Future[T]):
         _done_callbacks: list[Callable[[Future[T]], object]]
 
 
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """One warning that a task raised and Python showed.
+
+    Attributes:
+        category: The name of its class, with the module if that is not `builtins`.
+        message: Its text, the first 400 characters.
+        file: The file of the code that it blames, the last 200 characters.
+        line: The line there.
+
+    Example:
+        >>> print(task.record.warnings[0])
+        model.py:12: UserWarning: did not converge
+    """
+
+    category: str
+    message: str
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.category}: {self.message}"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Record(Generic[T]):
     """Everything known about a finished task.
@@ -265,11 +290,17 @@ class Record(Generic[T]):
         worker: The worker's name, `<controller>-<number>`; None if it never started.
         host: The machine the worker ran on.
         pid: The worker's process id.
+        warnings: What it warned of, in its order, the first 20, as far as filters of warnings let it be shown. For
+            this each task begins as if nothing had been shown before it. Empty if it neither returned nor raised.
+        warnings_more: How many more there were.
         report: What it reported last; None if it reported nothing.
         attempts: How often a worker ran it: to its end, or to the worker's death.
         seed: The stream of its random numbers, as `with_options(seed=...)` began it: the seed, and the numbers that
             lead from there to the task; None: it had none.
         controller: The controller's name.
+        peak_gigabytes: The most memory that its worker, with its children, was seen to have of its own while it ran,
+            looked at every 50 ms or more often and at the end; None if it ran for less, in your own process, or
+            neither returned nor raised.
         certificate: How the last worker that died of it died; None if none did.
     """
 
@@ -287,10 +318,13 @@ class Record(Generic[T]):
     worker: str | None
     host: str | None
     pid: int | None
+    warnings: tuple[Warned, ...]
+    warnings_more: int
     report: Any
     attempts: int
     seed: tuple[int, ...] | None
     controller: str
+    peak_gigabytes: float | None
     certificate: Certificate | None
 
     def get(self) -> T:
@@ -303,6 +337,7 @@ class Record(Generic[T]):
     def _of(cls, task: Task[T], facts: Facts) -> "Record[T]":
         kept = task._ending(None)
         failure = kept if isinstance(kept, _Failure) else None
+        warned, more = marshal.loads(facts.warnings) if facts.warnings else ((), 0)
         lost = failure is not None and facts.status == "success"  # the result arrived and cannot be read here
         return cls(
             name=task.name,
@@ -319,10 +354,13 @@ class Record(Generic[T]):
             worker=facts.worker,
             host=facts.host,
             pid=facts.pid,
+            warnings=tuple(Warned(*one) for one in warned),
+            warnings_more=more,
             report=_report(task),
             attempts=facts.attempts,
             seed=task._stream,
             controller=task.pool.name,
+            peak_gigabytes=facts.peak_gigabytes,
             certificate=facts.certificate,
         )
 

@@ -12,7 +12,7 @@ import sys
 from functools import partial
 from types import CoroutineType
 
-from kumi import current, serial, tracing
+from kumi import current, serial, tracing, warned
 from kumi.errors import SerializationError
 from kumi.modules import Edits
 from kumi.reset import Reset, kept
@@ -82,21 +82,31 @@ class Executor:
 
     def pause(self) -> "Paused":
         """Puts it back for a task that is run while another one waits."""
+        outer = warned.here()
+        if outer is not None:
+            outer.hide()
         return self._reset.pause()
 
     def resume(self, paused: "Paused") -> None:
         """Makes the process what it was before `pause`, for the task that waited."""
         self._reset.resume(paused)
+        outer = warned.here()
+        if outer is not None:
+            outer.show()
 
-    def run_as_guest(self, function: "Any", payload: bytes) -> "tuple[bool, bytes | Parcel]":
+    def run_as_guest(self, function: "Any", payload: bytes) -> "tuple[bool, bytes | Parcel, bytes]":
         """Like `run`, in a process that has other things to do than tasks, and must not find it changed.
 
         Args:
             function: What `load` returned.
             payload: What `serial.dumps_call` returned.
+
+        Returns:
+            What `run` does, and what the task has warned of.
         """
-        with kept(self._parts, self._generators):
-            return self.run(function, payload)
+        running = current.running()
+        with kept(self._parts, self._generators), warned.listening({} if running is None else running[3]) as heard:
+            return *self.run(function, payload), heard.dumps()
 
     def load(self, payload: bytes, memory: "Memory | None" = None) -> "Callable[..., Any]":
         """Unpickles a function. If that fails, returns one that raises the error in each task that calls it.
@@ -201,6 +211,7 @@ def main(remote: bool = False) -> None:
     serial.follow_host(remote)
     serial.resolve_by(partial(_shared, worker))
     current.may_run = True
+    warned.listen()
     _signal.signal(_signal.SIGINT, partial(_interrupted, worker, os.getpid()))
     _serving.append(worker)
     try:

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::error::FrameError;
 use crate::ids::{FunctionId, Lease, SegmentId, TaskId, Time};
-use crate::message::{Ending, FromWorker, Leave, Payload, Terms, ToWorker, Word};
+use crate::message::{Ending, FromWorker, Leave, Notes, Payload, Run, Terms, ToWorker, WARNINGS_MAX, Word};
 use crate::task::Certificate;
 use crate::worker::Face;
 
@@ -256,10 +256,27 @@ impl Reader<'_> {
             submitted: Time(self.u64()?),
             finished: Time(self.u64()?),
             attempts: self.u32()?,
-            run: self.maybe(|reader| Ok((reader.u64()?, reader.u64()?)))?,
+            run: self.maybe(Self::run)?,
             face: self.maybe(|reader| Ok(Face { name: reader.text()?, pid: reader.u32()?, host: reader.text()? }))?,
             certificate: self.maybe(Self::certificate)?,
         })
+    }
+
+    fn run(&mut self) -> Result<Run, FrameError> {
+        Ok(Run { started: self.u64()?, nanoseconds: self.u64()?, notes: self.maybe(Self::notes)? })
+    }
+
+    #[cold]
+    fn notes(&mut self) -> Result<Box<Notes>, FrameError> {
+        Ok(Box::new(Notes { peak: self.maybe(Self::u64)?, warnings: self.block()? }))
+    }
+
+    /// Bytes that are for Python alone, and stand among other fields.
+    fn block(&mut self) -> Result<Payload, FrameError> {
+        let length = usize::from(self.u16()?);
+        let (block, rest) = self.bytes.split_at_checked(length).ok_or(FrameError::Malformed)?;
+        self.bytes = rest;
+        Ok(Arc::from(block))
     }
 
     pub(crate) fn certificate(&mut self) -> Result<Certificate, FrameError> {
@@ -365,16 +382,27 @@ fn ending(out: &mut Vec<u8>, ending: &Ending) {
     number(out, ending.submitted.0);
     number(out, ending.finished.0);
     small(out, ending.attempts);
-    maybe(out, ending.run, |out, (started, nanoseconds)| {
-        number(out, started);
-        number(out, nanoseconds);
-    });
+    maybe(out, ending.run.as_ref(), run);
     maybe(out, ending.face.as_ref(), |out, face| {
         short_text(out, &face.name);
         small(out, face.pid);
         short_text(out, &face.host);
     });
     maybe(out, ending.certificate.as_ref(), certificate);
+}
+
+fn run(out: &mut Vec<u8>, run: &Run) {
+    number(out, run.started);
+    number(out, run.nanoseconds);
+    maybe(out, run.notes.as_deref(), notes);
+}
+
+#[cold]
+fn notes(out: &mut Vec<u8>, notes: &Notes) {
+    maybe(out, notes.peak, number);
+    let warnings = notes.warnings.get(..WARNINGS_MAX).unwrap_or(&notes.warnings);
+    out.extend_from_slice(&(warnings.len() as u16).to_le_bytes());
+    out.extend_from_slice(warnings);
 }
 
 pub(crate) fn certificate(out: &mut Vec<u8>, certificate: &Certificate) {
@@ -567,14 +595,11 @@ impl Wire for FromWorker {
                 out.extend_from_slice(&pid.to_le_bytes());
                 text(out, host);
             }),
-            FromWorker::Finished { lease, success, started, nanoseconds, payload } => {
-                frame_with(out, 130, payload, |out| {
-                    out.extend_from_slice(&lease.0.to_le_bytes());
-                    out.push(u8::from(*success));
-                    out.extend_from_slice(&started.to_le_bytes());
-                    out.extend_from_slice(&nanoseconds.to_le_bytes());
-                });
-            }
+            FromWorker::Finished { lease, success, run: how, payload } => frame_with(out, 130, payload, |out| {
+                number(out, lease.0);
+                out.push(u8::from(*success));
+                run(out, how);
+            }),
             FromWorker::Recalled { lease, back } => frame(out, 131, |out| {
                 out.extend_from_slice(&lease.0.to_le_bytes());
                 out.push(u8::from(*back));
@@ -633,8 +658,7 @@ impl Wire for FromWorker {
             130 => FromWorker::Finished {
                 lease: Lease(body.u64()?),
                 success: body.bool()?,
-                started: body.u64()?,
-                nanoseconds: body.u64()?,
+                run: body.run()?,
                 payload: body.payload()?,
             },
             131 => FromWorker::Recalled { lease: Lease(body.u64()?), back: body.bool()? },

@@ -49,6 +49,11 @@ impl Interrupts {
         !self.wanted.contains(&lease)
     }
 
+    /// The tasks that run, each within the wait of the one before.
+    pub fn running(&self) -> &[Lease] {
+        &self.running
+    }
+
     /// Whether a task runs.
     pub fn is_busy(&self) -> bool {
         !self.running.is_empty()

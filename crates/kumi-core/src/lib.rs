@@ -39,11 +39,11 @@ pub use error::{FrameError, SubmitError};
 pub use frame::Decoder;
 pub use ids::{FunctionId, GroupId, LaunchId, Lease, LoanId, SegmentId, TaskId, TicketId, Time, WorkerId};
 pub use interrupts::Interrupts;
-pub use message::{Ending, FromWorker, Leave, Payload, Terms, ToWorker, Word};
+pub use message::{Ending, FromWorker, Leave, Notes, Payload, Run, Terms, ToWorker, WARNINGS_MAX, Word};
 pub use segments::{Reserved, Store};
 pub use session::{Session, Talk};
 pub use task::{Certificate, Large, Limit, NewTask, Outcome, Overlooked, REPORT_MAX, Report, TaskView};
 pub use worker::{Face, HELD_MAX, Job, Link, WorkerHalf};
 
 /// Version of the wire protocol (`docs/protocol.md`). Host and worker must speak the same one.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;

@@ -124,13 +124,36 @@ pub struct Ending {
     pub finished: Time,
     /// How often a worker began it, or may have.
     pub attempts: u32,
-    /// Unix nanoseconds when it began, and nanoseconds it ran, by the clock of the worker that ran it.
-    pub run: Option<(u64, u64)>,
+    /// How it ran, if a worker ran it to its end.
+    pub run: Option<Run>,
     /// Who ran it.
     pub face: Option<Face>,
     /// Of the last worker that died of it.
     pub certificate: Option<Certificate>,
 }
+
+/// How a task ran, by the clock of the worker that ran it to its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Run {
+    /// When it began: Unix time in nanoseconds.
+    pub started: u64,
+    /// How long it ran, in nanoseconds.
+    pub nanoseconds: u64,
+    /// What only some tasks have.
+    pub notes: Option<Box<Notes>>,
+}
+
+/// What a worker has noted while a task ran.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// The most bytes of its own that the worker was seen to have, with its children.
+    pub peak: Option<u64>,
+    /// What the task warned of; empty: of nothing. Of at most [`WARNINGS_MAX`] bytes.
+    pub warnings: Payload,
+}
+
+/// Longest note of warnings: such a message fits into a frame, whatever its payload.
+pub const WARNINGS_MAX: usize = u16::MAX as usize;
 
 /// An outcome without what belongs to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,10 +188,8 @@ pub enum FromWorker {
         lease: Lease,
         /// Whether the function returned; otherwise the payload is its error.
         success: bool,
-        /// When it began: Unix time in nanoseconds, by the worker's clock.
-        started: u64,
-        /// How long it ran, in nanoseconds.
-        nanoseconds: u64,
+        /// How it ran.
+        run: Run,
         /// Pickled value or error.
         payload: Payload,
     },

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ids::{FunctionId, GroupId, Lease, LoanId, SegmentId, TaskId, Time, WorkerId};
-use crate::message::{Ending, Payload, Word};
+use crate::message::{Ending, Payload, Run, Word};
 use crate::worker::Face;
 
 /// What is asked when a task is submitted.
@@ -153,8 +153,8 @@ pub(crate) enum Place {
 pub(crate) struct Done {
     pub outcome: Outcome,
     pub finished: Time,
-    /// Unix nanoseconds by the worker's clock, and nanoseconds of running; of tasks that a worker finished.
-    pub run: Option<(u64, u64)>,
+    /// Of tasks that a worker finished.
+    pub run: Option<Run>,
     pub face: Option<Arc<Face>>,
     /// The worker's segment that the rest of the result lies in, and how many bytes of it.
     pub loan: Option<(LoanId, u64)>,
@@ -163,7 +163,9 @@ pub(crate) struct Done {
 impl Done {
     /// How much is kept until nobody wants it any more.
     pub fn bytes(&self) -> u64 {
-        self.outcome.bytes() + self.loan.map_or(0, |(_, bytes)| bytes)
+        let notes = self.run.as_ref().and_then(|run| run.notes.as_ref());
+        let noted = notes.map_or(0, |notes| notes.warnings.len() as u64);
+        self.outcome.bytes() + self.loan.map_or(0, |(_, bytes)| bytes) + noted
     }
 }
 
@@ -249,8 +251,8 @@ pub struct TaskView {
     pub submitted: Time,
     /// When it was done.
     pub finished: Time,
-    /// Unix nanoseconds when it began, and nanoseconds it ran, by the worker's clock.
-    pub run: Option<(u64, u64)>,
+    /// How it ran, if a worker ran it to its end.
+    pub run: Option<Run>,
     /// Who ran it.
     pub face: Option<Arc<Face>>,
     /// How often a worker began it, or may have.
@@ -289,7 +291,7 @@ impl TaskView {
             function,
             submitted: ending.submitted,
             finished: ending.finished,
-            run: ending.run,
+            run: ending.run.clone(),
             face: ending.face.clone().map(Arc::new),
             attempts: ending.attempts,
             certificate,

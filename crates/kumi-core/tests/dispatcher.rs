@@ -14,7 +14,8 @@ use dispatcher::crew::{Crew, MILLI, SECOND, policy};
 use kumi_core::interrupts::Signal;
 use kumi_core::message::{FromWorker, Leave, Terms, ToWorker};
 use kumi_core::{
-    Begun, Bug, Certificate, Event, Face, Interrupts, Large, Lease, Limit, Link, Outcome, Policy, SegmentId, TaskId,
+    Begun, Bug, Certificate, Event, Face, Interrupts, Large, Lease, Limit, Link, Outcome, Policy, Run, SegmentId,
+    TaskId,
 };
 
 #[test]
@@ -213,7 +214,12 @@ fn a_result_counts_only_under_the_lease_it_is_held_with() {
     crew.wait(60 * SECOND);
     assert_eq!(crew.fenced, [silent]);
     let next = crew.join(Link::Remote);
-    let late = FromWorker::Finished { lease: void, success: true, started: 0, nanoseconds: 1, payload: Arc::from([]) };
+    let late = FromWorker::Finished {
+        lease: void,
+        success: true,
+        run: Run { started: 0, nanoseconds: 1, notes: None },
+        payload: Arc::from([]),
+    };
     crew.say(silent, late.clone());
     crew.say(next, late);
     assert_eq!(crew.brain.outcome(task), None);

@@ -9,7 +9,7 @@ use kumi_core::agent::ANSWER;
 use kumi_core::frame::CHUNK;
 use kumi_core::session::OutOfStep;
 use kumi_core::{
-    AgentHalf, Certificate, Decoder, FromAgent, FromWorker, FunctionId, Lease, Leave, Order, Payload, Secret, Session,
+    AgentHalf, Certificate, Decoder, FromAgent, FromWorker, FunctionId, Lease, Leave, Order, Payload, Run, Secret, Session,
     Talk, TaskId, Time, ToAgent, ToWorker,
 };
 
@@ -40,7 +40,12 @@ fn interrupt(lease: u64) -> ToAgent {
 
 fn finished(lease: u64) -> FromAgent {
     let (lease, payload) = (Lease(lease), Arc::from([]));
-    FromAgent::Worker(FromWorker::Finished { lease, success: true, started: 0, nanoseconds: 1, payload })
+    FromAgent::Worker(FromWorker::Finished {
+        lease,
+        success: true,
+        run: Run { started: 0, nanoseconds: 1, notes: None },
+        payload,
+    })
 }
 
 fn report(lease: u64, number: u8) -> FromWorker {

@@ -12,7 +12,9 @@ use std::fmt::Debug;
 
 use kumi_core::agent::UNPROVED;
 use kumi_core::frame::{CHUNK, FRAME_MAX, PART, Wire};
-use kumi_core::{Decoder, FrameError, FromAgent, FromWorker, FunctionId, Lease, Payload, TaskId, ToAgent, ToWorker};
+use kumi_core::{
+    Decoder, FrameError, FromAgent, FromWorker, FunctionId, Lease, Payload, Run, TaskId, ToAgent, ToWorker,
+};
 
 use document::{golden, golden_of_agents};
 
@@ -32,7 +34,7 @@ fn frame(kind: u8, fields: &[u8]) -> Vec<u8> {
 
 /// A frame of `Finished` whose payload shall have `total` bytes, of which `here` are in it.
 fn beginning(total: u64, here: usize) -> Vec<u8> {
-    frame(130, &[&[0; 25][..], &total.to_le_bytes(), &vec![7; here]].concat())
+    frame(130, &[&[0; 26][..], &total.to_le_bytes(), &vec![7; here]].concat())
 }
 
 /// The frames of a stream.
@@ -105,7 +107,12 @@ fn payload(length: usize) -> Payload {
 }
 
 fn finished(lease: u64, length: usize) -> FromWorker {
-    FromWorker::Finished { lease: Lease(lease), success: true, started: 1, nanoseconds: 2, payload: payload(length) }
+    FromWorker::Finished {
+        lease: Lease(lease),
+        success: true,
+        run: Run { started: 1, nanoseconds: 2, notes: None },
+        payload: payload(length),
+    }
 }
 
 // Round trips.
@@ -147,7 +154,7 @@ fn payloads_go_in_frames_of_a_mebibyte() {
         let lengths: Vec<usize> = frames(&bytes).into_iter().map(<[u8]>::len).collect();
         assert_eq!(lengths.len(), length.div_ceil(CHUNK).max(1));
         assert!(lengths.iter().all(|length| *length <= 4 + FRAME_MAX));
-        assert_eq!(bytes.len(), 4 + 34 + length + 5 * (lengths.len() - 1), "nothing but headers beside the payload");
+        assert_eq!(bytes.len(), 4 + 35 + length + 5 * (lengths.len() - 1), "nothing but headers beside the payload");
     }
     let function = FunctionId::from_number(1);
     round_trip(&ToWorker::Define { function, payload: payload(CHUNK + 1) });

@@ -4,20 +4,21 @@
 //! Two steps, since the exact number takes milliseconds: the sum of `statm`, where what a fork still shares with its parent
 //! counts twice, is looked at first, and `smaps_rollup` only if that sum is above the limit and there are children.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kumi_core::Interrupts;
+use kumi_core::{Interrupts, Lease};
 
 use crate::page::Page;
 use crate::process::end_tree;
 use crate::watchdog::{arm, new_timer};
 
-/// Where no limit is near: a task that is shorter is not looked at.
+/// Where no limit is near. A task that is shorter has no peak.
 const PACE: Duration = Duration::from_millis(50);
 /// At most that often.
 const PACE_MIN: Duration = Duration::from_millis(5);
@@ -36,6 +37,8 @@ pub struct Memory {
     asleep: AtomicBool,
     /// In bytes; the highest number is none.
     limit: AtomicU64,
+    /// The most that was seen while a task ran, of those that run and a few that have ended.
+    peaks: Mutex<BTreeMap<Lease, u64>>,
 }
 
 impl Memory {
@@ -45,7 +48,7 @@ impl Memory {
     /// No descriptors left.
     pub fn new(page: Arc<Page>, interrupts: Arc<Mutex<Interrupts>>) -> io::Result<Self> {
         let (asleep, limit) = (AtomicBool::new(true), AtomicU64::new(u64::MAX));
-        Ok(Self { page, interrupts, timer: new_timer()?, asleep, limit })
+        Ok(Self { page, interrupts, timer: new_timer()?, asleep, limit, peaks: Mutex::default() })
     }
 
     /// From now on a task that takes more ends with its worker.
@@ -65,6 +68,15 @@ impl Memory {
         Ok(())
     }
 
+    /// Main thread, after a task: the most bytes that were seen while it ran, unless it was short. What it leaves counts too.
+    pub fn peak_of(&self, lease: Lease, took: Duration) -> Option<u64> {
+        if took < PACE {
+            return None;
+        }
+        let seen = self.peaks().remove(&lease);
+        seen.max(private("self"))
+    }
+
     /// Main thread, after a task: this process has more than it may, so the next task would be blamed for what others left.
     pub fn is_above(&self) -> bool {
         let limit = self.limit.load(Ordering::Relaxed);
@@ -79,20 +91,36 @@ impl Memory {
     pub(crate) fn look(&self) -> io::Result<()> {
         // In this order: a task that begins after we looked for one finds us asleep.
         self.asleep.store(true, Ordering::Release);
-        if !self.is_busy() {
+        let running = self.running();
+        if running.is_empty() {
             return Ok(());
         }
         self.asleep.store(false, Ordering::Release);
         let used = self.measure();
         self.page.note_peak(used);
+        self.note_peaks(&running, used);
         if used > self.limit.load(Ordering::Relaxed) {
             self.end_for(used);
         }
         arm(&self.timer, self.pace(used))
     }
 
-    fn is_busy(&self) -> bool {
-        self.interrupts.lock().unwrap_or_else(PoisonError::into_inner).is_busy()
+    fn running(&self) -> Vec<Lease> {
+        self.interrupts.lock().unwrap_or_else(PoisonError::into_inner).running().to_vec()
+    }
+
+    fn peaks(&self) -> MutexGuard<'_, BTreeMap<Lease, u64>> {
+        self.peaks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A task that ended meanwhile stays noted until we look again.
+    fn note_peaks(&self, running: &[Lease], used: u64) {
+        let mut peaks = self.peaks();
+        peaks.retain(|lease, _| running.contains(lease));
+        for lease in running {
+            let peak = peaks.entry(*lease).or_default();
+            *peak = used.max(*peak);
+        }
     }
 
     fn measure(&self) -> u64 {

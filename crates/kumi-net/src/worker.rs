@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use kumi_core::children::{self, Children};
 use kumi_core::frame::Wire;
 use kumi_core::{
-    Decoder, FromWorker, Interrupts, Job, Lease, Leave, PROTOCOL, Payload, SegmentId, SubmitError, Terms, Time,
+    Decoder, FromWorker, Interrupts, Job, Lease, Leave, PROTOCOL, Payload, Run, SegmentId, SubmitError, Terms, Time,
     ToWorker, WorkerHalf,
 };
 
@@ -406,10 +406,9 @@ impl WorkerEnd {
     }
 
     fn answer(&self, state: &mut State, slot: u16, finished: Finished) -> io::Result<()> {
-        let Finished { lease, success, started, took, payload, segment } = finished;
+        let Finished { lease, success, run, payload, segment } = finished;
         self.reporter.last_words(lease)?;
-        let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let message = FromWorker::Finished { lease, success, started, nanoseconds, payload };
+        let message = FromWorker::Finished { lease, success, run, payload };
         let first = match segment {
             Some((segment, bytes)) => self.say_with(state, segment, bytes, &message)?,
             None => self.say(state, &message)?,
@@ -664,10 +663,8 @@ pub struct Finished {
     pub lease: Lease,
     /// Whether the payload is a value; otherwise an error.
     pub success: bool,
-    /// Unix time in nanoseconds.
-    pub started: u64,
-    /// How long it ran.
-    pub took: Duration,
+    /// How it ran.
+    pub run: Run,
     /// Pickled.
     pub payload: Payload,
     /// Which of our segments the rest of it lies in, and how many bytes of it.

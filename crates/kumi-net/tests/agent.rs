@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use common::wait_for;
 use host::{Host, PYTHON, Place, myself};
-use kumi_core::{FromAgent, FromWorker, Job, Lease, Leave, Payload, ToAgent, ToWorker};
+use kumi_core::{FromAgent, FromWorker, Job, Lease, Leave, Payload, Run, ToAgent, ToWorker};
 use kumi_net::agent::{self, Ended, Plan};
 use kumi_net::parcel;
 use kumi_net::segments::Memory;
@@ -77,15 +77,14 @@ fn role_worker() {
                 });
                 if *payload == *b"lend" {
                     let (segment, _) = end.reserve(1 << 20).unwrap();
-                    let (payload, took) = (Payload::default(), Duration::ZERO);
+                    let (payload, run) = (Payload::default(), Run::default());
                     let segment = Some((segment, 1 << 20));
-                    end.finish(slot, Finished { lease, success: true, started: 1, took, payload, segment }).unwrap();
+                    end.finish(slot, Finished { lease, success: true, run, payload, segment }).unwrap();
                     continue;
                 }
                 let answer = work(&String::from_utf8_lossy(&payload), memory);
-                let took = Duration::from_millis(1);
-                end.finish(slot, Finished { lease, success: true, started: 1, took, payload: answer, segment: None })
-                    .unwrap();
+                let run = Run { started: 1, nanoseconds: 1_000_000, notes: None };
+                end.finish(slot, Finished { lease, success: true, run, payload: answer, segment: None }).unwrap();
             }
             Next::Job(..) => {}
             Next::Leave(_) => std::process::exit(0),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use agent::{Agent, Gate, HOUR, Line, gate, policy};
 use common::LIMIT;
-use kumi_core::{Certificate, FromAgent, FromWorker, Lease, Outcome, Ticket, ToAgent, ToWorker};
+use kumi_core::{Certificate, FromAgent, FromWorker, Lease, Outcome, PROTOCOL, Run, Ticket, ToAgent, ToWorker};
 use kumi_net::gate::UNPROVED_MAX;
 use kumi_net::proof::JoinCode;
 
@@ -70,8 +70,7 @@ fn a_session_goes_on_over_another_connection_and_nothing_is_said_twice() {
     line.talk.send(FromAgent::Worker(FromWorker::Finished {
         lease,
         success: true,
-        started: 1,
-        nanoseconds: 1,
+        run: Run { started: 1, nanoseconds: 1, notes: None },
         payload: (*b"y").into(),
     }));
     let mut agent = host.dial();
@@ -320,8 +319,12 @@ fn frames_of_strangers_are_short_and_whole() {
 
 #[test]
 fn nothing_is_heard_of_a_stranger_but_who_he_is() {
-    let finished =
-        FromWorker::Finished { lease: Lease(1), success: true, started: 1, nanoseconds: 1, payload: (*b"evil").into() };
+    let finished = FromWorker::Finished {
+        lease: Lease(1),
+        success: true,
+        run: Run { started: 1, nanoseconds: 1, notes: None },
+        payload: (*b"evil").into(),
+    };
     attacked(|host| {
         let mut agent = host.dial();
         agent.say(&FromAgent::Worker(finished.clone()));
@@ -391,7 +394,9 @@ fn a_join_code_lets_in_no_more_than_it_has_uses_and_nobody_after_its_time() {
 #[test]
 fn another_version_of_python_or_of_the_protocol_is_told_what_to_do() {
     attacked(|host| {
-        for (version, python, text) in [(1, (3, 11), "same version of kumi"), (2, (3, 12), "Python 3.12")] {
+        for (version, python, text) in
+            [(PROTOCOL - 1, (3, 11), "same version of kumi"), (PROTOCOL, (3, 12), "Python 3.12")]
+        {
             let mut agent = host.dial();
             agent.say(&FromAgent::Worker(FromWorker::Hello { version, python, pid: 1, host: "there".into() }));
             let refusal = agent.refusal();

@@ -89,9 +89,13 @@ impl Certificate {
 impl From<&kumi_core::Certificate> for Certificate {
     fn from(certificate: &kumi_core::Certificate) -> Self {
         let kumi_core::Certificate { cause, pid, host, exit_code, signal, peak, stderr } = certificate.clone();
-        let peak_gigabytes = peak.map(|bytes| bytes as f64 / 1e9);
+        let peak_gigabytes = peak.map(gigabytes);
         Self { cause, pid, host, exit_code, signal, peak_gigabytes, stderr }
     }
+}
+
+fn gigabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e9
 }
 
 /// See the stub.
@@ -108,24 +112,29 @@ pub struct Facts {
     host: Option<String>,
     attempts: u32,
     certificate: Option<Certificate>,
+    peak_gigabytes: Option<f64>,
+    warnings: Vec<u8>,
 }
 
 impl Facts {
     /// Of a view, and when it was submitted and done, in Unix seconds.
     pub fn new(view: &TaskView, submitted: f64, finished: f64) -> Self {
-        let face = view.face.as_deref();
+        let (face, run) = (view.face.as_deref(), view.run.as_ref());
+        let notes = run.and_then(|run| run.notes.as_deref());
         Self {
             status: word(&view.outcome),
             function: view.function.to_string(),
             submitted,
-            started: view.run.map(|(started, _)| started as f64 / 1e9),
+            started: run.map(|run| run.started as f64 / 1e9),
             finished,
-            seconds: view.run.map(|(_, nanoseconds)| nanoseconds as f64 / 1e9),
+            seconds: run.map(|run| run.nanoseconds as f64 / 1e9),
             worker: face.map(|face| face.name.clone()),
             pid: face.map(|face| face.pid),
             host: face.map(|face| face.host.clone()),
             attempts: view.attempts,
             certificate: view.certificate.as_deref().map(Certificate::from),
+            peak_gigabytes: notes.and_then(|notes| notes.peak).map(gigabytes),
+            warnings: notes.map(|notes| notes.warnings.to_vec()).unwrap_or_default(),
         }
     }
 }

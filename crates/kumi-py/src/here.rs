@@ -54,6 +54,15 @@ impl Here {
     }
 }
 
+impl Begun<'_> {
+    /// The task has ended: what Python has kept for it, if it has.
+    pub fn end(self) -> Option<Py<PyDict>> {
+        let done = self.0.tasks().pop();
+        std::mem::forget(self);
+        done?.notes
+    }
+}
+
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
         // Outside of the lock: what Python kept may run any code when it goes.

@@ -101,8 +101,8 @@ impl Inner {
             let submitted = child.submitted.duration_since(UNIX_EPOCH).unwrap_or_default();
             // The host's clock began to count when it heard of the task.
             let counted = submitted + view.finished.since(view.submitted);
-            let (started, ran) = view.run.unwrap_or_default();
-            let finished = counted.max(Duration::from_nanos(started.saturating_add(ran)));
+            let ended = view.run.as_ref().map_or(0, |run| run.started.saturating_add(run.nanoseconds));
+            let finished = counted.max(Duration::from_nanos(ended));
             Facts::new(&view, submitted.as_secs_f64(), finished.as_secs_f64())
         }))
     }

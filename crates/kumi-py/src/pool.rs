@@ -5,7 +5,7 @@ use std::ffi::{CString, OsString};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kumi_core::{Event, Face, FunctionId, LaunchId, Policy, TaskId};
+use kumi_core::{Event, Face, FunctionId, LaunchId, Notes, Policy, Run, TaskId};
 use kumi_net::inbox::Until;
 use kumi_net::pool::{self, Host};
 use kumi_net::segments::spare_bytes;
@@ -313,18 +313,20 @@ impl Pool {
         }))
     }
 
-    #[pyo3(signature = (id, success, payload, started, seconds, /))]
+    #[pyo3(signature = (id, success, payload, ran, warnings, /))]
     fn finish_job(
         &self,
         py: Python<'_>,
         id: u64,
         success: bool,
         payload: &Bound<'_, PyAny>,
-        started: f64,
-        seconds: f64,
+        ran: (f64, f64),
+        warnings: &[u8],
     ) -> PyResult<()> {
+        let (started, seconds) = ran;
         let nanoseconds = |seconds| u64::try_from(span(seconds).as_nanos()).unwrap_or(u64::MAX);
-        let run = (nanoseconds(started), nanoseconds(seconds));
+        let notes = (!warnings.is_empty()).then(|| Box::new(Notes { peak: None, warnings: Arc::from(warnings) }));
+        let run = Run { started: nanoseconds(started), nanoseconds: nanoseconds(seconds), notes };
         let name = format!("{}-0", self.net.name());
         let face = Arc::new(Face { name, pid: std::process::id(), host: self.net.host().to_owned() });
         let outcome = outcome_here(success, &Entry::new(&self.net, Made::of(payload)?).payload);

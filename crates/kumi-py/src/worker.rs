@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kumi_core::interrupts::Signal;
-use kumi_core::{FunctionId, Interrupts, Job, Lease, Leave, Payload};
+use kumi_core::{FunctionId, Interrupts, Job, Lease, Leave, Notes, Payload, Run};
 use kumi_net::segments::Borrowed;
 use kumi_net::worker::{Finished, Next, WorkerEnd, signal_myself};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use crate::here::Here;
 use crate::inner::Inner;
@@ -149,11 +149,11 @@ impl Serving {
                 let clock = Instant::now();
                 // If the task that waits is interrupted in the middle of this, the other one goes with it, answered too.
                 let paused = self.pause(calls.execute.bind(py));
-                let (success, made) = if paused.is_err() {
-                    interrupted()
+                let ((success, made), kept) = if paused.is_err() {
+                    (interrupted(), None)
                 } else {
-                    let _running = self.running.begin(task, lease, attempt);
-                    match Armed::new(self.end.interrupts(), lease) {
+                    let running = self.running.begin(task, lease, attempt);
+                    let ran = match Armed::new(self.end.interrupts(), lease) {
                         None => interrupted(),
                         Some(_armed) => {
                             self.end.memory().task_begins()?;
@@ -165,7 +165,8 @@ impl Serving {
                                 called => called?,
                             }
                         }
-                    }
+                    };
+                    (ran, running.end())
                 };
                 let (payload, segment) = match made {
                     Made::Small(payload) => (payload, None),
@@ -175,14 +176,10 @@ impl Serving {
                         (payload, segment)
                     }
                 };
-                let finished = Finished {
-                    lease,
-                    success,
-                    started: u64::try_from(started.as_nanos()).unwrap_or(u64::MAX),
-                    took: clock.elapsed(),
-                    payload,
-                    segment,
-                };
+                let took = clock.elapsed();
+                let notes = self.notes(py, lease, took, kept)?;
+                let run = Run { started: nanoseconds(started), nanoseconds: nanoseconds(took), notes };
+                let finished = Finished { lease, success, run, payload, segment };
                 if finished.payload.len() > SENT_AT_ONCE || segment.is_some() {
                     detached(py, || self.end.finish(slot, finished))?;
                 } else {
@@ -211,6 +208,24 @@ impl Serving {
                 self.find_untouched(calls.execute.bind(py).call_method0("keep")?)
             }
         }
+    }
+
+    /// What there is to tell of a task besides, from what Python has kept while it ran.
+    fn notes(
+        &self,
+        py: Python<'_>,
+        lease: Lease,
+        took: Duration,
+        kept: Option<Py<PyDict>>,
+    ) -> PyResult<Option<Box<Notes>>> {
+        let peak = self.end.memory().peak_of(lease, took);
+        let warned = kept.map(|kept| kept.bind(py).get_item("warned")).transpose()?.flatten();
+        if peak.is_none() && warned.is_none() {
+            return Ok(None);
+        }
+        let warnings = warned.map(|warned| warned.call_method0("close")).transpose()?;
+        let warnings = warnings.map(|bytes| bytes.extract::<Vec<u8>>()).transpose()?.unwrap_or_default();
+        Ok(Some(Box::new(Notes { peak, warnings: Arc::from(warnings) })))
     }
 
     /// A task that waits for the one to be run must not be seen in it. What it had changed comes back.
@@ -258,6 +273,10 @@ impl Serving {
         drop(before);
         Ok(function)
     }
+}
+
+fn nanoseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

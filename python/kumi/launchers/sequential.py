@@ -35,8 +35,8 @@ class Guest(Protocol):
     def prepare(self, function: Any, payload: bytes, /) -> "tuple[str, bytes]":
         """Calls it for what it leaves behind in the process. The traceback and the pickled error, if it fails."""
 
-    def run_as_guest(self, function: Any, payload: bytes, /) -> "tuple[bool, bytes | Parcel]":
-        """Calls it, and puts back what that has changed in the process."""
+    def run_as_guest(self, function: Any, payload: bytes, /) -> "tuple[bool, bytes | Parcel, bytes]":
+        """Calls it, and puts back what that has changed in the process. Success, outcome, and what it warned of."""
 
 
 # A worker keeps a function that it has unpickled, with whatever that remembers between calls; so does this process.
@@ -52,7 +52,7 @@ def run_one(pool: Pool, executor: Guest, resolve: Callable[[int], Any]) -> None:
         return
     number, function, payload, everywhere = job
     started, clock = time.time(), time.perf_counter()
-    success, outcome = True, serial.dumps(None)
+    success, outcome, warned = True, serial.dumps(None), b""
     with serial.resolving(resolve):
         call = _loaded(executor.load, function)
         if everywhere:
@@ -60,5 +60,5 @@ def run_one(pool: Pool, executor: Guest, resolve: Callable[[int], Any]) -> None:
             success, outcome = (False, failure) if error else (success, outcome)
         else:
             with current.Here(pool, number):
-                success, outcome = executor.run_as_guest(call, payload)
-    pool.finish_job(number, success, outcome, started, time.perf_counter() - clock)
+                success, outcome, warned = executor.run_as_guest(call, payload)
+    pool.finish_job(number, success, outcome, (started, time.perf_counter() - clock), warned)

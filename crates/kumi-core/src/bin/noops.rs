@@ -17,8 +17,8 @@ use std::time::Duration;
 use kumi_core::frame::Wire;
 use kumi_core::ids::Id;
 use kumi_core::{
-    Action, Decoder, Dispatcher, Event, Face, FromWorker, FunctionId, Job, Lease, NewTask, Outcome, Policy, TaskId,
-    Time, ToWorker, WorkerHalf, WorkerId,
+    Action, Decoder, Dispatcher, Event, Face, FromWorker, FunctionId, Job, Lease, NewTask, Outcome, Policy, Run,
+    TaskId, Time, ToWorker, WorkerHalf, WorkerId,
 };
 
 /// What Python takes to submit a task, the host to hear of its end, and a worker, which is one of many, to run it.
@@ -217,8 +217,8 @@ fn run(lease: u64) -> ToWorker {
 }
 
 fn finished(lease: Lease) -> FromWorker {
-    let nanoseconds = RUN.as_nanos() as u64;
-    FromWorker::Finished { lease, success: true, started: 1, nanoseconds, payload: Arc::from(VALUE) }
+    let run = Run { started: 1, nanoseconds: RUN.as_nanos() as u64, notes: None };
+    FromWorker::Finished { lease, success: true, run, payload: Arc::from(VALUE) }
 }
 
 fn policy(workers: u64) -> Policy {

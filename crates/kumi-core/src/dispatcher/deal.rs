@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{Action, Bug, Dispatcher};
 use crate::ids::{Lease, TaskId, Time, WorkerId};
-use crate::message::ToWorker;
+use crate::message::{Run, ToWorker};
 use crate::scaling::FAILURES_MAX;
 use crate::task::{Outcome, Place, Task};
 use crate::timer::Timer;
@@ -200,7 +200,7 @@ impl Dispatcher {
             && nanos.is_some_and(|nanos| worker.held_nanos.saturating_add(nanos) <= WINDOW)
     }
 
-    pub(super) fn finished(&mut self, now: Time, id: WorkerId, lease: Lease, outcome: Outcome, run: (u64, u64)) {
+    pub(super) fn finished(&mut self, now: Time, id: WorkerId, lease: Lease, outcome: Outcome, run: Run) {
         let (mut offered, mut first) = (None, false);
         let known = self.workers.get_mut(id).and_then(|worker| {
             worker.held(lease).filter(|held| held.call.is_none())?;
@@ -225,8 +225,9 @@ impl Dispatcher {
         if let Some(task) = self.tasks.get_mut(held.task).filter(|task| task.is_held()) {
             task.attempts += 1;
             if let Some(function) = self.functions.get_mut(task.function) {
-                let old = function.nanos.unwrap_or(run.1);
-                function.nanos = Some(if run.1 > old { run.1 } else { old - old / 4 + run.1 / 4 });
+                let old = function.nanos.unwrap_or(run.nanoseconds);
+                let new = run.nanoseconds;
+                function.nanos = Some(if new > old { new } else { old - old / 4 + new / 4 });
             }
             self.resolve(now, held.task, outcome, Some(run), Some(face));
             self.keep_loan(offered, Some(held.task));
@@ -239,7 +240,7 @@ impl Dispatcher {
     }
 
     /// A result under a lease that is over: the task went back to the queue, or was resolved otherwise, long ago.
-    fn finished_late(&mut self, now: Time, lease: Lease, outcome: Outcome, run: (u64, u64)) {
+    fn finished_late(&mut self, now: Time, lease: Lease, outcome: Outcome, run: Run) {
         #[cfg(feature = "planted-bugs")]
         if self.planted(Bug::StaleResult) {
             let task = self.planted.leases.get(&lease).copied();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::{Action, Dispatcher};
 use crate::ids::{Lease, TaskId, Time};
+use crate::message::Run;
 use crate::task::{Done, Limit, Outcome, Overlooked, Place};
 use crate::timer::Timer;
 use crate::worker::{Face, Recall};
@@ -17,7 +18,7 @@ impl Dispatcher {
         now: Time,
         id: TaskId,
         outcome: Outcome,
-        run: Option<(u64, u64)>,
+        run: Option<Run>,
         face: Option<Arc<Face>>,
     ) {
         let Some(task) = self.tasks.get(id) else { return };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Dispatcher;
 use crate::ids::{TaskId, Time};
-use crate::message::Payload;
+use crate::message::{Payload, Run};
 use crate::task::{Limit, Outcome, Place};
 use crate::worker::Face;
 
@@ -21,11 +21,11 @@ impl Dispatcher {
     }
 
     /// The task begun last, or another one begun before, is done.
-    pub fn finish_here(&mut self, now: Time, id: TaskId, outcome: Outcome, run: (u64, u64), face: Arc<Face>) {
+    pub fn finish_here(&mut self, now: Time, id: TaskId, outcome: Outcome, run: Run, face: Arc<Face>) {
         if let Some(task) = self.tasks.get_mut(id).filter(|task| matches!(task.place, Place::Here)) {
             task.attempts += 1;
             // Nobody could stop it, but it ends as it would have elsewhere.
-            let outcome = if task.run_limit().is_some_and(|limit| limit.as_nanos() < u128::from(run.1)) {
+            let outcome = if task.run_limit().is_some_and(|limit| limit.as_nanos() < u128::from(run.nanoseconds)) {
                 Outcome::Timeout(Limit::Run)
             } else if task.deadline().is_some_and(|deadline| deadline <= now) {
                 Outcome::Timeout(Limit::Total)

@@ -373,9 +373,9 @@ impl Dispatcher {
     fn said(&mut self, now: Time, worker: WorkerId, message: FromWorker) {
         self.sign_of_life(now, worker);
         match message {
-            FromWorker::Finished { lease, success, started, nanoseconds, payload } => {
+            FromWorker::Finished { lease, success, run, payload } => {
                 let outcome = if success { Outcome::Success(payload) } else { Outcome::Error(payload) };
-                self.finished(now, worker, lease, outcome, (started, nanoseconds));
+                self.finished(now, worker, lease, outcome, run);
             }
             FromWorker::Prepared { lease, error, payload } => self.prepared(now, worker, lease, &error, payload),
             FromWorker::Recalled { lease, back } => self.recalled(now, worker, lease, back),

@@ -415,7 +415,7 @@ impl Dispatcher {
             submitted: task.submitted,
             finished: done.finished,
             attempts: task.attempts,
-            run: done.run,
+            run: done.run.clone(),
             face: done.face.as_deref().cloned(),
             certificate: task.certificate.as_deref().cloned(),
         };

@@ -127,7 +127,7 @@ impl Dispatcher {
             function: Arc::clone(&self.functions.get(task.function)?.label),
             submitted: task.submitted,
             finished: done.finished,
-            run: done.run,
+            run: done.run.clone(),
             face: done.face.clone(),
             attempts: task.attempts,
             certificate: task.certificate.clone(),

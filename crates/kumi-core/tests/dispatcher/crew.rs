@@ -8,7 +8,7 @@ use std::time::Duration;
 use kumi_core::message::{FromWorker, Leave, ToWorker};
 use kumi_core::{
     Action, Begun, Caller, Certificate, Dispatcher, Event, Face, FunctionId, LaunchId, Lease, Link, NewTask, Origin,
-    Outcome, Policy, TaskId, Ticket, TicketId, Time, WorkerId,
+    Outcome, Policy, Run, TaskId, Ticket, TicketId, Time, WorkerId,
 };
 
 pub const MILLI: Duration = Duration::from_millis(1);
@@ -260,7 +260,10 @@ impl Crew {
     pub fn finish(&mut self, worker: WorkerId, task: TaskId, nanoseconds: u64) {
         let lease = self.leases[&task];
         let payload = Arc::from([]);
-        self.say(worker, FromWorker::Finished { lease, success: true, started: 0, nanoseconds, payload });
+        self.say(
+            worker,
+            FromWorker::Finished { lease, success: true, run: Run { started: 0, nanoseconds, notes: None }, payload },
+        );
     }
 
     pub fn answer_recall(&mut self, worker: WorkerId, task: TaskId, back: bool) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kumi_core::message::{FromWorker, Leave, ToWorker};
-use kumi_core::{Begun, Event, Link, Outcome, Policy, TaskId, Ticket, TicketId, Time, WorkerId};
+use kumi_core::{Begun, Event, Link, Outcome, Policy, Run, TaskId, Ticket, TicketId, Time, WorkerId};
 
 use super::crew::{Crew, MILLI, SECOND, policy};
 
@@ -132,7 +132,12 @@ fn a_silent_one_is_fenced_after_a_heartbeat_and_its_task_runs_again_unblamed() {
     assert_eq!(crew.fenced, [silent]);
     let worker = crew.admitted[&call];
     assert_eq!(crew.dealt(worker), [task]);
-    let late = FromWorker::Finished { lease: void, success: true, started: 0, nanoseconds: 1, payload: Arc::from([]) };
+    let late = FromWorker::Finished {
+        lease: void,
+        success: true,
+        run: Run { started: 0, nanoseconds: 1, notes: None },
+        payload: Arc::from([]),
+    };
     crew.say(silent, late.clone());
     crew.say(worker, late);
     assert_eq!(crew.brain.outcome(task), None, "what the fenced one says does not count");

@@ -7,8 +7,8 @@ use std::time::Duration;
 use kumi_core::frame::Wire;
 use kumi_core::interrupts::Signal;
 use kumi_core::{
-    Begun, Decoder, FromWorker, FunctionId, Interrupts, Job, LaunchId, Lease, Link, LoanId, SegmentId, Store, Time,
-    ToWorker, WorkerHalf, WorkerId,
+    Begun, Decoder, FromWorker, FunctionId, Interrupts, Job, LaunchId, Lease, Link, LoanId, Run, SegmentId, Store,
+    Time, ToWorker, WorkerHalf, WorkerId,
 };
 
 use super::ledger::{Check, rule};
@@ -427,8 +427,7 @@ impl World {
         process.composed.push(FromWorker::Finished {
             lease,
             success: !running.interrupted && !self.ledger.tasks[running.task].spec.raises,
-            started: running.since.0,
-            nanoseconds: now.since(running.since).as_nanos() as u64,
+            run: Run { started: running.since.0, nanoseconds: now.since(running.since).as_nanos() as u64, notes: None },
             payload: task::result(running.task, lease),
         });
         if large.is_some() || !process.half.short_next() {

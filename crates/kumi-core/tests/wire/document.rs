@@ -95,8 +95,8 @@ fn from_worker_form(message: &FromWorker) -> &'static str {
         FromWorker::Hello { version: _, python: _, pid: _, host: _ } => {
             "Hello {version: u32, python: u8 u8, pid: u32, host: text}"
         }
-        FromWorker::Finished { lease: _, success: _, started: _, nanoseconds: _, payload: _ } => {
-            "Finished {lease: u64, success: bool, started: u64, nanoseconds: u64, payload: payload}"
+        FromWorker::Finished { lease: _, success: _, run: _, payload: _ } => {
+            "Finished {lease: u64, success: bool, run: run, payload: payload}"
         }
         FromWorker::Recalled { lease: _, back: _ } => "Recalled {lease: u64, back: bool}",
         FromWorker::Heartbeat => "Heartbeat {}",

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use kumi_core::frame::Wire;
 use kumi_core::{
-    Decoder, FromAgent, FromWorker, FunctionId, Lease, NewTask, Outcome, PROTOCOL, Policy, Secret, Session, TaskId,
-    ToAgent, ToWorker,
+    Decoder, FromAgent, FromWorker, FunctionId, Lease, NewTask, Outcome, PROTOCOL, Policy, Run, Secret, Session,
+    TaskId, ToAgent, ToWorker,
 };
 use kumi_net::pool::{Host, Pool};
 use kumi_net::proof::{self, JoinCode};
@@ -256,6 +256,14 @@ impl Agent {
 
     pub fn finish(&mut self, line: &mut Line, lease: Lease, value: &[u8]) {
         let payload = Arc::from(value);
-        self.tell(line, FromWorker::Finished { lease, success: true, started: 1, nanoseconds: 1, payload });
+        self.tell(
+            line,
+            FromWorker::Finished {
+                lease,
+                success: true,
+                run: Run { started: 1, nanoseconds: 1, notes: None },
+                payload,
+            },
+        );
     }
 }
