@@ -1,8 +1,11 @@
-"""Limits of workers: after so many tasks, so much time or without work they hungry.leave, and nothing is lost by it.
+"""Limits of workers: after so many tasks, so much time or without work they leave, and nothing is lost by it.
 
 Memory: a task that takes more than a worker may have ends, and nobody else.
 """
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -147,7 +150,7 @@ def test_a_worker_that_somebody_kills_is_not_said_to_have_been_short_of_memory()
 
 def group_for(megabytes: int) -> Path:
     """A new control group for memory; skips the test where none may be made."""
-    path = Path("/sys/fs/cgroup/memory/kumi-test")
+    path = Path(f"/sys/fs/cgroup/memory/kumi-test-{os.getpid()}-{megabytes}")
     try:
         path.mkdir(exist_ok=True)
         (path / "memory.limit_in_bytes").write_text(str(megabytes * 2**20))
@@ -165,6 +168,17 @@ def test_a_worker_that_the_kernel_killed_for_memory() -> None:
         assert "killed by signal 9 (SIGKILL), likely out of memory" in str(error)
     finally:
         group.rmdir()
+
+
+def test_the_queue_is_bounded_by_what_a_container_may_have() -> None:
+    group = group_for(1024)
+    enter = f"import pathlib; pathlib.Path({str(group / 'cgroup.procs')!r}).write_text('0')\n"
+    program = "import kumi\nwith kumi.Controller(workers=1) as crew: print(crew.status().queued_bytes_max)"
+    try:
+        ended = subprocess.run([sys.executable, "-c", enter + program], capture_output=True, timeout=LIMIT, check=True)
+    finally:
+        group.rmdir()
+    assert int(ended.stdout) == 2**28
 
 
 @pytest.mark.parametrize("value", [0, -1, True, "1"])

@@ -10,7 +10,7 @@ import jobs
 import kumi
 import numpy as np
 import pytest
-from kumi import serial
+from kumi._core import memory_bytes
 
 LIMIT = jobs.SECONDS_MAX
 EACH = 400  # bytes that a task counts besides its payload
@@ -40,15 +40,15 @@ def test_one_that_is_too_large_is_let_in_alone(gate: jobs.Gate) -> None:
 
 
 def more_than_memory() -> "np.ndarray[Any, Any]":
-    """Twice what the machine has, of which nothing is ever touched."""
+    """Twice what there is, of which nothing is ever touched."""
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000  # MAP_NORESERVE
-    return np.frombuffer(mmap.mmap(-1, 2 * serial.memory_bytes(), flags=flags, prot=mmap.PROT_READ), np.uint8)
+    return np.frombuffer(mmap.mmap(-1, 2 * memory_bytes(), flags=flags, prot=mmap.PROT_READ), np.uint8)
 
 
 def test_what_is_larger_than_the_memory_is_refused(single: kumi.Controller) -> None:
     huge = more_than_memory()
     for enter in (lambda: single.submit(len, huge), lambda: single.submit(lambda: len(huge)), lambda: kumi.share(huge)):
-        with pytest.raises(MemoryError, match=r"GB of data cannot be sent from a machine that has .* GB of memory: "):
+        with pytest.raises(MemoryError, match=r"GB of data cannot be sent from where .* GB of memory may be used: "):
             enter()
     with pytest.raises(MemoryError, match="send what they can be read from"):
         single.submit(more_than_memory).result(LIMIT)

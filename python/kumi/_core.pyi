@@ -511,6 +511,9 @@ def running() -> tuple[int, int, str, dict[str, Any]] | None:
     None in a process that is no worker, between tasks, and in a child that a task forked.
     """
 
+def memory_bytes() -> int:
+    """How much memory this process may use: what the machine has, or its control groups grant if that is less."""
+
 def nested() -> bool:
     """Whether the task that runs in this worker runs within the wait of another."""
 

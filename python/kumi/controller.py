@@ -19,7 +19,7 @@ from typing import Any, Literal, Self, cast
 from weakref import WeakSet
 
 from kumi import current, loops, remote, serial
-from kumi._core import Group, Pool
+from kumi._core import Group, Pool, memory_bytes
 from kumi.deliver import deliverer
 from kumi.errors import ControllerClosed, ControllerError, LaunchError, QueueFull
 from kumi.feed import Feed
@@ -74,7 +74,8 @@ class Controller(Submitter, Executor):
             of its own.
         crashes_max: How often a task may crash its worker and be run again.
         seed: As `with_options` takes it, for all tasks; None: each run draws other numbers.
-        queue_gigabytes_max: Bound of the arguments in the queue, in 10^9 bytes; None: a quarter of the memory.
+        queue_gigabytes_max: Bound of the arguments in the queue, in 10^9 bytes; None: a quarter of the
+            memory that the machine has, or its control group, such as that of a container.
         memory_gigabytes_max: How much memory a worker may have, with the processes that it has started, in 10^9 bytes.
             A task that takes more ends as a crash, with its worker. What is shared does not count: large arguments,
             `kumi.share`. None: any amount. Not watched where tasks run in this process.
@@ -687,7 +688,7 @@ def _queue_bytes(gigabytes: float | None, launcher: object) -> int:
         return BYTES_UNBOUNDED  # it would wait for room that only itself can make
     if gigabytes is not None:
         return cast("int", _bytes(gigabytes))
-    return serial.memory_bytes() // 4
+    return memory_bytes() // 4
 
 
 def _refuse_to_block_a_loop() -> None:

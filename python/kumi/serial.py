@@ -19,7 +19,7 @@ from functools import partial
 from marshal import dumps as _dumps_plain
 from marshal import loads as _loads_plain
 
-from kumi._core import LARGE
+from kumi._core import LARGE, memory_bytes
 from kumi.errors import RemoteError, SerializationError
 
 TYPE_CHECKING = False
@@ -422,16 +422,11 @@ def _dump_parcel(
     return Parcel(pieces, buffers, tuple(handles or ()), needs_path)
 
 
-def memory_bytes() -> int:
-    """How much memory this machine has."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 def _refuse_more_than_memory(size: int) -> None:
     """Of a file that is mapped, say: the copy would not fail, but cost the machine all its memory."""
     if size > (most := memory_bytes()):
         raise MemoryError(
-            f"{size / 1e9:.1f} GB of data cannot be sent from a machine that has {most / 1e9:.1f} GB of memory: "
+            f"{size / 1e9:.1f} GB of data cannot be sent from where {most / 1e9:.1f} GB of memory may be used: "
             "send what they can be read from, such as the name of a file, or a part at a time"
         )
 

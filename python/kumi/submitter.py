@@ -89,7 +89,7 @@ class Submitter(ABC):
 
         Raises:
             SerializationError: If the function or an argument cannot be pickled; nothing was submitted then.
-            MemoryError: If their arrays are larger than this machine's memory.
+            MemoryError: If their arrays are larger than the memory that may be used.
             ControllerClosed: If the controller has ended.
             QueueFull: If the queue is full on the thread of a running event loop, which must not wait: use `run`.
 

@@ -7,7 +7,7 @@
 //! - Agent: [`agent`] (its one loop), `line` (to the host), `ward` (its worker), `outlet` (what that writes), `signals`.
 //! - Remote workers: [`gate`] (who dials in), `remote` (their sessions), [`stream`] (connections), [`tls`] (certificates), [`proof`] (secrets).
 //! - Whoever starts workers, a host or an agent: `child` (one process), [`spawn`], [`process`] (death and burial).
-//! - They and their workers: [`page`] (the memory they share), [`segments`] (large buffers), [`parcel`] (payloads with such), `stock` (which are used again), `fds` (descriptors on sockets).
+//! - They and their workers: [`page`] (the memory they share), [`groups`] (how much memory there is), [`segments`] (large buffers), [`parcel`] (payloads with such), `stock` (which are used again), `fds` (descriptors on sockets).
 
 mod act;
 pub mod agent;
@@ -17,6 +17,7 @@ mod epoll;
 mod fds;
 pub mod fork;
 pub mod gate;
+pub mod groups;
 mod hear;
 pub mod inbox;
 mod io;

@@ -8,12 +8,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kumi_core::{Interrupts, Lease};
 
+use crate::groups;
 use crate::page::Page;
 use crate::process::end_tree;
 use crate::watchdog::{arm, new_timer};
@@ -207,19 +209,8 @@ pub(crate) fn was_short(limit: Option<u64>, peak: Option<u64>, kills: &AtomicU64
 
 /// How often the kernel has killed for want of memory, in this control group and on this machine, as far as it tells.
 pub(crate) fn oom_kills() -> u64 {
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let group = |controller: &str| {
-        groups.lines().find_map(|line| {
-            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
-            controllers.split(',').any(|one| one == controller).then(|| path.to_owned())
-        })
-    };
-    let files = [
-        Some(String::from("/proc/vmstat")),
-        group("").map(|path| format!("/sys/fs/cgroup{path}/memory.events")),
-        group("memory").map(|path| format!("/sys/fs/cgroup/memory{path}/memory.oom_control")),
-    ];
-    let counts = files.into_iter().flatten().filter_map(|file| {
+    let files = std::iter::once(PathBuf::from("/proc/vmstat"));
+    let counts = files.chain(groups::files("memory.events", "memory.oom_control")).filter_map(|file| {
         let counters = fs::read_to_string(file).ok()?;
         counters.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse::<u64>().ok())
     });

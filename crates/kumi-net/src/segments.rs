@@ -16,6 +16,7 @@ use std::{mem, thread};
 use kumi_core::{FromWorker, LoanId, SegmentId};
 use libc::{c_int, c_void};
 
+use crate::groups::memory_bytes;
 use crate::pool::Pool;
 use crate::sys::{check, own, with_signals_blocked};
 use crate::watchdog;
@@ -352,12 +353,9 @@ impl Drop for Loaned {
     }
 }
 
-/// How many bytes free segments may have: little beside the machine's memory.
+/// How many bytes free segments may have: little beside the memory that there is.
 pub fn spare_bytes() -> u64 {
-    // SAFETY: integers only.
-    let [page, pages] = unsafe { [libc::sysconf(libc::_SC_PAGESIZE), libc::sysconf(libc::_SC_PHYS_PAGES)] };
-    let memory = u64::try_from(page).unwrap_or(0).saturating_mul(u64::try_from(pages).unwrap_or(0));
-    SPARE_BYTES.min(memory / 10)
+    SPARE_BYTES.min(memory_bytes() / 10)
 }
 
 /// Memory that stays where it is as long as its owner lives.

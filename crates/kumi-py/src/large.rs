@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use kumi_core::{FunctionId, Large, Payload, SegmentId};
 use kumi_net::segments::{LARGE, Memory, Piece, Segment};
-use kumi_net::{parcel, pool};
+use kumi_net::{groups, parcel, pool};
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
@@ -264,4 +264,10 @@ impl Drop for Entry<'_> {
             self.net.release_segment(segment);
         }
     }
+}
+
+/// See the stub.
+#[pyfunction]
+pub fn memory_bytes() -> u64 {
+    groups::memory_bytes()
 }

@@ -72,7 +72,7 @@ mod _core {
         after_fork_in_child, after_fork_in_parent, before_fork, end_deliveries, leave, next_deliveries,
     };
     #[pymodule_export]
-    use crate::large::{Shown, Stored};
+    use crate::large::{Shown, Stored, memory_bytes};
     #[pymodule_export]
     use crate::pool::{Function, Pool};
     #[pymodule_export]
