@@ -98,3 +98,13 @@ def test_workers_that_never_come_are_told_and_ended(tmp_path: Path) -> None:
             crew.submit(jobs.add, 1).result(LIMIT)
     for pid in file.read_text().split():
         jobs.wait_for_end(int(pid))
+
+
+def test_what_they_wrote_is_told(tmp_path: Path) -> None:
+    python = executable(tmp_path / "python", "#!/bin/sh\necho waiting for a licence >&2\nexec sleep 600\n")
+    with kumi.Controller(kumi.Local(python=python), workers=5, seconds_launch=2) as crew:
+        error = crew.map(jobs.add, range(5), on_error="return").results()[0]
+    assert isinstance(error, kumi.LaunchError)
+    assert str(error).endswith(
+        "no worker came within 2 s (seconds_launch); the last it wrote to stderr:\nwaiting for a licence"
+    )

@@ -398,6 +398,32 @@ fn a_launch_that_does_not_come_is_abandoned_and_may_not_join_later() {
 }
 
 #[test]
+fn launches_that_hang_are_told_with_the_last_they_wrote() {
+    let mut crew = Crew::new(policy(5));
+    let tasks = crew.submit_many(5);
+    for launch in crew.launches.clone() {
+        crew.brain.wrote(launch, || "waiting for".into());
+        crew.brain.wrote(launch, || "waiting for a licence".into());
+    }
+    crew.wait(60 * SECOND);
+    for _ in 0..5 {
+        crew.fail_launch("it was ended");
+    }
+    let Some(Outcome::Unlaunchable(text)) = crew.brain.outcome(tasks[0]) else { unreachable!() };
+    let last = "no worker came within 60 s (seconds_launch); the last it wrote to stderr:\nwaiting for a licence";
+    assert!(text.ends_with(last), "{text}");
+}
+
+#[test]
+fn nobody_asks_for_the_words_of_a_worker_that_works() {
+    let mut crew = Crew::new(policy(1));
+    crew.submit();
+    let launch = crew.launches[0];
+    crew.join(Link::Local);
+    crew.brain.wrote(launch, || unreachable!());
+}
+
+#[test]
 fn a_prefetched_task_is_cancelled_only_if_it_has_not_begun() {
     for (link, begun) in [(Link::Local, false), (Link::Local, true), (Link::Remote, false), (Link::Remote, true)] {
         let (mut crew, worker) = Crew::of_one_that_is_fast(policy(1), link);
@@ -674,6 +700,26 @@ fn a_newcomer_that_takes_too_long_is_a_failed_launch() {
     assert_eq!(crew.killed, []);
     crew.wait(SECOND);
     assert_eq!(crew.killed, [worker]);
+}
+
+#[test]
+fn newcomers_that_take_too_long_are_told_with_the_last_they_wrote() {
+    let mut crew = Crew::new(policy(5));
+    crew.everywhere();
+    let tasks = crew.submit_many(5);
+    let launches = crew.launches.clone();
+    let workers: Vec<_> = launches.iter().map(|_| crew.join(Link::Local)).collect();
+    for launch in launches {
+        crew.brain.wrote(launch, || "waiting for a licence".into());
+    }
+    crew.wait(60 * SECOND);
+    for worker in workers {
+        crew.dies(worker, Begun::Nothing);
+    }
+    let Some(Outcome::Unlaunchable(text)) = crew.brain.outcome(tasks[0]) else { unreachable!() };
+    let last =
+        "a worker was not set up within 60 s (seconds_launch); the last it wrote to stderr:\nwaiting for a licence";
+    assert!(text.ends_with(last), "{text}");
 }
 
 #[test]

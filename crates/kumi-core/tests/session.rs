@@ -9,8 +9,8 @@ use kumi_core::agent::ANSWER;
 use kumi_core::frame::CHUNK;
 use kumi_core::session::OutOfStep;
 use kumi_core::{
-    AgentHalf, Certificate, Decoder, FromAgent, FromWorker, FunctionId, Lease, Leave, Order, Payload, Run, Secret, Session,
-    Talk, TaskId, Time, ToAgent, ToWorker,
+    AgentHalf, Certificate, Decoder, FromAgent, FromWorker, FunctionId, Lease, Leave, Order, Payload, Run, Secret,
+    Session, Talk, TaskId, Time, ToAgent, ToWorker,
 };
 
 type HostEnd = Session<ToAgent, FromAgent>;

@@ -255,7 +255,7 @@ impl Child {
     }
 
     /// The last lines of its stderr.
-    fn last_words(&self) -> String {
+    pub fn last_words(&self) -> String {
         let text = String::from_utf8_lossy(&self.tail);
         let text = text.trim_end();
         // The first line is cut where the tail begins, unless the tail is all there is.

@@ -137,6 +137,7 @@ fn read_output(shared: &Shared, state: &mut State, wires: &Wires, key: u64, inde
         Some(bytes) => {
             if stderr {
                 link.child.remember(&bytes);
+                state.brain.wrote(link.launch, || link.child.last_words());
             }
             let name = link.child.name.clone();
             let written = link.wrote(stderr, bytes);

@@ -155,11 +155,9 @@ impl Dispatcher {
 
     /// It has taken too long to set up a worker.
     pub(super) fn set_up_due(&mut self, now: Time, id: WorkerId) {
-        let limit = self.policy.launch;
         let Some(worker) = self.workers.get(id).filter(|worker| worker.stage == Stage::Preparing) else { return };
-        if now.since(worker.idle_since) >= limit {
-            let seconds = limit.as_secs_f64();
-            let text = format!("a worker was not set up within {seconds} s (seconds_launch)");
+        if now.since(worker.idle_since) >= self.policy.launch {
+            let text = self.overdue(worker.launch, "a worker was not set up");
             self.fail_set_up(now, id, text);
         }
     }
@@ -245,9 +243,10 @@ impl Dispatcher {
         worker.stage = Stage::Active;
         worker.enlisted = true;
         worker.idle_since = now;
-        let extra = worker.extra;
+        let (extra, launch) = (worker.extra, worker.launch);
         let ready = worker.origin().filter(|_| worker.prepared);
         self.note_agent(ready, false);
+        self.written.remove(&launch);
         *self.expected(extra) -= 1;
         self.unlisted -= 1;
         self.counts.launched += 1;

@@ -74,6 +74,8 @@ pub struct Dispatcher {
     declared: BTreeMap<Payload, FunctionId>,
     workers: Arena<WorkerId, Worker>,
     launches: Arena<LaunchId, LaunchNote>,
+    /// The last that was written to stderr by what comes of them, as long as that is no active worker.
+    written: BTreeMap<LaunchId, String>,
     /// Our segments, who uses those that are in use, and the workers' segments that are used here.
     store: Store,
     used: BTreeMap<SegmentId, Use>,
@@ -204,6 +206,7 @@ impl Dispatcher {
             declared: BTreeMap::new(),
             workers: Arena::default(),
             launches: Arena::default(),
+            written: BTreeMap::new(),
             tickets: Arena::default(),
             origins: BTreeMap::new(),
             agents: BTreeMap::new(),

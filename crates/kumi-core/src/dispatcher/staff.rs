@@ -35,8 +35,32 @@ impl Dispatcher {
     }
 
     fn forget_launch(&mut self, id: LaunchId) {
+        self.written.remove(&id);
         if let Some(note) = self.launches.remove(id) {
             self.extra_launches -= u64::from(note.extra);
+        }
+    }
+
+    /// What came of this launch has written to stderr, and `last` is the end of that: kept until it is an active worker.
+    pub fn wrote(&mut self, id: LaunchId, last: impl FnOnce() -> String) {
+        let comes = match self.launches.get(id).map(|note| note.state) {
+            Some(Launch::Requested | Launch::Starting) => true,
+            Some(Launch::Joined(worker)) => {
+                self.workers.get(worker).is_some_and(|worker| worker.stage == Stage::Preparing)
+            }
+            Some(Launch::Abandoned) | None => false,
+        };
+        if comes {
+            self.written.insert(id, last());
+        }
+    }
+
+    /// This launch has failed for want of time: why, with the last that was written.
+    pub(super) fn overdue(&mut self, id: LaunchId, what: &str) -> String {
+        let text = format!("{what} within {} s (seconds_launch)", self.policy.launch.as_secs_f64());
+        match self.written.remove(&id) {
+            Some(last) => format!("{text}; the last it wrote to stderr:\n{last}"),
+            None => text,
         }
     }
 
@@ -69,9 +93,9 @@ impl Dispatcher {
         let Some(note) = self.launches.get(id) else { return };
         match note.state {
             Launch::Requested | Launch::Starting => {
-                let seconds = self.policy.launch.as_secs_f64();
+                let text = self.overdue(id, "no worker came");
                 self.abandon(id);
-                self.note_failure(now, Arc::from(format!("no worker came within {seconds} s (seconds_launch)")));
+                self.note_failure(now, Arc::from(text));
             }
             Launch::Joined(worker) => self.set_up_due(now, worker),
             Launch::Abandoned => {}
