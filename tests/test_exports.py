@@ -39,6 +39,11 @@ def test_every_public_method_is_documented(kind: type) -> None:
     assert bare == []
 
 
+@pytest.mark.parametrize("name", ["id", "name", "label", "state", "done", "wait"])
+def test_what_a_task_has_of_the_core_is_documented(name: str) -> None:
+    assert inspect.getdoc(getattr(kumi.Task, name))
+
+
 def test_the_front_door_is_the_controllers() -> None:
     for name in ("submit", "try_submit", "run", "map", "with_options"):
         assert inspect.signature(getattr(kumi, name)) == inspect.signature(getattr(kumi.default(), name))

@@ -101,16 +101,18 @@ class Handle:
     ) -> Self: ...
     @property
     def id(self) -> int:
-        """Unique within its pool."""
+        """The task's number, unique within its pool."""
     @property
     def pool(self) -> Pool | Inner: ...
     @property
-    def name(self) -> str | None: ...
+    def name(self) -> str | None:
+        """The label it was given, or None."""
     @property
     def label(self) -> str:
         """The function's label."""
     def state(self) -> Literal["waiting", "running", "success", "error", "crash", "cancel", "timeout"]: ...
-    def done(self) -> bool: ...
+    def done(self) -> bool:
+        """Whether it has ended, however."""
     def wait(self, timeout: float | None, /) -> bool:
         """Whether the task was done within `timeout` seconds (None: no limit)."""
     def ending(self, timeout: float | None, decode: Callable[[Self, int, bytes, Memory | None], Any], /) -> Any:
@@ -126,7 +128,7 @@ class Handle:
         UTF-8 text saying what happened.
         """
     def cancel(self) -> bool:
-        """Cancels a task that has not started. False if it started or is done."""
+        """Cancels the task, running or not. False if it is done."""
     def watch(self, inbox: Inbox | None = None, /) -> int | None:
         """Asks to be told when done: a token that will come once, to the inbox or else out of `next_deliveries`.
 

@@ -31,9 +31,10 @@ class Map(Iterator[T], Generic[T]):
     """What `map` returns: an iterator over the values, in the order of the input, for `for` and `async for`.
 
     What was submitted runs even if nobody reads. Reading that ends early (`break`, an error, Ctrl-C) cancels the rest,
-    as `close` does; reading on then raises TaskCancelled. While somebody reads, so does the first element that
-    fails, whichever it is: its error is raised, with its number as a note, after the values that were done before.
-    Several threads, or coroutines of one loop, may read: each value is given to one of them.
+    as `close` does; reading on then raises TaskCancelled. While somebody reads, the first element that fails, whichever
+    it is, cancels the rest as well: its error is raised, with its number as a note, after the values that were done
+    before. With `on_error="return"` errors come as values. Several threads, or coroutines of one loop, may read: each
+    value, or the error, is given to one of them; the others learn of an error by TaskCancelled.
 
     Example:
         >>> kumi.map(pow, [2, 3], [5, 2]).results()
@@ -77,13 +78,14 @@ class Map(Iterator[T], Generic[T]):
             raise
 
     def results(self, *, progress: bool | None = None) -> list[T]:
-        """Waits for all elements and returns their values in order.
+        """Waits for all elements that nobody has read, and returns their values in order.
 
         Args:
             progress: Whether to show a bar, which needs tqdm; None: as `map` was told.
 
         Raises:
             TimeoutError: If `timeout=` was given to `map` and has passed.
+            TaskCancelled: If reading has ended early before.
             Exception: The error of the first element that failed; the rest was cancelled at once.
             ModuleNotFoundError: If a bar is wanted and tqdm is not installed.
         """
@@ -99,7 +101,8 @@ class Map(Iterator[T], Generic[T]):
     def as_completed(self) -> "MapCompleted[T]":
         """Gives the tasks as they finish, to `for` and to `async for`; `task.index` is the element's number.
 
-        If `map` was told `on_error="raise"`, the first failure is raised, and the rest is cancelled.
+        Of elements that nobody has read. Unless `map` was told `on_error="return"`, the first failure is raised, and
+        the rest is cancelled. Several may read what this returns, and leave early, as with the map itself.
 
         Example:
             >>> for task in kumi.map(pow, [2, 3], [5, 2]).as_completed():
@@ -108,7 +111,14 @@ class Map(Iterator[T], Generic[T]):
         return MapCompleted(self)
 
     def close(self) -> None:
-        """Ends the reading: cancels what is not done."""
+        """Ends the reading, of whoever reads: cancels what is not done. To close again does nothing.
+
+        Example:
+            >>> values = kumi.map(pow, [2, 3], [5, 2])
+            >>> next(values)
+            32
+            >>> values.close()
+        """
         feed = self._feed
         unfinished = bool(feed.tasks or self._open) or feed.goes_on
         if unfinished or feed.next_element is not None:

@@ -146,6 +146,7 @@ impl Handle {
         }
     }
 
+    /// The task's number, unique within its controller.
     #[getter]
     fn id(&self) -> u64 {
         match &self.home {
@@ -162,16 +163,19 @@ impl Handle {
         }
     }
 
+    /// The label that `with_options(name=...)` gave it, or None.
     #[getter]
     fn name(&self, py: Python<'_>) -> Option<Py<PyString>> {
         self.name.as_ref().map(|name| name.clone_ref(py))
     }
 
+    /// The function's qualified name.
     #[getter]
     fn label(&self) -> &str {
         self.function.get().name()
     }
 
+    /// How far it has come: "waiting", "running", or how it ended, as `Record.status`.
     fn state(&self, py: Python<'_>) -> PyResult<&'static str> {
         match &self.home {
             Home::Pool(pool, id) => {
@@ -186,6 +190,7 @@ impl Handle {
         }
     }
 
+    /// Whether it has ended, however.
     fn done(&self, py: Python<'_>) -> PyResult<bool> {
         match &self.home {
             Home::Pool(pool, id) => {
@@ -196,6 +201,7 @@ impl Handle {
         }
     }
 
+    /// Whether it was done within so many seconds; None: however long that takes.
     #[pyo3(signature = (timeout, /))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let (id, net) = match &self.home {
