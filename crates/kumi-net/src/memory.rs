@@ -9,13 +9,14 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kumi_core::{Interrupts, Lease};
 
 use crate::groups;
+use crate::nap::Nap;
 use crate::page::Page;
 use crate::process::end_tree;
 use crate::watchdog::{arm, new_timer};
@@ -35,8 +36,8 @@ pub struct Memory {
     page: Arc<Page>,
     interrupts: Arc<Mutex<Interrupts>>,
     timer: OwnedFd,
-    /// Nobody looks: the next task sets the timer.
-    asleep: AtomicBool,
+    /// Of the watchdog: the next task sets the timer.
+    nap: Nap,
     /// In bytes; the highest number is none.
     limit: AtomicU64,
     /// The most that was seen while a task ran, of those that run and a few that have ended.
@@ -49,8 +50,8 @@ impl Memory {
     /// # Errors
     /// No descriptors left.
     pub fn new(page: Arc<Page>, interrupts: Arc<Mutex<Interrupts>>) -> io::Result<Self> {
-        let (asleep, limit) = (AtomicBool::new(true), AtomicU64::new(u64::MAX));
-        Ok(Self { page, interrupts, timer: new_timer()?, asleep, limit, peaks: Mutex::default() })
+        let (nap, limit) = (Nap::new(), AtomicU64::new(u64::MAX));
+        Ok(Self { page, interrupts, timer: new_timer()?, nap, limit, peaks: Mutex::default() })
     }
 
     /// From now on a task that takes more ends with its worker.
@@ -63,11 +64,7 @@ impl Memory {
     /// # Errors
     /// Those of `timerfd_settime`; none is known.
     pub fn task_begins(&self) -> io::Result<()> {
-        // In a burst of short tasks only one of many finds nobody looking.
-        if self.asleep.load(Ordering::Acquire) && self.asleep.swap(false, Ordering::AcqRel) {
-            arm(&self.timer, self.pace(0))?;
-        }
-        Ok(())
+        if self.nap.disturb() { arm(&self.timer, self.pace(0)) } else { Ok(()) }
     }
 
     /// Main thread, after a task: the most bytes that were seen while it ran, unless it was short. What it leaves counts too.
@@ -91,13 +88,14 @@ impl Memory {
 
     /// Watchdog: the timer has rung.
     pub(crate) fn look(&self) -> io::Result<()> {
-        // In this order: a task that begins after we looked for one finds us asleep.
-        self.asleep.store(true, Ordering::Release);
-        let running = self.running();
-        if running.is_empty() {
+        let mut running = Vec::new();
+        let has_work = || {
+            running = self.running();
+            !running.is_empty()
+        };
+        if !self.nap.is_over(has_work) {
             return Ok(());
         }
-        self.asleep.store(false, Ordering::Release);
         let used = self.measure();
         self.page.note_peak(used);
         self.note_peaks(&running, used);

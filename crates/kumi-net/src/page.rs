@@ -9,9 +9,11 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU8, AtomicU64};
 
+use crate::slot::Slot;
+pub use crate::slot::SlotState;
 use crate::sys::{check, own};
 
 /// How many tasks one worker can hold: 256 prefetched ones, and room for those recalled whose places are not yet used again.
@@ -22,22 +24,9 @@ pub const OUTBOX_BYTES: usize = 64 * 1024;
 
 const SEALS: i32 = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW;
 
-/// How far a task in a slot has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SlotState {
-    /// Its result is in the outbox.
-    Finished,
-    /// Handed over; the worker may start it, the host may take it back.
-    Waiting,
-    /// The worker runs it: if the worker dies now, this task is to blame.
-    Started,
-    /// The host took it back; the worker will pass it over.
-    Recalled,
-}
-
 #[repr(C)]
 struct Layout {
-    slots: [AtomicU64; SLOTS],
+    slots: [Slot; SLOTS],
     base: AtomicU64,
     end: AtomicU64,
     peak: AtomicU64,
@@ -121,50 +110,32 @@ impl Page {
     /// Returns false, and changes nothing, if there is no such slot or the lease does not fit (2^62 - 1 and above).
     #[must_use]
     pub fn offer(&self, slot: u16, lease: u64) -> bool {
-        let (Some(place), Some(word)) = (self.slot(slot), word(lease, SlotState::Waiting)) else {
-            return false;
-        };
-        place.store(word, Release);
-        true
+        self.slot(slot).is_some_and(|place| place.offer(lease))
     }
 
     /// Host: takes a waiting task back. False if the worker started it before, or the slot holds something else.
     #[must_use]
     pub fn recall(&self, slot: u16, lease: u64) -> bool {
-        self.turn(slot, lease, SlotState::Waiting, SlotState::Recalled)
+        self.slot(slot).is_some_and(|place| place.recall(lease))
     }
 
     /// Worker: claims a task to run it now. False if the host took it back before: then pass it over.
     #[must_use]
     pub fn start(&self, slot: u16, lease: u64) -> bool {
-        self.turn(slot, lease, SlotState::Waiting, SlotState::Started)
+        self.slot(slot).is_some_and(|place| place.start(lease))
     }
 
     /// Worker: says that the result is in the outbox. False if the task was not the one started in this slot.
     pub fn finish(&self, slot: u16, lease: u64) -> bool {
-        self.turn(slot, lease, SlotState::Started, SlotState::Finished)
+        self.slot(slot).is_some_and(|place| place.finish(lease))
     }
 
     /// Lease and state of what a slot holds; `None` if it was never used or there is no such slot.
     pub fn state(&self, slot: u16) -> Option<(u64, SlotState)> {
-        let word = self.slot(slot)?.load(Acquire);
-        let state = match word & 3 {
-            0 => SlotState::Finished,
-            1 => SlotState::Waiting,
-            2 => SlotState::Started,
-            _ => SlotState::Recalled,
-        };
-        Some(((word >> 2).checked_sub(1)?, state))
+        self.slot(slot)?.state()
     }
 
-    fn turn(&self, slot: u16, lease: u64, from: SlotState, to: SlotState) -> bool {
-        let (Some(place), Some(from), Some(to)) = (self.slot(slot), word(lease, from), word(lease, to)) else {
-            return false;
-        };
-        place.compare_exchange(from, to, AcqRel, Acquire).is_ok()
-    }
-
-    fn slot(&self, slot: u16) -> Option<&AtomicU64> {
+    fn slot(&self, slot: u16) -> Option<&Slot> {
         self.layout().slots.get(usize::from(slot))
     }
 
@@ -221,15 +192,4 @@ impl Drop for Page {
         // SAFETY: our own mapping with its full size; nothing borrows from it any more.
         unsafe { libc::munmap(self.memory.as_ptr().cast(), size_of::<Layout>()) };
     }
-}
-
-/// Lease and state in one word. The lease counts from one in there, so that an untouched word is no lease.
-fn word(lease: u64, state: SlotState) -> Option<u64> {
-    let code = match state {
-        SlotState::Finished => 0,
-        SlotState::Waiting => 1,
-        SlotState::Started => 2,
-        SlotState::Recalled => 3,
-    };
-    (lease < (1 << 62) - 1).then(|| (lease + 1) << 2 | code)
 }

@@ -26,9 +26,10 @@ use crate::link::Link;
 use crate::process;
 use crate::release::Releases;
 use crate::remote::Remote;
+use crate::seats::Seats;
 use crate::segments::{Loaned, Mapping, Segment};
 use crate::spawn::Command;
-use crate::wait::{Seats, Waited, Wants};
+use crate::wait::{Waited, Wants};
 
 /// How long `terminate` waits for the killed workers to be gone. They are gone within milliseconds, unless the kernel
 /// hangs in one; then the I/O thread goes on burying alone.

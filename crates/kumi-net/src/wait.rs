@@ -11,26 +11,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kumi_core::TaskId;
-
 use crate::epoll::{Bell, OFF, READ, Ready};
 use crate::fork;
 use crate::pool::{SOCKETS, Shared, State};
+pub use crate::seats::Wants;
 use crate::sys::{poll_once, watch};
 
 /// Longest wait without looking for signals: one that another thread received sets no descriptor of ours.
 pub(crate) const SLICE: Duration = Duration::from_secs(1);
-
-/// What a thread waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wants {
-    /// This task to be done.
-    Task(TaskId),
-    /// Anything that follows from tasks being done: room, records, the end.
-    Any,
-    /// Launches to carry out. Such a thread never reads sockets: it waits nearly always.
-    Orders,
-}
 
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,26 +29,6 @@ pub enum Waited<R> {
     TimedOut,
     /// Look for signals, then wait again.
     Signal,
-}
-
-/// Everybody who waits.
-#[derive(Debug, Default)]
-pub(crate) struct Seats {
-    taken: Vec<Seat>,
-    next: u64,
-    /// Who reads the sockets.
-    leader: Option<u64>,
-    /// The leader is not waiting: it looks for itself whether it has what it wants.
-    leader_awake: bool,
-    /// The I/O thread does not see the sockets.
-    off: bool,
-}
-
-#[derive(Debug)]
-struct Seat {
-    number: u64,
-    wants: Wants,
-    bell: Arc<Bell>,
 }
 
 thread_local! {
@@ -112,11 +80,11 @@ impl Shared {
             let slice = left.map_or(SLICE, |left| left.min(SLICE));
             if state.seats.lead(number, wants) {
                 self.show_sockets(&mut state, false);
-                state.seats.leader_awake = false;
+                state.seats.leader_waits(true);
                 drop(state);
                 let result = wires.sockets.wait(&mut ready, Some(slice));
                 state = self.lock();
-                state.seats.leader_awake = true;
+                state.seats.leader_waits(false);
                 signalled = result.is_err() || ready.iter().next().is_none();
                 self.read_ready(&mut state, &ready);
             } else {
@@ -132,25 +100,16 @@ impl Shared {
     }
 
     fn leave(&self, state: &mut State, number: u64) {
-        let seats = &mut state.seats;
-        seats.taken.retain(|seat| seat.number != number);
-        if seats.leader == Some(number) {
-            seats.leader = None;
-        }
-        if seats.leader.is_none() && seats.off {
-            match seats.taken.iter().find(|seat| seat.wants != Wants::Orders) {
-                Some(next) => next.bell.ring(),
-                None => self.show_sockets(state, true),
-            }
+        if state.seats.leave(number) {
+            self.show_sockets(state, true);
         }
     }
 
     fn show_sockets(&self, state: &mut State, on: bool) {
         let Some(wires) = self.wires() else { return };
-        if state.seats.off == on {
+        if state.seats.set_off(!on) {
             // Both descriptors live as long as the pool, so this cannot fail.
             let _ = wires.all.set(wires.sockets.fd(), SOCKETS, if on { READ } else { OFF });
-            state.seats.off = !on;
         }
     }
 
@@ -165,34 +124,10 @@ impl Shared {
     }
 
     fn poke_if(&self, state: &mut State, matches: impl Fn(Wants) -> bool) {
-        let seats = &state.seats;
-        for seat in seats.taken.iter().filter(|seat| matches(seat.wants)) {
-            if seats.leader != Some(seat.number) {
-                seat.bell.ring();
-            } else if let Some(wires) = self.wires().filter(|_| !seats.leader_awake) {
+        if state.seats.poke_if(matches) {
+            if let Some(wires) = self.wires() {
                 wires.kick.ring();
             }
         }
-    }
-}
-
-impl Seats {
-    fn take(&mut self, wants: Wants, bell: Arc<Bell>) -> u64 {
-        self.next += 1;
-        self.taken.push(Seat { number: self.next, wants, bell });
-        self.next
-    }
-
-    /// The I/O thread is not to read the sockets.
-    pub fn off(&self) -> bool {
-        self.off
-    }
-
-    /// Takes the baton, if nobody has it and this thread may.
-    fn lead(&mut self, number: u64, wants: Wants) -> bool {
-        if self.leader.is_none() && wants != Wants::Orders {
-            self.leader = Some(number);
-        }
-        self.leader == Some(number)
     }
 }
