@@ -17,7 +17,7 @@ use std::{env, thread};
 
 use kumi_core::agent::ANSWER;
 use kumi_core::frame::Wire;
-use kumi_core::{Decoder, FromAgent, FromWorker, NewTask, PROTOCOL, Policy, Session, ToAgent, ToWorker};
+use kumi_core::{Decoder, FromAgent, FromWorker, NewTask, PROTOCOL, Policy, Run, Session, ToAgent, ToWorker};
 use kumi_net::pool::{Host, Pool};
 use kumi_net::proof::{self, JoinCode};
 use kumi_net::stream::{Heard, Stream};
@@ -244,8 +244,7 @@ impl Fake {
                 ToAgent::Worker(ToWorker::Run { lease, .. }) => FromWorker::Finished {
                     lease,
                     success: true,
-                    started: 1,
-                    nanoseconds: 100,
+                    run: Run { started: 1, nanoseconds: 100, notes: None },
                     payload: Arc::from([1; 4]),
                 },
                 ToAgent::Worker(ToWorker::Recall { lease }) => FromWorker::Recalled { lease, back: false },
