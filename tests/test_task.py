@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,22 @@ def test_many_threads_wait_for_one_task(crew: kumi.Controller, gate: jobs.Gate) 
 
 
 # What it costs
+
+
+def test_a_task_that_its_own_result_leads_back_to_is_collected(crew: kumi.Controller) -> None:
+    task = crew.submit(list)
+    task.result(LIMIT).append(task)
+    gone = weakref.ref(task)
+    del task
+    gc.collect()
+    assert gone() is None
+
+
+def test_threads_that_ask_at_once_get_the_same_object(crew: kumi.Controller) -> None:
+    task = crew.submit(list)
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        results = list(threads.map(lambda _: task.result(LIMIT), range(64)))
+    assert all(result is results[0] for result in results)
 
 
 def test_a_task_nobody_watches_has_no_parts_of_a_future(crew: kumi.Controller) -> None:
