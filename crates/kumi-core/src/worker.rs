@@ -245,8 +245,8 @@ pub struct WorkerHalf {
     running: Vec<Lease>,
     /// The last of them waits, so that its descendants may run.
     waits: bool,
-    /// One of them has waited, so there may be jobs that are to run within it.
-    has_waited: bool,
+    /// There may be jobs that are to run within the wait of one.
+    has_inner: bool,
     leave: Option<Leave>,
     /// The segment that the next payload lies in; those of our own that came back.
     lent: Option<SegmentId>,
@@ -329,6 +329,7 @@ impl WorkerHalf {
             ToWorker::Forget { function } => self.jobs.push_back(Job::Forget { function }),
             ToWorker::Run { task, lease, slot, function, attempt, short, within, inline, payload } => {
                 let lent = self.lent.take();
+                self.has_inner |= within.is_some();
                 let job = Job::Run { task, lease, slot, function, attempt, short, within, inline, payload, lent };
                 self.take(lease, job);
             }
@@ -402,8 +403,7 @@ impl WorkerHalf {
         let Some(lease) = self.running.pop() else { return };
         self.waits = !self.running.is_empty();
         self.children.parent_ended(lease);
-        if self.has_waited {
-            self.has_waited = self.waits;
+        if self.has_inner {
             self.give_back_within(lease);
         }
     }
@@ -418,12 +418,13 @@ impl WorkerHalf {
             }
             Job::Run { .. } | Job::Prepare { .. } | Job::Define { .. } | Job::Forget { .. } => true,
         });
+        self.has_inner = self.jobs.iter().any(|job| matches!(job, Job::Run { within: Some(_), .. }));
     }
 
     /// The running task waits, in the main thread, for this child. What to tell the host.
     pub fn begin_wait(&mut self, child: u64) -> Option<FromWorker> {
         let lease = self.current()?;
-        (self.waits, self.has_waited) = (true, true);
+        self.waits = true;
         Some(FromWorker::Wait { lease, child: Some(child) })
     }
 

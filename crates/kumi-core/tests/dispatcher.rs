@@ -14,8 +14,8 @@ use dispatcher::crew::{Crew, MILLI, SECOND, policy};
 use kumi_core::interrupts::Signal;
 use kumi_core::message::{FromWorker, Leave, Terms, ToWorker};
 use kumi_core::{
-    Begun, Bug, Certificate, Event, Face, Interrupts, Large, Lease, Limit, Link, Outcome, Policy, Run, SegmentId,
-    TaskId,
+    Begun, Bug, Certificate, Event, Face, FunctionId, Interrupts, Job, Large, Lease, Limit, Link, Outcome, Policy, Run,
+    SegmentId, TaskId, WorkerHalf,
 };
 
 #[test]
@@ -489,6 +489,31 @@ fn seconds_run_counts_from_the_start_and_seconds_total_from_the_submission() {
     assert_eq!(crew.brain.outcome(running), Some(&Outcome::Timeout(Limit::Run)));
     assert_eq!(crew.brain.outcome(waiting), Some(&Outcome::Timeout(Limit::Total)));
     assert_eq!(crew.dealt(worker), [running]);
+}
+
+/// Found by the fuzzer: a host may say so.
+#[test]
+fn what_was_to_run_within_a_task_that_never_waited_is_given_back_with_its_answer() {
+    let run = |lease: u64, within: Option<u64>| ToWorker::Run {
+        task: TaskId::from_number(lease),
+        lease: Lease(lease),
+        slot: 0,
+        function: FunctionId::from_number(0),
+        attempt: 1,
+        short: true,
+        within: within.map(Lease),
+        inline: false,
+        payload: Arc::from([]),
+    };
+    let mut half = WorkerHalf::default();
+    half.handle(run(1, None)).unwrap();
+    half.handle(run(2, Some(1))).unwrap();
+    half.handle(ToWorker::Stop { leave: Leave::Closing }).unwrap();
+    assert!(matches!(half.next_job(), Some(Job::Run { lease: Lease(1), .. })));
+    assert_eq!(half.next_job(), None);
+    half.finished();
+    assert_eq!(half.answer(), Some(FromWorker::Recalled { lease: Lease(2), back: true }));
+    assert_eq!(half.leaving(), Some(Leave::Closing));
 }
 
 #[test]
