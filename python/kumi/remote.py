@@ -94,5 +94,7 @@ def how_to_join(name: str, address: str, code: str, uses: int, hours: float) -> 
 
 
 def is_shown() -> bool:
-    """Whether what is written to stderr is read by a person and kept by nobody."""
-    return "ipykernel" in sys.modules or sys.stderr.isatty()
+    """Whether what is written to stderr is read by a person: on a terminal or in a notebook."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return hasattr(shell, "kernel") or (sys.stderr is not None and sys.stderr.isatty())

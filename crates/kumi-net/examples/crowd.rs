@@ -11,7 +11,7 @@
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::thread::JoinHandleExt;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
@@ -37,9 +37,14 @@ fn main() {
     pool.start().expect("descriptors");
     let dial = listen(&pool, kind);
     let code = pool.issue_code(u32::MAX, HOUR).expect("random numbers");
-    let crowd = thread::spawn(move || Crowd::new(workers, &dial, &code).serve());
+    let (told, joined) = mpsc::channel();
+    let crowd = thread::spawn(move || {
+        let mut crowd = Crowd::new(workers, &dial, &code);
+        told.send(()).expect("the host waits");
+        crowd.serve();
+    });
     let its_clock = clock_of(&crowd);
-    wait_until(&pool, |counts| counts.workers == workers);
+    joined.recv_timeout(LIMIT).expect("a crowd");
     // Functions are known, and how long they take, before anything is measured.
     run(&pool, 100 * workers);
     let (began, all, its) = (Instant::now(), read(libc::CLOCK_PROCESS_CPUTIME_ID), read(its_clock));
