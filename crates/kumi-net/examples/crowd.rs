@@ -38,11 +38,12 @@ fn main() {
     let dial = listen(&pool, kind);
     let code = pool.issue_code(u32::MAX, HOUR).expect("random numbers");
     let (told, joined) = mpsc::channel();
-    let crowd = thread::spawn(move || {
+    let crowd = thread::Builder::new().name("fakes".into()).spawn(move || {
         let mut crowd = Crowd::new(workers, &dial, &code);
         told.send(()).expect("the host waits");
         crowd.serve();
     });
+    let crowd = crowd.expect("a thread");
     let its_clock = clock_of(&crowd);
     joined.recv_timeout(LIMIT).expect("a crowd");
     // Functions are known, and how long they take, before anything is measured.
