@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -500,6 +501,8 @@ def test_a_controller_that_ends_waits_for_workers_and_says_how_to_start_one(
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An authority, and a chain of two that it has signed for 127.0.0.1, the key in three forms."""
+    if shutil.which("openssl") is None and not os.environ.get("CI"):
+        pytest.skip("openssl is missing: apt-get install openssl")
     folder = tmp_path_factory.mktemp("certificates")
     write(folder, "ca.cnf", "basicConstraints=critical,CA:true\n")
     write(folder, "host.cnf", "subjectAltName=IP:127.0.0.1,DNS:localhost\n")
