@@ -333,7 +333,7 @@ class Pool:
     def listen(
         self, host: str, port: int, /, certificate: bytes | None, key: bytes | None, password: str | None
     ) -> tuple[str, int, str | None]:
-        """Lets workers from other machines dial in. Once, after `start`.
+        """Lets workers from other machines dial in. Once.
 
         Args:
             host: An address of this machine, or a name of one.

@@ -51,6 +51,22 @@ impl Family {
 }
 
 impl NewTask {
+    /// One that is nothing special.
+    pub fn new(function: FunctionId, payload: Payload) -> Self {
+        Self {
+            function,
+            payload,
+            large: None,
+            crashes_max: None,
+            once: false,
+            name: None,
+            kept: false,
+            group: None,
+            seconds_run: None,
+            seconds_total: None,
+        }
+    }
+
     /// Its payload, wherever that lies.
     pub(crate) fn bytes(&self) -> u64 {
         bytes(&self.payload, self.large.as_deref())

@@ -102,18 +102,7 @@ fn run(pool: &Pool, tasks: u64) {
     let payload: Arc<[u8]> = Arc::from([7; 20]);
     let before = pool.with(|state, _| state.brain.counts().finished);
     for _ in 0..tasks {
-        let new = NewTask {
-            function,
-            payload: Arc::clone(&payload),
-            large: None,
-            crashes_max: None,
-            once: false,
-            name: None,
-            kept: false,
-            group: None,
-            seconds_run: None,
-            seconds_total: None,
-        };
+        let new = NewTask::new(function, Arc::clone(&payload));
         let task = pool.with(|state, now| state.brain.submit(now, new)).expect("room");
         pool.release_task(task);
     }

@@ -113,7 +113,7 @@ struct Gate {
 }
 
 impl Pool {
-    /// Listens for workers from other machines, from now on to the end of the pool. To be called once, after the start.
+    /// Listens for workers from other machines, from now on to the end of the pool. To be called once.
     ///
     /// # Errors
     /// The address is none of this machine's or is taken, or certificate and key do not go together.

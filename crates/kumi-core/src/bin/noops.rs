@@ -107,18 +107,7 @@ impl Crew {
 
     fn submit(&mut self) -> Result<TaskId, Box<dyn Error>> {
         self.now = self.now.after(SUBMIT);
-        let new = NewTask {
-            function: self.function,
-            payload: Arc::from(CALL),
-            large: None,
-            crashes_max: None,
-            once: false,
-            name: None,
-            kept: false,
-            group: None,
-            seconds_run: None,
-            seconds_total: None,
-        };
+        let new = NewTask::new(self.function, Arc::from(CALL));
         let id = self.brain.submit(self.now, new).map_err(|_| "a task was refused")?;
         self.carry_out();
         Ok(id)

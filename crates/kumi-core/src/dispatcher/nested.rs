@@ -62,20 +62,7 @@ impl Dispatcher {
             return self.tell_parent(id, child.number, refused(now, &outcome, &self.nothing));
         }
         let Terms { crashes_max, once, seconds_run, seconds_total } = child.terms;
-        let payload = child.payload;
-        let (large, kept, group) = (None, false, None);
-        let new = NewTask {
-            function,
-            payload,
-            large,
-            crashes_max,
-            once,
-            name: None,
-            kept,
-            group,
-            seconds_run,
-            seconds_total,
-        };
+        let new = NewTask { crashes_max, once, seconds_run, seconds_total, ..NewTask::new(function, child.payload) };
         let family = Family { parent: Some((parent, id, child.number)), generation, ..Family::default() };
         let Ok(task) = self.take_in(now, new, Place::Waiting, Some(Box::new(family))) else { return };
         if let Some(worker) = self.workers.get_mut(id) {

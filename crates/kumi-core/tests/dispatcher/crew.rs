@@ -61,22 +61,6 @@ pub fn policy(workers: u64) -> Policy {
     }
 }
 
-/// A task that is nothing special.
-fn bare(function: FunctionId) -> NewTask {
-    NewTask {
-        large: None,
-        function,
-        payload: Arc::from([]),
-        crashes_max: None,
-        once: false,
-        name: None,
-        kept: false,
-        group: None,
-        seconds_run: None,
-        seconds_total: None,
-    }
-}
-
 impl Crew {
     pub fn new(policy: Policy) -> Self {
         let mut crew = Self::not_started(policy);
@@ -180,7 +164,7 @@ impl Crew {
 
     /// As somebody does who has more to submit.
     pub fn submit_and_go_on(&mut self, change: impl FnOnce(&mut NewTask)) -> TaskId {
-        let mut task = bare(self.function);
+        let mut task = NewTask::new(self.function, Arc::from([]));
         change(&mut task);
         let id = self.brain.submit(self.now, task).unwrap();
         self.listen();
@@ -197,7 +181,8 @@ impl Crew {
 
     /// A call of `everywhere`; its result is "done".
     pub fn everywhere(&mut self) -> TaskId {
-        let id = self.brain.everywhere(self.now, bare(self.function), Arc::from(*b"done")).unwrap();
+        let id =
+            self.brain.everywhere(self.now, NewTask::new(self.function, Arc::from([])), Arc::from(*b"done")).unwrap();
         self.listen();
         id
     }

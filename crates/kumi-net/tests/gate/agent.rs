@@ -94,18 +94,7 @@ impl Gate {
     }
 
     pub fn submit(&self, payload: &[u8]) -> TaskId {
-        let new = NewTask {
-            function: self.function,
-            payload: Arc::from(payload),
-            large: None,
-            crashes_max: None,
-            once: false,
-            name: None,
-            kept: false,
-            group: None,
-            seconds_run: None,
-            seconds_total: None,
-        };
+        let new = NewTask::new(self.function, Arc::from(payload));
         self.pool.with(|state, now| state.brain.submit(now, new)).unwrap()
     }
 
