@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import multiprocessing
 import os
 import random
 import signal
@@ -243,6 +244,67 @@ def test_sigint_from_elsewhere_ends_the_worker_between_tasks(single: kumi.Contro
     gate.open()
     assert task.result(LIMIT) == 5
     assert not yielded(single, task)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGXCPU])
+def test_a_worker_that_is_told_to_end_answers_its_task_first_and_nobody_crashes(
+    single: kumi.Controller, gate: jobs.Gate, number: signal.Signals
+) -> None:
+    worker = single.submit(jobs.pid).result(LIMIT)
+    task = single.submit(jobs.hold, gate.path, 5)
+    behind = [single.submit(jobs.pid) for _ in range(3)]
+    gate.wait()
+    os.kill(worker, number)
+    gate.open()
+    assert task.result(LIMIT) == 5
+    jobs.wait_for_end(worker)
+    assert all(other.result(LIMIT) for other in behind)
+    assert [other.record.attempts for other in (task, *behind) if other.record is not None] == [1] * 4
+    single.shutdown()
+    assert (single.status().left_limit, single.status().lost) == (1, 0)
+
+
+def test_an_idle_worker_that_is_told_to_end_does_so(single: kumi.Controller) -> None:
+    for _ in range(5):
+        worker = single.submit(jobs.pid).result(LIMIT)
+        os.kill(worker, signal.SIGTERM)
+        jobs.wait_for_end(worker)
+    single.shutdown()
+    assert (single.status().left_limit, single.status().lost) == (5, 0)
+
+
+def test_a_task_s_own_handler_comes_first_and_the_worker_s_comes_back(single: kumi.Controller) -> None:
+    def handle() -> list[int]:
+        came: list[int] = []
+        signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return came
+
+    assert single.submit(handle).result(LIMIT) == [signal.SIGTERM]
+    worker = single.submit(jobs.pid).result(LIMIT)
+    os.kill(worker, signal.SIGTERM)
+    jobs.wait_for_end(worker)
+    single.shutdown()
+    assert (single.status().left_limit, single.status().lost) == (1, 0)
+
+
+def test_sigterm_ends_children_that_a_task_forked(brisk: kumi.Controller) -> None:
+    def fork() -> tuple[int, int, int]:
+        child = os.fork()
+        if child == 0:
+            time.sleep(LONG)
+            os._exit(7)
+        os.kill(child, signal.SIGTERM)
+        ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(LONG,))
+        process.start()
+        process.terminate()
+        process.join()
+        return ended, process.exitcode or 0, os.getpid()
+
+    child, process, worker = brisk.submit(fork).result(LIMIT)
+    assert (child, process) == (-signal.SIGTERM, -signal.SIGTERM)
+    assert brisk.submit(jobs.pid).result(LIMIT) == worker, "it was not meant"
 
 
 def test_sigint_ends_a_child_that_a_task_forked(brisk: kumi.Controller) -> None:

@@ -114,6 +114,7 @@ impl Make for FromWorker {
             },
             2 => FromWorker::Recalled { lease: Lease(number(input)?), back: input.arbitrary()? },
             3 => FromWorker::Heartbeat,
+            13 => FromWorker::Retire,
             4 => FromWorker::Lend { segment: SegmentId::from_number(number(input)?), bytes: input.arbitrary()? },
             5 => FromWorker::Declare { function: number(input)?, label: input.arbitrary()?, payload: payload(input)? },
             6 => FromWorker::Withdraw { function: number(input)? },

@@ -141,6 +141,7 @@ impl World {
                     }
                 }
                 FromWorker::Hello { .. }
+                | FromWorker::Retire
                 | FromWorker::Finished { .. }
                 | FromWorker::Prepared { .. }
                 | FromWorker::Report { .. }

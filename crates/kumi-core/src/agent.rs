@@ -567,6 +567,7 @@ impl AgentHalf {
             FromWorker::Heartbeat | FromWorker::Lend { .. } | FromWorker::Returned { .. } => return,
             // The host has welcomed it already, and learns who it is.
             FromWorker::Hello { .. }
+            | FromWorker::Retire
             | FromWorker::Recalled { back: false, .. }
             | FromWorker::Declare { .. }
             | FromWorker::Withdraw { .. }

@@ -605,6 +605,7 @@ impl Wire for FromWorker {
                 out.push(u8::from(*back));
             }),
             FromWorker::Heartbeat => frame(out, 132, |_| ()),
+            FromWorker::Retire => frame(out, 135, |_| ()),
             FromWorker::Report { lease, payload } => {
                 frame_with(out, 133, payload, |out| out.extend_from_slice(&lease.0.to_le_bytes()));
             }
@@ -663,6 +664,7 @@ impl Wire for FromWorker {
             },
             131 => FromWorker::Recalled { lease: Lease(body.u64()?), back: body.bool()? },
             132 => FromWorker::Heartbeat,
+            135 => FromWorker::Retire,
             133 => FromWorker::Report { lease: Lease(body.u64()?), payload: body.payload()? },
             160 => FromWorker::Lend { segment: SegmentId::from_number(body.u64()?), bytes: body.u64()? },
             161 => FromWorker::Returned { segment: SegmentId::from_number(body.u64()?), forked: body.bool()? },
@@ -694,6 +696,7 @@ impl Wire for FromWorker {
             FromWorker::Hello { .. }
             | FromWorker::Recalled { .. }
             | FromWorker::Heartbeat
+            | FromWorker::Retire
             | FromWorker::Withdraw { .. }
             | FromWorker::Cancel { .. }
             | FromWorker::Release { .. }
@@ -714,6 +717,7 @@ impl Wire for FromWorker {
             FromWorker::Hello { .. }
             | FromWorker::Recalled { .. }
             | FromWorker::Heartbeat
+            | FromWorker::Retire
             | FromWorker::Withdraw { .. }
             | FromWorker::Cancel { .. }
             | FromWorker::Release { .. }

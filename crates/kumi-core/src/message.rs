@@ -218,6 +218,8 @@ pub enum FromWorker {
     },
     /// Alive. Unasked at every heartbeat, and the answer to [`ToWorker::Ping`].
     Heartbeat,
+    /// Its process was told to end, as by a batch system: the host shall have it leave when it has answered what it runs.
+    Retire,
     /// The result that follows lies partly in this segment, whose descriptor comes along (local workers).
     Lend {
         /// The worker's name of it.

@@ -491,6 +491,23 @@ fn seconds_run_counts_from_the_start_and_seconds_total_from_the_submission() {
     assert_eq!(crew.dealt(worker), [running]);
 }
 
+#[test]
+fn a_worker_whose_process_is_told_to_end_is_dealt_nothing_more_and_sent_home_after_its_task() {
+    let mut crew = Crew::new(policy(1));
+    let (running, waiting) = (crew.submit(), crew.submit());
+    let worker = crew.join(Link::Local);
+    assert_eq!(crew.dealt(worker), [running]);
+    crew.say(worker, FromWorker::Retire);
+    assert_eq!(crew.told_to_leave(worker), None, "it has something to answer");
+    crew.finish(worker, running, 1000);
+    assert_eq!(crew.told_to_leave(worker), Some(Leave::Wall));
+    crew.say(worker, FromWorker::Retire);
+    crew.dies(worker, Begun::Nothing);
+    let next = crew.join(Link::Local);
+    assert_eq!(crew.dealt(next), [waiting]);
+    assert_eq!((crew.brain.counts().left_limit, crew.brain.counts().lost), (1, 0));
+}
+
 /// Found by the fuzzer: a host may say so.
 #[test]
 fn what_was_to_run_within_a_task_that_never_waited_is_given_back_with_its_answer() {

@@ -100,7 +100,7 @@ fn the_same_seed_gives_the_same_history() {
 }
 
 /// What the seeds must contain between them, or they prove nothing.
-const HAPPENINGS: [&str; 72] = [
+const HAPPENINGS: [&str; 73] = [
     "a burst hurried",
     "a call repeated",
     "a call replayed",
@@ -154,6 +154,7 @@ const HAPPENINGS: [&str; 72] = [
     "a worker dies of a call",
     "a worker fenced",
     "a worker killed",
+    "a worker whose process is told to end",
     "an agent that goes on",
     "an agent that is not wanted any more",
     "an extra launch",

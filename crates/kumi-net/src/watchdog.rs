@@ -13,11 +13,15 @@ use std::sync::{Arc, Mutex, TryLockError};
 use std::thread;
 use std::time::Duration;
 
+use kumi_core::FromWorker;
+use kumi_core::frame::Wire;
+
 use crate::epoll::{Epoll, READ, Ready, WRITE};
 use crate::memory::Memory;
 use crate::outbox::Outbox;
 use crate::process;
 use crate::reports::Reporter;
+use crate::signals::Signals;
 use crate::sys::{check, own, pidfd_open, with_signals_blocked};
 
 /// When to look again if the main thread has the outbox just as it ought to be flushed. Arbitrary; it happens rarely.
@@ -30,6 +34,7 @@ const TIMER: u64 = 2;
 const DATA: u64 = 3;
 const REPORTS: u64 = 4;
 const MEMORY: u64 = 5;
+const NOTICE: u64 = 6;
 
 /// The main thread's handle. The thread itself lives as long as the process.
 #[derive(Debug)]
@@ -67,8 +72,22 @@ impl Watchdog {
         epoll.add(clock.as_fd(), TIMER, READ)?;
         epoll.add(reporter.timer(), REPORTS, READ)?;
         epoll.add(memory.timer(), MEMORY, READ)?;
-        let guard =
-            Guard { epoll, control, _host: host, timer: clock, data, outbox, reporter, memory, on_control, clogged };
+        let notices = Signals::prepared()?;
+        epoll.add(notices.fd(), NOTICE, READ)?;
+        let guard = Guard {
+            epoll,
+            control,
+            _host: host,
+            timer: clock,
+            data,
+            outbox,
+            reporter,
+            memory,
+            notices,
+            retires: false,
+            on_control,
+            clogged,
+        };
         let thread = thread::Builder::new().name("kumi-watchdog".into());
         with_signals_blocked(|| thread.spawn(move || guard.run()))??;
         Ok(Watchdog { timer })
@@ -112,6 +131,9 @@ struct Guard<F> {
     outbox: Arc<Mutex<Outbox>>,
     reporter: Arc<Reporter>,
     memory: Arc<Memory>,
+    notices: Signals,
+    /// The host is to be told that this process was told to end.
+    retires: bool,
     on_control: F,
     /// A flush is due, but the data socket was full.
     clogged: bool,
@@ -128,7 +150,7 @@ impl<F: FnMut(&[u8])> Guard<F> {
         let mut piece = vec![0; 64 * 1024];
         let mut ready = Ready::default();
         loop {
-            let [host, control, timer, data, reports, memory] = self.wait(&mut ready)?;
+            let [host, control, timer, data, reports, memory, notice] = self.wait(&mut ready)?;
             if host || (control && !self.receive(&mut piece)) {
                 return Ok(());
             }
@@ -142,7 +164,11 @@ impl<F: FnMut(&[u8])> Guard<F> {
                 silence(self.memory.timer());
                 self.memory.look()?;
             }
-            if timer || data || reports {
+            if notice {
+                while self.notices.take().is_some() {}
+                self.retires = true;
+            }
+            if timer || data || reports || notice {
                 self.flush()?;
             }
             if reports || (data && !self.clogged) {
@@ -151,14 +177,14 @@ impl<F: FnMut(&[u8])> Guard<F> {
         }
     }
 
-    /// Which of host, control, timer, data socket, timer of reports and that of memory have something to say.
-    fn wait(&self, ready: &mut Ready) -> io::Result<[bool; 6]> {
+    /// Which of host, control, timer, data socket, timer of reports, that of memory and signals have something to say.
+    fn wait(&self, ready: &mut Ready) -> io::Result<[bool; 7]> {
         match self.epoll.wait(ready, None) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
         let said = |key| ready.iter().any(|(one, _)| one == key);
-        Ok([said(HOST), said(CONTROL), said(TIMER), said(DATA), said(REPORTS), said(MEMORY)])
+        Ok([HOST, CONTROL, TIMER, DATA, REPORTS, MEMORY, NOTICE].map(said))
     }
 
     /// Hands on what arrived; false at the end of the stream.
@@ -179,9 +205,10 @@ impl<F: FnMut(&[u8])> Guard<F> {
 
     /// An error means that the host closed the data socket. That is for the main thread to see; our signs are others.
     fn flush(&mut self) -> io::Result<()> {
+        let retires = &mut self.retires;
         let sent = match self.outbox.try_lock() {
-            Ok(mut outbox) => Some(outbox.try_flush()),
-            Err(TryLockError::Poisoned(broken)) => Some(broken.into_inner().try_flush()),
+            Ok(mut outbox) => Some(send(&mut outbox, retires)),
+            Err(TryLockError::Poisoned(broken)) => Some(send(&mut broken.into_inner(), retires)),
             Err(TryLockError::WouldBlock) => None,
         };
         self.set_clogged(matches!(sent, Some(Ok(false))))?;
@@ -203,6 +230,18 @@ impl<F: FnMut(&[u8])> Guard<F> {
         }
         Ok(())
     }
+}
+
+/// Sends what waits, and then what is to be told. False: the socket does not take all of it now.
+fn send(outbox: &mut Outbox, retires: &mut bool) -> io::Result<bool> {
+    let sent = outbox.try_flush()?;
+    if !sent || !*retires {
+        return Ok(sent);
+    }
+    let mut frame = Vec::new();
+    FromWorker::Retire.encode(&mut frame);
+    *retires = !outbox.try_push(&frame);
+    outbox.try_flush()
 }
 
 /// Reads a timer, so that it is not ready any more. It may be armed anew already, which makes the read fail; as well.

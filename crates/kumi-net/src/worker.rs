@@ -29,6 +29,7 @@ use crate::page::Page;
 use crate::process::{MARKER, become_subreaper, end_tree};
 use crate::reports::Reporter;
 use crate::segments::{Borrowed, Mapping, Segment};
+use crate::signals;
 use crate::spawn::{CONTROL_FD, DATA_FD, PAGE_FD};
 use crate::stock::Stock;
 use crate::sys::{check, poll_once, watch, with_signals_blocked};
@@ -362,8 +363,9 @@ impl WorkerEnd {
                 let returns = Arc::clone(self.outbox().returns());
                 state.arrived.push_back(Arc::new(Borrowed::new(mapping, *segment, returns)));
             }
-            if let ToWorker::Welcome { memory: Some(bytes), .. } = &message {
-                self.memory.set_limit(*bytes);
+            if let ToWorker::Welcome { memory, .. } = &message {
+                memory.iter().for_each(|bytes| self.memory.set_limit(*bytes));
+                heed_notices()?;
             }
             state.half.handle(message).map_err(io::Error::other)?;
         }
@@ -640,6 +642,14 @@ fn listen(interrupts: Arc<Mutex<Interrupts>>) -> impl FnMut(&[u8]) + Send + 'sta
             }
         }
     }
+}
+
+/// After signal handlers were put back: a worker that is told to end tells its host first.
+///
+/// # Errors
+/// Those of `sigaction`; none is known.
+pub fn heed_notices() -> io::Result<()> {
+    signals::heed_notices()
 }
 
 /// For the main thread: the task that goes on now, for what ran within its wait has ended, is to be interrupted.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use kumi_core::interrupts::Signal;
 use kumi_core::{FunctionId, Interrupts, Job, Lease, Leave, Notes, Payload, Run};
 use kumi_net::segments::Borrowed;
-use kumi_net::worker::{Finished, Next, WorkerEnd, signal_myself};
+use kumi_net::worker::{Finished, Next, WorkerEnd, heed_notices, signal_myself};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
@@ -246,7 +246,11 @@ impl Serving {
             Some(untouched) => untouched.get().check(py)?,
             None => true,
         };
-        if untouched { Ok(()) } else { self.find_untouched(execute.call_method0("put_back")?) }
+        if untouched {
+            return Ok(());
+        }
+        self.find_untouched(execute.call_method0("put_back")?)?;
+        Ok(heed_notices()?)
     }
 
     fn find_untouched(&self, found: Bound<'_, PyAny>) -> PyResult<()> {

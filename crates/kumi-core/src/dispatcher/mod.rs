@@ -398,6 +398,8 @@ impl Dispatcher {
             // The hands `borrow` what is lent.
             FromWorker::Lend { .. } => {}
             FromWorker::Heartbeat => self.heartbeat(now, worker),
+            // Its time is over, whoever says so.
+            FromWorker::Retire => self.drain(now, worker, Leave::Wall),
         }
     }
 

@@ -141,6 +141,7 @@ impl Ledger {
             enlisted,
             answered: BTreeSet::new(),
             leaves: false,
+            retires: false,
         };
         rule!(self.workers.insert(worker, note).is_none(), "{worker:?} joined twice");
         Ok(())
@@ -193,6 +194,16 @@ impl Ledger {
     pub fn fails(&mut self, now: Time, place: Option<LaunchId>) {
         self.failed = Some(now);
         self.failing.extend(place);
+    }
+
+    /// A worker is ended: has it not been set up in time?
+    fn may_be_late(&mut self, now: Time, worker: WorkerId) {
+        let Some(note) = self.workers.get(&worker) else { return };
+        if !note.enlisted && now == note.joined.after(self.policy.launch) {
+            let place = note.place;
+            self.saw("a newcomer takes too long");
+            self.fails(now, place);
+        }
     }
 
     /// A worker is ready for tasks, if its process is up and it has been prepared.
@@ -351,12 +362,7 @@ impl Ledger {
                 };
                 rule!(!note.killed, "{worker:?} killed twice");
                 note.killed = true;
-                let place = note.place;
-                let late = !note.enlisted && now == note.joined.after(self.policy.launch);
-                if late {
-                    self.saw("a newcomer takes too long");
-                    self.fails(now, place);
-                }
+                self.may_be_late(now, *worker);
                 self.saw("a worker killed");
                 Ok(())
             }
@@ -367,6 +373,8 @@ impl Ledger {
                 Ok(())
             }
             Action::Fence { worker } => {
+                // Who has no connection cannot be killed.
+                self.may_be_late(now, *worker);
                 self.saw("a worker fenced");
                 self.gone(now, *worker, Begun::Unknown)
             }
@@ -485,6 +493,14 @@ impl Ledger {
         Ok(())
     }
 
+    /// The host hears that its process was told to end.
+    pub fn retires(&mut self, id: WorkerId) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            (worker.leaves, worker.retires) = (true, true);
+            self.saw("a worker whose process is told to end");
+        }
+    }
+
     fn told_to_leave(&mut self, now: Time, id: WorkerId, leave: Leave) -> Check {
         let stays = |worker: &&WorkerNote| worker.told_to_leave.is_none() && !worker.killed && !worker.extra;
         let active = self.workers.values().filter(stays).count();
@@ -513,7 +529,9 @@ impl Ledger {
                     "{id:?} leaves as idle, though {active} workers of at least {least} are here"
                 );
             }
-            Leave::Wall => rule!(self.policy.wall.is_some(), "{id:?} leaves by wall time without one"),
+            Leave::Wall => {
+                rule!(self.policy.wall.is_some() || worker.retires, "{id:?} leaves by wall time without one");
+            }
             Leave::Tasks => rule!(self.policy.tasks_max.is_some(), "{id:?} leaves by tasks_max without one"),
             Leave::Closing => rule!(self.closing, "{id:?} leaves as if closing"),
         }

@@ -333,6 +333,10 @@ impl World {
         if !local {
             self.break_during(id, runs);
         }
+        if self.rng.chance(self.profile.noticed) {
+            let after = self.rng.span(MICRO, 2 * runs.max(MILLI));
+            self.post(after, Letter::Noticed { process: id });
+        }
         if self.rng.chance(100) {
             self.post(runs / 3, Letter::Reports { process: id, lease });
             self.post(runs / 2, Letter::Reports { process: id, lease });
@@ -386,6 +390,14 @@ impl World {
         });
         self.flush(id);
         self.work(id)
+    }
+
+    /// The process is told to end, and its watchdog says so, whatever its main thread is at.
+    pub(super) fn noticed(&mut self, id: usize) {
+        if self.processes[id].alive && self.processes[id].worker.is_some() {
+            self.processes[id].composed.push(FromWorker::Retire);
+            self.flush(id);
+        }
     }
 
     /// The running task says something of itself, which goes out at once.

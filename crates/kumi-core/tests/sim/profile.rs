@@ -26,6 +26,8 @@ pub struct Profile {
     pub parted: u64,
     /// Deaths of remote workers that take their machine along, and that nobody tells.
     pub silent: u64,
+    /// Tasks during which, or soon after which, their worker's process is told to end.
+    pub noticed: u64,
     /// Workers that die by themselves.
     pub dies: u64,
     /// Launches that fail, say nothing, come after `seconds_launch`, come twice, or die before they said hello.
@@ -65,7 +67,7 @@ impl Profile {
             if rng.chance(400) { rng.between(most / 10, most) } else { 0 }
         };
         let (slow, cut, parted) = (fault(100), fault(600), fault(300));
-        let (silent, dies, killers) = (fault(1000), fault(400), fault(150));
+        let (silent, dies, killers, noticed) = (fault(1000), fault(400), fault(150), fault(100));
         let (large, torn, families, calls) = (fault(500), fault(100), fault(250), fault(200));
         let launch =
             LaunchFaults { fails: fault(400), mute: fault(200), late: fault(300), twice: fault(400), dies: fault(300) };
@@ -79,6 +81,7 @@ impl Profile {
             cut,
             parted,
             silent,
+            noticed,
             dies,
             launch,
             hopeless: rng.chance(30),

@@ -32,6 +32,8 @@ pub struct WorkerNote {
     pub answered: BTreeSet<usize>,
     /// It takes no tasks any more, though nobody has told it so.
     pub leaves: bool,
+    /// Its process was told to end, as the host has heard.
+    pub retires: bool,
 }
 
 /// A task in a worker's hands, in the world's books.

@@ -59,6 +59,10 @@ pub enum Letter {
         lease: Lease,
         child: u64,
     },
+    /// The process is told to end, by nobody of ours.
+    Noticed {
+        process: usize,
+    },
     /// The running task reports.
     Reports {
         process: usize,
@@ -294,6 +298,10 @@ impl World {
             Letter::Done { process, lease } => self.done(process, lease),
             Letter::Acts { process, lease } => self.acts(process, lease),
             Letter::Tires { process, lease, child } => self.tires(process, lease, child),
+            Letter::Noticed { process } => {
+                self.noticed(process);
+                Ok(())
+            }
             Letter::Reports { process, lease } => {
                 self.reports(process, lease);
                 Ok(())
@@ -376,6 +384,7 @@ impl World {
             FromWorker::Wait { lease, child } => self.ledger.begins_to_wait(worker, *lease, *child),
             FromWorker::Resume { lease, elsewhere } => self.ledger.waits_no_longer(worker, *lease, *elsewhere),
             FromWorker::Hello { .. } => self.ledger.ready(worker),
+            FromWorker::Retire => self.ledger.retires(worker),
             FromWorker::Heartbeat
             | FromWorker::Declare { .. }
             | FromWorker::Withdraw { .. }

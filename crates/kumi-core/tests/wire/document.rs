@@ -100,6 +100,7 @@ fn from_worker_form(message: &FromWorker) -> &'static str {
         }
         FromWorker::Recalled { lease: _, back: _ } => "Recalled {lease: u64, back: bool}",
         FromWorker::Heartbeat => "Heartbeat {}",
+        FromWorker::Retire => "Retire {}",
         FromWorker::Report { lease: _, payload: _ } => "Report {lease: u64, payload: payload}",
         FromWorker::Declare { function: _, label: _, payload: _ } => {
             "Declare {function: u64, label: text, payload: payload}"
