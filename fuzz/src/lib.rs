@@ -5,7 +5,10 @@
 use std::time::Duration;
 
 use kumi_core::frame::{CHUNK, PART, Wire};
-use kumi_core::{Certificate, Ending, Face, FromAgent, FromWorker, FunctionId, Lease, Leave, Payload, Secret, SegmentId, TaskId, Terms, Time, ToAgent, ToWorker, Word, Notes, Run};
+use kumi_core::{
+    Certificate, Ending, Face, FromAgent, FromWorker, FunctionId, Lease, Leave, Notes, Payload, Run, Secret, SegmentId,
+    TaskId, Terms, Time, ToAgent, ToWorker, Word,
+};
 use libfuzzer_sys::arbitrary::{Arbitrary, Result, Unstructured};
 
 /// Longest stream to build, so that one input takes milliseconds.

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use kumi_core::agent::UNPROVED;
+use kumi_core::agent_message::UNPROVED;
 use kumi_core::frame::Wire;
 use kumi_core::{AgentHalf, Certificate, Decoder, FromAgent, FromWorker, Order, Session, Time, ToAgent};
 use kumi_fuzz::{Make, stream};

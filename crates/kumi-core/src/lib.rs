@@ -17,6 +17,7 @@
 #![deny(clippy::indexing_slicing)]
 
 pub mod agent;
+pub mod agent_message;
 pub mod children;
 pub mod dispatcher;
 pub mod error;
@@ -33,7 +34,8 @@ pub mod task;
 pub mod timer;
 pub mod worker;
 
-pub use agent::{AgentHalf, FromAgent, Order, Secret, ToAgent};
+pub use agent::{AgentHalf, Order};
+pub use agent_message::{FromAgent, Secret, ToAgent};
 pub use dispatcher::{Action, Begun, Bug, Caller, Counts, Dispatcher, Event, Origin, Policy, Ticket};
 pub use error::{FrameError, SubmitError};
 pub use frame::Decoder;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kumi_core::agent::ANSWER;
+use kumi_core::agent_message::ANSWER;
 use kumi_core::frame::CHUNK;
 use kumi_core::session::OutOfStep;
 use kumi_core::{

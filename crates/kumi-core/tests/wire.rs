@@ -10,7 +10,7 @@ mod memory;
 
 use std::fmt::Debug;
 
-use kumi_core::agent::UNPROVED;
+use kumi_core::agent_message::UNPROVED;
 use kumi_core::frame::{CHUNK, FRAME_MAX, PART, Wire};
 use kumi_core::{
     Decoder, FrameError, FromAgent, FromWorker, FunctionId, Lease, Payload, Run, TaskId, ToAgent, ToWorker,

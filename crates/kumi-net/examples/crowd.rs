@@ -15,7 +15,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
-use kumi_core::agent::ANSWER;
+use kumi_core::agent_message::ANSWER;
 use kumi_core::frame::Wire;
 use kumi_core::{Decoder, FromAgent, FromWorker, NewTask, PROTOCOL, Policy, Run, Session, ToAgent, ToWorker};
 use kumi_net::pool::{Host, Pool};

@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kumi_core::agent::ANSWER;
+use kumi_core::agent_message::ANSWER;
 use kumi_core::frame::Wire;
 use kumi_core::{AgentHalf, Certificate, FromAgent, FromWorker, Order, PROTOCOL, Secret, Time, ToAgent, ToWorker};
 

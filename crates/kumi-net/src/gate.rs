@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kumi_core::agent::{ANSWER, UNPROVED};
+use kumi_core::agent_message::{ANSWER, UNPROVED};
 use kumi_core::frame::FRAME_MAX;
 use kumi_core::{Caller, Decoder, Event, FromAgent, FromWorker, Origin, TicketId, WorkerId};
 

@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kumi_core::agent::{ANSWER, UNPROVED};
+use kumi_core::agent_message::{ANSWER, UNPROVED};
 use kumi_core::frame::FRAME_MAX;
 use kumi_core::{Decoder, FrameError, ToAgent};
 use rustls::ClientConfig;

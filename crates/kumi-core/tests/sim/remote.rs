@@ -264,7 +264,7 @@ impl World {
                 open_at_agent: true,
                 open_at_host: true,
                 broken: false,
-                from_agent: Decoder::limited(kumi_core::agent::UNPROVED, 0),
+                from_agent: Decoder::limited(kumi_core::agent_message::UNPROVED, 0),
                 from_host: Decoder::default(),
                 hello: None,
                 session: None,

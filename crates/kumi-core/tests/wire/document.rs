@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::ops::RangeInclusive;
 
-use kumi_core::agent::{ANSWER, UNPROVED};
+use kumi_core::agent_message::{ANSWER, UNPROVED};
 use kumi_core::frame::{CHUNK, FRAME_MAX, PART, Wire};
 use kumi_core::{FrameError, FromAgent, FromWorker, HELD_MAX, Leave, PROTOCOL, ToAgent, ToWorker};
 
