@@ -44,7 +44,7 @@ fn stranger(input: &[u8]) {
 /// A host that says anything, to an agent whose worker does anything.
 fn agent(input: &mut Unstructured) {
     let mut now = Time(0);
-    let mut agent = AgentHalf::new(now, Duration::from_secs(60));
+    let mut agent = AgentHalf::new(now, Duration::from_secs(60), false);
     let (mut let_in, mut over, mut bytes) = (false, false, Vec::new());
     while !input.is_empty() {
         match input.int_in_range(0..=8) {

@@ -320,8 +320,7 @@ class Pool:
         reset: int,
         crashes_max: int,
         queue_bytes: int,
-        in_process: bool,
-        by_hand: bool,
+        staff: Literal["host", "local", "launched", "by hand"],
         seconds_reconnect: float,
     ) -> Self: ...
     @property
@@ -350,8 +349,24 @@ class Pool:
         """
     def join_code(self, uses: int, seconds: float, /) -> str:
         """Lets in so many agents that have this text, within this time."""
-    def next_order(self) -> list[int] | None:
-        """Waits for launches the brain wants and the core cannot carry out by itself. None when the pool has ended."""
+    def next_order(self, timeout: float | None, /) -> tuple[list[tuple[int, int]], list[int]] | None:
+        """Waits for what the brain wants and the core cannot carry out by itself.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            Launches to carry out, with the numbers that their workers are named after, and launches of which whatever
+            still exists is to be ended and then reported as failed. Both may be empty. None when the pool has ended.
+        """
+    def launches(self) -> list[tuple[int, bool]]:
+        """The launches that are not over, and of each whether only its launcher knows what has become of it."""
+    def issue(self, launches: list[int], /) -> str:
+        """The join code of these launches: the agent of index i becomes the worker of the i-th."""
+    def revoke(self, code: str, /) -> None:
+        """Lets nobody in by this join code any more."""
+    def launched(self, launches: list[int], /) -> None:
+        """Reports that the processes, or jobs, of these launches exist."""
     def launch_failed(self, launches: list[int], text: str, /) -> None:
         """Reports that these launches failed, with the launcher's own words."""
     def define(self, payload: bytes | Parcel, label: str, /) -> Function:
@@ -532,7 +547,7 @@ def run_agent(
     *,
     fingerprint: str | None,
     authorities: bytes,
-    index: int,
+    index: int | None,
     seconds_connect: float,
     talkative: bool,
 ) -> int | None:
@@ -549,7 +564,7 @@ def run_agent(
         environment: Its whole environment.
         fingerprint: Of the host's certificate, in hexadecimal digits.
         authorities: Certificates (PEM) of who vouches for the host's, if there is no fingerprint.
-        index: Which of the workers of one launch this is.
+        index: Which of the workers of one launch this is: the only one it runs. None: it was started by hand.
         seconds_connect: For how long to try before the host has let it in. Later the host says for how long.
         talkative: Say on stderr when it has joined, when it has ended, and what it waits for.
 

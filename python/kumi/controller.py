@@ -26,7 +26,18 @@ from kumi.feed import Feed
 from kumi.functions import Functions, Prepared
 from kumi.inner import running_here
 from kumi.kept import Kept, Records
-from kumi.launchers import Launcher, Local, Sequential, carry_out_orders, run_one, usable_cpus
+from kumi.launchers import (
+    AnyLauncher,
+    Launcher,
+    Local,
+    LocalLauncher,
+    Rounds,
+    Sequential,
+    carry_out_orders,
+    find,
+    run_one,
+    usable_cpus,
+)
 from kumi.modules import ByValue
 from kumi.options import Options, module_names, numbering, positive, text, whole
 from kumi.registry import registry
@@ -42,6 +53,7 @@ from kumi.worker import Executor as TaskExecutor
 SECONDS_UNTIL_GONE = 5.0  # a bound for the case that a worker that was killed hangs in the kernel
 SECONDS_UNTIL_NOTICE = 10.0  # a program that waits longer than this at its end says for what
 BYTES_UNBOUNDED = 2**63 - 1
+SECONDS_LAUNCH = 60.0
 WORKERS_ANY = 1_000_000  # as many as come from other machines
 SYNC = "KUMI_SYNC"  # the environment variable that has all controllers run their tasks in this process
 
@@ -57,14 +69,16 @@ class Controller(Submitter, Executor):
     exception cancels nothing there. A controller can be pickled, as its arguments.
 
     Args:
-        launcher: Where workers come from: `Local()`, or `Sequential()` to run tasks in this process. None: from other
-            machines, where `kumi worker` is started by hand.
+        launcher: Where workers come from: `Local()`, or `Sequential()` to run tasks in this process, or another one, or
+            the name by which another package has entered one. None: from other machines, where `kumi worker` is started
+            by hand.
         name: Unique among the open controllers; None: one is made up.
         workers: The most workers at a time; None: as many as there are usable CPUs, or as come from other machines.
+            With launchers of workers elsewhere it has to be given.
         workers_min: Workers that are kept even when there is no work.
         seconds_idle: After so long without a task a worker leaves; None: never.
         seconds_wall: After so long a worker leaves, once its task is done; None: never.
-        seconds_launch: A worker that has not joined after so long counts as failed.
+        seconds_launch: A worker that has not joined after so long counts as failed; None: as the launcher says, or 60.
         seconds_kill: A worker that has not stopped a cancelled task, or left, after so long is killed with its tree.
         tasks_max: After so many tasks a worker leaves; None: never.
         reset: What is put back after each task as it was before: True: everything that this names, False: nothing, or
@@ -102,14 +116,14 @@ class Controller(Submitter, Executor):
 
     def __init__(  # noqa: PLR0913 - all but the first are keywords
         self,
-        launcher: Launcher | Sequential | None = _LOCAL,
+        launcher: AnyLauncher = _LOCAL,
         *,
         name: str | None = None,
         workers: int | None = None,
         workers_min: int = 0,
         seconds_idle: float | None = 300,
         seconds_wall: float | None = None,
-        seconds_launch: float = 60,
+        seconds_launch: float | None = None,
         seconds_kill: float = 5,
         tasks_max: int | None = None,
         reset: bool | Collection[str] = True,
@@ -126,10 +140,11 @@ class Controller(Submitter, Executor):
     ) -> None:
         self._arguments = {key: value for key, value in locals().items() if key not in {"self", "__class__"}}
         self.launcher = _launcher(launcher) if os.environ.get(SYNC, "0") in {"", "0"} else Sequential()
-        by_hand = self.launcher is None
+        staff = _staff(self.launcher)
+        far = staff in {"launched", "by hand"}
         most = whole("workers", workers, least=1, none=True)
-        self.workers = most or (WORKERS_ANY if by_hand else usable_cpus())
-        self._listens_at = _listens_at(launcher, host, port, tls)
+        self.workers = most or _workers(self.launcher, staff)
+        self._listens_at = _listens_at(self.launcher, far, host, port, tls)
         self.name = text("name", name, none=True) or registry.make_up_name()
         self._reset = chosen(reset)
         self._make_pool = partial(
@@ -139,27 +154,27 @@ class Controller(Submitter, Executor):
             workers_min=_workers_min(workers_min, self.workers),
             seconds_idle=positive("seconds_idle", seconds_idle, zero=True, none=True),
             seconds_wall=positive("seconds_wall", seconds_wall, none=True),
-            seconds_launch=positive("seconds_launch", seconds_launch),
+            seconds_launch=positive("seconds_launch", _seconds_launch(seconds_launch, self.launcher)),
             seconds_kill=positive("seconds_kill", seconds_kill),
             tasks_max=whole("tasks_max", tasks_max, least=1, none=True),
             memory_bytes=_bytes(positive("memory_gigabytes_max", memory_gigabytes_max, none=True)),
             reset=self._reset,
             crashes_max=whole("crashes_max", crashes_max, least=0),
             queue_bytes=_queue_bytes(positive("queue_gigabytes_max", queue_gigabytes_max, none=True), self.launcher),
-            in_process=isinstance(self.launcher, Sequential),
-            by_hand=by_hand,
+            staff=staff,
             seconds_reconnect=positive("seconds_reconnect", seconds_reconnect),
         )
         self._seconds_until_gone = seconds_kill + SECONDS_UNTIL_GONE
         self._setup = _setup(setup)
         named = self._arguments["modules_by_value"] = module_names("modules_by_value", modules_by_value)
-        self._by_value = ByValue(named, elsewhere=by_hand) if named or by_hand else None
+        self._by_value = ByValue(named, elsewhere=far) if named or far else None
         self._url: str | None = None  # from the start on, if workers dial in
         self._life = threading.RLock()  # guards the next three; a signal's handler may come in between
         self._pool: Pool | None = None
         self._functions: Functions | None = None  # from the start on
         self._closed = False
         self._executor: TaskExecutor | None = None  # if tasks run in this process
+        self._launcher_thread: threading.Thread | None = None
         self._pid: int | None = None  # of the process that started it
         self._blocks: list[None] = []  # one for each `with` that it is in: a list, whose changes need no lock
         self._hides: Controller | None = None  # see Registry.add
@@ -186,7 +201,7 @@ class Controller(Submitter, Executor):
         if self._url is None:
             self._open()
         if self._url is None:
-            text = f"controller {self.name!r} has {self.launcher!r} for its workers: those on other machines need None"
+            text = f"controller {self.name!r} has {self.launcher!r}: it listens for no workers from elsewhere"
             raise ControllerError(text)
         return self._url
 
@@ -342,7 +357,14 @@ class Controller(Submitter, Executor):
         pool = self._close()
         if pool is not None:
             pool.terminate()
+            self._wait_for_launcher()
         registry.remove(self, ended=True)
+
+    def _wait_for_launcher(self) -> None:
+        """Until the launcher has ended what it has started, or does not come back from that."""
+        thread = self._launcher_thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(self._seconds_until_gone)
 
     def __enter__(self) -> Self:
         self._blocks.append(None)
@@ -539,8 +561,8 @@ class Controller(Submitter, Executor):
     def _start(self) -> Functions:
         pool = self._made_pool()
         functions = Functions(pool, self._by_value)
-        if self.launcher is None:
-            self._url = self._listen(pool)
+        if self._listens_at is not None:
+            self._url = self._listen(pool, *self._listens_at)
         self._pid = os.getpid()
         if isinstance(self.launcher, Sequential):
             self._executor = TaskExecutor(self._reset)
@@ -552,14 +574,21 @@ class Controller(Submitter, Executor):
         pool.start()
         if self._executor is None:
             deliverer.start()
-        if self._executor is None and self.launcher is not None:
-            # The thread must not hold the controller, or nobody could ever let go of that.
-            orders = (pool, self.launcher, self.workers)
-            threading.Thread(target=carry_out_orders, args=orders, name="kumi-launcher", daemon=True).start()
+        if (work := self._launching(pool)) is not None:
+            self._launcher_thread = threading.Thread(target=work, name="kumi-launcher", daemon=True)
+            self._launcher_thread.start()
         return functions
 
-    def _listen(self, pool: Pool) -> str:
-        host, port, tls = self._listens_at
+    def _launching(self, pool: Pool) -> Callable[[], None] | None:
+        """What its launcher's thread does. That must not hold the controller, or nobody could ever let go of it."""
+        launcher = self.launcher
+        if isinstance(launcher, LocalLauncher):
+            return partial(carry_out_orders, pool, launcher, self.workers)
+        if isinstance(launcher, Launcher):
+            return Rounds(pool, launcher, cast("str", self._url)).run
+        return None
+
+    def _listen(self, pool: Pool, host: str, port: int, tls: TLS | None) -> str:
         try:
             certificate, key, password = (None, None, None) if tls is None else tls.read()
             _, port, fingerprint = pool.listen(host, port, certificate=certificate, key=key, password=password)
@@ -647,23 +676,49 @@ class Controller(Submitter, Executor):
         return ControllerClosed(f"controller {self.name!r} is closed: {reason}; open another one")
 
 
-def _launcher(value: Launcher | Sequential | None) -> Launcher | Sequential | None:
-    if value is None:
+def _launcher(value: object) -> Launcher | LocalLauncher | Sequential | None:
+    if isinstance(value, str):
+        value = find(value)()
+    if value is None or (isinstance(value, Launcher | LocalLauncher | Sequential) and not isinstance(value, type)):
+        return value
+    hint = f"; for that many workers: workers={value}" if isinstance(value, int) else ""
+    raise TypeError(f"launcher must be a launcher, such as kumi.Local(), or None, not {value!r}{hint}")
+
+
+def _staff(launcher: object) -> Literal["host", "local", "launched", "by hand"]:
+    if launcher is None:
+        return "by hand"
+    if isinstance(launcher, Sequential):
+        return "host"
+    return "local" if isinstance(launcher, LocalLauncher) else "launched"
+
+
+def _workers(launcher: object, staff: str) -> int:
+    if staff == "by hand":
+        return WORKERS_ANY
+    if staff == "launched":
+        raise ValueError(f"workers must be given with {launcher!r}: the most workers it may start at a time")
+    return usable_cpus()
+
+
+def _seconds_launch(value: float | None, launcher: object) -> float:
+    return cast("float", getattr(launcher, "seconds_launch", SECONDS_LAUNCH)) if value is None else value
+
+
+def _listens_at(
+    launcher: object, far: bool, host: object, port: object, tls: object
+) -> tuple[str, int, TLS | None] | None:
+    """Where workers call, if they do."""
+    if not far:
+        for name, value in (("host", host), ("port", port or None), ("tls", tls)):
+            if value is not None:
+                raise ValueError(f"{name} is for workers that call from elsewhere, and those of {launcher!r} do not")
         return None
-    if isinstance(value, type) or not isinstance(value, Launcher | Sequential):
-        hint = f"; for that many workers: workers={value}" if isinstance(value, int) else ""
-        raise TypeError(f"launcher must be a launcher, such as kumi.Local(), or None, not {value!r}{hint}")
-    return value
-
-
-def _listens_at(launcher: object, host: object, port: object, tls: object) -> tuple[str, int, TLS | None]:
-    for name, value in (("host", host), ("port", port or None), ("tls", tls)):
-        if launcher is not None and value is not None:
-            raise ValueError(f"{name} is for workers on other machines, which need launcher=None: {launcher!r}")
     if tls is not None and not isinstance(tls, TLS):
         raise TypeError(f"tls must be a kumi.TLS, or None, not {tls!r}")
     number = whole("port", port, least=0, bits=16)
-    return text("host", host, none=True) or remote.ANYWHERE, number, tls
+    given = text("host", host, none=True) or getattr(launcher, "host", None)
+    return given or remote.ANYWHERE, number, tls
 
 
 def _setup(value: object) -> Callable[[], object] | None:

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast, overload
 
 from kumi.controller import Controller
 from kumi.inner import current, running_here
-from kumi.launchers import Launcher, Local, Sequential
+from kumi.launchers import AnyLauncher, Local
 from kumi.options import text
 from kumi.registry import registry
 from kumi.remote import how_to_join
@@ -123,21 +123,21 @@ def default() -> Controller:
 @overload
 def daemons(  # type: ignore[overload-overlap] # an int in general makes one
     workers: Literal[0],
-    launcher: Launcher | Sequential | None = ...,
+    launcher: AnyLauncher = ...,
     *,
     name: str = ...,
 ) -> None: ...
 @overload
 def daemons(
     workers: int | None = ...,
-    launcher: Launcher | Sequential | None = ...,
+    launcher: AnyLauncher = ...,
     *,
     name: str = ...,
     **controller_options: Any,
 ) -> Controller: ...
 def daemons(
     workers: int | None = None,
-    launcher: Launcher | Sequential | None = _LOCAL,
+    launcher: AnyLauncher = _LOCAL,
     *,
     name: str = NAME,
     **controller_options: Any,
@@ -170,7 +170,7 @@ def daemons(
         _defaults.end(name)
         return None
     made = Controller(launcher, name=name, workers=workers, **controller_options)
-    if isinstance(launcher, Local):
+    if isinstance(made.launcher, Local):
         always_on: dict[str, Any] = {"workers_min": made.workers, "seconds_idle": None}
         made = Controller(launcher, name=name, workers=workers, **(always_on | controller_options))
     crew = _defaults.set((workers, launcher, controller_options), made)

@@ -98,6 +98,8 @@ pub struct AgentHalf {
     again: bool,
     /// Its host wants no worker of it after this one.
     last: bool,
+    /// A launcher has started it, for one worker: that replaces the worker itself.
+    once: bool,
     silence: Duration,
     reconnect: Duration,
     heard: Time,
@@ -110,13 +112,14 @@ pub struct AgentHalf {
 }
 
 impl AgentHalf {
-    /// One that dials, for so long at most, until it is let in.
-    pub fn new(now: Time, patience: Duration) -> Self {
+    /// One that dials, for so long at most, until it is let in; `once`: for one worker, not for one after the other.
+    pub fn new(now: Time, patience: Duration, once: bool) -> Self {
         Self {
             stand: Stand::Away { since: now, dialling: true },
             turn: Turn::default(),
             again: false,
             last: false,
+            once,
             silence: ANSWER,
             reconnect: patience,
             heard: now,
@@ -216,7 +219,7 @@ impl AgentHalf {
 
     /// The host knows of the worker's end: calls for another one, if it is wanted.
     fn go_on(&mut self, now: Time) {
-        if self.last {
+        if self.last || self.once {
             return self.end(None, false);
         }
         let Turn { started, useful, .. } = std::mem::take(&mut self.turn);

@@ -208,7 +208,7 @@ fn welcome() -> ToAgent {
 
 /// An agent with a session and a worker.
 fn joined(now: Time) -> AgentHalf {
-    let mut agent = AgentHalf::new(now, 10 * SECOND);
+    let mut agent = AgentHalf::new(now, 10 * SECOND, false);
     assert_eq!(orders(&mut agent), [Order::Dial]);
     agent.connected(now);
     assert_eq!(orders(&mut agent), [Order::Greet { session: None }]);
@@ -233,7 +233,7 @@ fn wait(agent: &mut AgentHalf, now: &mut Time) -> Vec<Order> {
 
 #[test]
 fn an_agent_dials_until_it_is_let_in_and_not_for_ever() {
-    let (mut agent, mut now, mut dials) = (AgentHalf::new(Time(0), 10 * SECOND), Time(0), 0);
+    let (mut agent, mut now, mut dials) = (AgentHalf::new(Time(0), 10 * SECOND, false), Time(0), 0);
     let mut last = orders(&mut agent);
     while last == [Order::Dial] {
         dials += 1;
@@ -249,7 +249,7 @@ fn an_agent_dials_until_it_is_let_in_and_not_for_ever() {
 
 #[test]
 fn a_host_that_does_not_answer_does_not_keep_an_agent() {
-    let (mut agent, mut now) = (AgentHalf::new(Time(0), 15 * SECOND), Time(0));
+    let (mut agent, mut now) = (AgentHalf::new(Time(0), 15 * SECOND, false), Time(0));
     orders(&mut agent);
     agent.connected(now);
     orders(&mut agent);
@@ -265,7 +265,7 @@ fn a_host_that_does_not_answer_does_not_keep_an_agent() {
 #[test]
 fn nothing_is_taken_from_a_host_that_has_not_let_it_in() {
     for message in [welcome(), run(1, 10), ToAgent::Resumed { received: 0 }, ToAgent::End { again: true }] {
-        let mut agent = AgentHalf::new(Time(0), SECOND);
+        let mut agent = AgentHalf::new(Time(0), SECOND, false);
         agent.connected(Time(0));
         orders(&mut agent);
         assert!(agent.hear(Time(0), message).is_err());
@@ -275,12 +275,25 @@ fn nothing_is_taken_from_a_host_that_has_not_let_it_in() {
 
 #[test]
 fn a_refusal_ends_an_agent_with_its_words() {
-    let mut agent = AgentHalf::new(Time(0), SECOND);
+    let mut agent = AgentHalf::new(Time(0), SECOND, false);
     agent.connected(Time(0));
     orders(&mut agent);
     agent.hear(Time(0), ToAgent::Worker(ToWorker::Refuse { reason: "used up".into() })).unwrap();
     assert_eq!(orders(&mut agent), [Order::End { why: Some("used up".into()), fault: true }]);
     assert_eq!(agent.next_timeout(), None);
+}
+
+#[test]
+fn an_agent_that_was_launched_is_there_for_one_worker() {
+    let mut agent = AgentHalf::new(Time(0), SECOND, true);
+    agent.connected(Time(0));
+    agent.hear(Time(0), session()).unwrap();
+    agent.hear(Time(0), welcome()).unwrap();
+    orders(&mut agent);
+    agent.died(None, Certificate::default());
+    written(&mut agent);
+    agent.hear(Time(1), ToAgent::Ack { received: 1 }).unwrap();
+    assert_eq!(orders(&mut agent), [Order::End { why: None, fault: false }], "the launcher replaces its worker");
 }
 
 #[test]
@@ -481,7 +494,7 @@ fn who_dies_again_and_again_at_once_calls_ever_more_slowly() {
 
 #[test]
 fn a_worker_that_is_ended_before_it_is_welcome_never_starts() {
-    let mut agent = AgentHalf::new(Time(0), SECOND);
+    let mut agent = AgentHalf::new(Time(0), SECOND, false);
     agent.connected(Time(0));
     agent.hear(Time(0), session()).unwrap();
     orders(&mut agent);

@@ -17,7 +17,7 @@ use std::{env, thread};
 
 use kumi_core::agent_message::ANSWER;
 use kumi_core::frame::Wire;
-use kumi_core::{Decoder, FromAgent, FromWorker, NewTask, PROTOCOL, Policy, Run, Session, ToAgent, ToWorker};
+use kumi_core::{Decoder, FromAgent, FromWorker, NewTask, PROTOCOL, Policy, Run, Session, Staff, ToAgent, ToWorker};
 use kumi_net::pool::{Host, Pool};
 use kumi_net::proof::{self, JoinCode};
 use kumi_net::stream::{Heard, Stream};
@@ -74,8 +74,7 @@ fn policy(workers: u64) -> Policy {
         spare_bytes: 0,
         reset: 0,
         memory: None,
-        in_process: false,
-        by_hand: true,
+        staff: Staff::ByHand,
     }
 }
 

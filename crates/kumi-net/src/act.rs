@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use kumi_core::{Action, Begun, Event, FromWorker, LaunchId, ToAgent, ToWorker, WorkerId};
+use kumi_core::{Action, Begun, Event, FromWorker, ToAgent, ToWorker, WorkerId};
 
 use crate::deliver::{self, Delivery};
 use crate::epoll::{READ, WRITE};
@@ -40,7 +40,10 @@ impl Shared {
                     state.remote.order(Errand::Refuse { conn: caller, reason });
                 }
                 Action::Cut { worker } => self.cut_off(state, worker),
-                Action::Fence { worker } => self.fence(state, worker),
+                Action::Fence { worker, launch } => {
+                    self.fence(state, worker);
+                    self.end_launch(state, launch);
+                }
                 Action::CloseSegment { segment } => {
                     state.garbage.extend(state.segments.remove(&segment));
                     self.wake();
@@ -131,25 +134,5 @@ impl Shared {
     pub fn alarm_rang(&self, state: &mut State) {
         state.armed = None;
         state.brain.handle(self.now(), Event::Tick);
-    }
-
-    fn order(&self, state: &mut State, launches: Vec<LaunchId>) {
-        if state.command.is_none() {
-            state.orders.extend(launches);
-            return self.poke(state, Wants::Orders);
-        }
-        state.to_spawn.extend(launches);
-        self.wake();
-    }
-
-    fn abandon(&self, state: &mut State, launch: LaunchId) {
-        if let Some(link) = state.links.values().find(|link| link.launch == launch) {
-            link.child.kill();
-        } else if !state.spawning.contains(&launch) {
-            state.to_spawn.retain(|other| *other != launch);
-            state.orders.retain(|other| *other != launch);
-            let text = Arc::from("it was not needed any more");
-            state.brain.handle(self.now(), Event::LaunchFailed { launch, text });
-        }
     }
 }

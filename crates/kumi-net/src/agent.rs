@@ -52,8 +52,8 @@ pub struct Plan {
     pub config: Arc<ClientConfig>,
     /// What to prove.
     pub code: JoinCode,
-    /// Which of the launch's workers it is.
-    pub index: u32,
+    /// Which of the launch's workers it is; `None`: it was started by hand.
+    pub index: Option<u32>,
     /// How to start the worker.
     pub command: Command,
     /// Major and minor version of Python.
@@ -114,7 +114,7 @@ impl Agent {
         epoll.add(signals.fd(), SIGNALS, READ)?;
         let line = Line::new(plan.host.clone(), plan.port, Arc::clone(&plan.config), HOST, Arc::clone(&bell));
         Ok(Self {
-            half: AgentHalf::new(Time(0), plan.patience),
+            half: AgentHalf::new(Time(0), plan.patience, plan.index.is_some()),
             epoch: Instant::now(),
             epoll,
             outlet: Outlet::start(Arc::clone(&bell))?,
@@ -268,7 +268,7 @@ impl Agent {
             host: self.plan.machine.clone(),
         };
         let Some(binding) = self.line.binding() else { return };
-        let (ticket, index, incarnation) = (self.plan.code.ticket, self.plan.index, self.incarnation);
+        let (ticket, index, incarnation) = (self.plan.code.ticket, self.plan.index.unwrap_or(0), self.incarnation);
         let (claim, secret) = match session {
             Some((session, key, received)) => (FromAgent::Resume { session, received, proof: [0; 32] }, key),
             None => {

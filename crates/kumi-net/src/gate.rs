@@ -429,6 +429,7 @@ impl Gate {
             // It has hung up meanwhile.
             if state.remote.cut(worker, id) {
                 state.brain.handle(self.shared.now(), Event::Cut { worker });
+                self.shared.look_after(state);
             }
             return;
         };
@@ -474,6 +475,7 @@ impl Gate {
             Phase::Joined(worker) => {
                 if state.remote.cut(worker, id) {
                     state.brain.handle(self.shared.now(), Event::Cut { worker });
+                    self.shared.look_after(state);
                 }
             }
             Phase::New | Phase::Greeted { .. } | Phase::Asked | Phase::Closing => self.strangers -= 1,

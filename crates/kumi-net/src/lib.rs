@@ -2,7 +2,7 @@
 //!
 //! May not know: Python. Decides nothing: every rule is in `kumi-core`.
 //! - Host: [`pool`] (the brain behind its lock), `act` (carrying out what it wants), `hear` (what workers say),
-//!   [`wait`] (threads that wait), `seats` (who they are, the baton), [`inbox`] (event loops that wait), `release` (what nobody holds), `io` (the I/O thread), `link` (one worker), [`deliver`] (news for Python), [`fork`].
+//!   [`wait`] (threads that wait), `seats` (who they are, the baton), [`inbox`] (event loops that wait), `release` (what nobody holds), `io` (the I/O thread), `link` (one worker), [`orders`] (for launchers), [`deliver`] (news for Python), [`fork`].
 //! - Worker: [`worker`], [`outbox`], [`reports`] (what tasks say while they run), [`watchdog`], [`memory`] and `nap` (how much it has).
 //! - Agent: [`agent`] (its one loop), `line` (to the host), `ward` (its worker), `outlet` (what that writes), `signals`.
 //! - Remote workers: [`gate`] (who dials in), `remote` (their sessions), [`stream`] (connections), [`tls`] (certificates), [`proof`] (secrets).
@@ -25,6 +25,7 @@ mod line;
 mod link;
 pub mod memory;
 mod nap;
+pub mod orders;
 pub mod outbox;
 mod outlet;
 pub mod page;

@@ -5,9 +5,10 @@
 //! - `act.rs`: carrying out what the brain wants. `hear.rs`: what workers say.
 //! - `wait.rs`: threads that wait, and which of them reads the sockets. `inbox.rs`: event loops that wait.
 //! - `release.rs`: what nobody holds any more.
+//! - `orders.rs`: what a launcher that lives in Python is to do.
 //! - `io.rs`: the I/O thread: processes, timers, output.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,13 +17,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kumi_core::scaling::Launch;
-use kumi_core::{Begun, Dispatcher, GroupId, LaunchId, LoanId, Policy, SegmentId, TaskId, Time, WorkerId};
+use kumi_core::{Begun, Dispatcher, GroupId, LaunchId, LoanId, Policy, SegmentId, Staff, TaskId, Time, WorkerId};
 
 use crate::deliver::Written;
 use crate::epoll::{Alarm, Bell, Epoll, READ};
 use crate::fork;
 use crate::inbox::{Address, Vigil};
 use crate::link::Link;
+use crate::orders::Orders;
 use crate::process;
 use crate::release::Releases;
 use crate::remote::Remote;
@@ -67,9 +69,8 @@ pub(crate) struct Shared {
     wires: Mutex<Option<Arc<Wires>>>,
     pub name: String,
     pub host: Host,
-    pub in_process: bool,
-    /// All workers are on other machines: nobody here maps our segments.
-    by_hand: bool,
+    /// Who runs the tasks.
+    pub staff: Staff,
     /// See [`Policy`].
     pub silence: Duration,
     /// See [`Policy`].
@@ -124,8 +125,8 @@ pub struct State {
     pub(crate) written_in_vain: Written,
     /// Being spawned by the I/O thread just now, without the lock.
     pub(crate) spawning: BTreeSet<LaunchId>,
-    /// Launches for Python's launcher.
-    pub(crate) orders: VecDeque<LaunchId>,
+    /// For Python's launcher.
+    pub(crate) orders: Orders,
     /// The memory of our segments, and of the workers' that results lie in.
     pub(crate) segments: BTreeMap<SegmentId, Arc<Segment>>,
     pub(crate) loans: BTreeMap<LoanId, Arc<Mapping>>,
@@ -187,8 +188,7 @@ impl Pool {
         let shared = Arc::new(Shared {
             name: policy.name.clone(),
             host,
-            in_process: policy.in_process,
-            by_hand: policy.by_hand,
+            staff: policy.staff,
             silence: policy.silence,
             reconnect: policy.reconnect,
             memory: policy.memory,
@@ -206,7 +206,7 @@ impl Pool {
                 to_spawn: Vec::new(),
                 written_in_vain: Written::default(),
                 spawning: BTreeSet::new(),
-                orders: VecDeque::new(),
+                orders: Orders::default(),
                 segments: BTreeMap::new(),
                 loans: BTreeMap::new(),
                 garbage: Vec::new(),
@@ -252,7 +252,7 @@ impl Pool {
         wires.all.add(wires.alarm.fd(), ALARM, READ)?;
         let mark = process::new_mark()?;
         let wires = Arc::new(wires);
-        if !self.shared.in_process {
+        if self.shared.staff != Staff::Host {
             let thread = crate::io::start(Arc::clone(&self.shared), Arc::clone(&wires))?;
             self.shared.owns(thread);
         }
@@ -303,7 +303,8 @@ impl Pool {
     pub fn spawn_by(&self, command: Command) {
         self.with(|state, _| {
             state.command = Some(Arc::new(command));
-            state.to_spawn.extend(state.orders.drain(..));
+            let launches = mem::take(&mut state.orders.launch);
+            state.to_spawn.extend(launches);
         });
         self.shared.wake();
     }
@@ -311,7 +312,8 @@ impl Pool {
     /// A segment for a payload of so many bytes: to be handed over with it, or to be released. `None`: no descriptors or
     /// no memory left, or nobody here to send it to.
     pub fn reserve(&self, bytes: u64) -> Option<(SegmentId, Arc<Segment>)> {
-        if self.shared.in_process || self.shared.by_hand {
+        if self.shared.staff != Staff::Local {
+            // Nobody here maps our segments.
             return None;
         }
         let (reserved, memory) = self.with(|state, _| {
@@ -334,7 +336,8 @@ impl Pool {
 
     /// Memory that was filled before, as a segment of this pool's.
     pub fn adopt(&self, memory: &Arc<Segment>, bytes: u64) -> Option<SegmentId> {
-        if self.shared.in_process || self.shared.by_hand {
+        if self.shared.staff != Staff::Local {
+            // Nobody here maps our segments.
             return None;
         }
         self.with(|state, _| {
@@ -426,7 +429,7 @@ impl Pool {
     /// A pool without I/O thread is over at once.
     fn finish_unstarted(&self) {
         let mut state = self.shared.lock();
-        if (self.shared.in_process || self.shared.wires().is_none()) && state.brain.ended() {
+        if (self.shared.staff == Staff::Host || self.shared.wires().is_none()) && state.brain.ended() {
             self.shared.end(&mut state);
         }
     }
@@ -457,11 +460,6 @@ impl State {
     /// Has those who wait for anything look again, although no task has ended.
     fn tell_all(&mut self) {
         self.told = u64::MAX;
-    }
-
-    /// Launches that the core cannot carry out by itself.
-    pub fn take_orders(&mut self) -> Option<Vec<LaunchId>> {
-        (!self.orders.is_empty()).then(|| self.orders.drain(..).collect())
     }
 
     /// Name and process id of each local worker.

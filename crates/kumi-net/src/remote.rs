@@ -95,6 +95,11 @@ impl Remote {
         self.secrets.get(&ticket).is_some_and(|secret| proof::is_proved(secret, binding, claim))
     }
 
+    /// Whoever proves this ticket's secret proves nothing any more.
+    pub fn forget_secret(&mut self, ticket: TicketId) {
+        self.secrets.remove(&ticket);
+    }
+
     /// Tells the user that a worker was not let in, unless the same has happened before: anybody may knock.
     pub fn tell(&mut self, controller: &str, who: &str, reason: &str) {
         if self.told.len() >= TOLD_MAX || !self.told.insert(reason.to_owned()) {
@@ -240,6 +245,7 @@ impl Shared {
         if let Some(conn) = conn.filter(|conn| state.remote.cut(worker, *conn)) {
             state.remote.order(Errand::HangUp { conn });
         }
+        self.look_after(state);
     }
 
     /// What the agent says in its session. False: it does not keep to it, and its connection must be closed.

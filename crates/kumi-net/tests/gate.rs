@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use agent::{Agent, Gate, HOUR, Line, gate, policy};
 use common::LIMIT;
-use kumi_core::{Certificate, FromAgent, FromWorker, Lease, Outcome, PROTOCOL, Run, Ticket, ToAgent, ToWorker};
+use kumi_core::{Certificate, FromAgent, FromWorker, Lease, Outcome, PROTOCOL, Run, Staff, Ticket, ToAgent, ToWorker};
 use kumi_net::gate::UNPROVED_MAX;
 use kumi_net::proof::JoinCode;
 
@@ -36,7 +36,7 @@ fn works(host: &Gate, (agent, line): (&mut Agent, &mut Line)) {
 
 #[test]
 fn a_worker_that_proves_a_join_code_gets_tasks() {
-    let host = gate(policy(4, true));
+    let host = gate(policy(4, Staff::ByHand));
     let (mut agent, mut line) = host.join(&host.code(1), 1);
     works(&host, (&mut agent, &mut line));
     works(&host, (&mut agent, &mut line));
@@ -45,7 +45,7 @@ fn a_worker_that_proves_a_join_code_gets_tasks() {
 
 #[test]
 fn a_large_payload_goes_in_parts_and_a_large_result_comes() {
-    let host = gate(policy(4, true));
+    let host = gate(policy(4, Staff::ByHand));
     let (mut agent, mut line) = host.join(&host.code(1), 1);
     let large: Vec<u8> = (0..9_000_000_u32).map(|byte| byte as u8).collect();
     let task = host.submit(&large);
@@ -60,7 +60,7 @@ fn a_large_payload_goes_in_parts_and_a_large_result_comes() {
 
 #[test]
 fn a_session_goes_on_over_another_connection_and_nothing_is_said_twice() {
-    let host = gate(policy(4, true));
+    let host = gate(policy(4, Staff::ByHand));
     let (mut agent, mut line) = host.join(&host.code(1), 1);
     let task = host.submit(b"x");
     let (lease, _) = agent.take(&mut line);
@@ -87,7 +87,7 @@ fn a_session_goes_on_over_another_connection_and_nothing_is_said_twice() {
 
 #[test]
 fn a_newer_connection_of_a_session_takes_the_place_of_the_older() {
-    let host = gate(policy(4, true));
+    let host = gate(policy(4, Staff::ByHand));
     let (mut old, mut line) = host.join(&host.code(1), 1);
     let mut new = host.dial();
     new.hello();
@@ -99,7 +99,7 @@ fn a_newer_connection_of_a_session_takes_the_place_of_the_older() {
 
 #[test]
 fn an_agent_tells_how_its_worker_died_and_the_task_runs_elsewhere() {
-    let host = gate(policy(4, true));
+    let host = gate(policy(4, Staff::ByHand));
     let code = host.code(2);
     let (mut agent, mut line) = host.join(&code, 1);
     let task = host.submit(b"x");
@@ -126,7 +126,7 @@ fn an_agent_tells_how_its_worker_died_and_the_task_runs_elsewhere() {
 #[test]
 fn a_silent_worker_is_cut_off_and_what_it_held_runs_elsewhere_when_it_stays_away() {
     let millis = Duration::from_millis;
-    let policy = policy(4, true);
+    let policy = policy(4, Staff::ByHand);
     let host =
         gate(kumi_core::Policy { heartbeat: millis(20), silence: millis(100), reconnect: millis(200), ..policy });
     let code = host.code(2);
@@ -147,7 +147,7 @@ fn a_silent_worker_is_cut_off_and_what_it_held_runs_elsewhere_when_it_stays_away
 
 #[test]
 fn what_is_no_session_any_more_cannot_be_resumed_and_nobody_else_s_key_helps() {
-    let host = gate(policy(4, true));
+    let host = gate(policy(4, Staff::ByHand));
     let (mut agent, mut line) = host.join(&host.code(1), 1);
     let mut thief = host.dial();
     thief.hello();
@@ -159,7 +159,7 @@ fn what_is_no_session_any_more_cannot_be_resumed_and_nobody_else_s_key_helps() {
 
 #[test]
 fn a_launch_has_one_worker_in_each_place_and_a_second_one_is_refused_while_the_first_lives() {
-    let host = gate(policy(1, false));
+    let host = gate(policy(1, Staff::Launched));
     let task = host.submit(b"x");
     let launches = host.pool.with(|state, _| state.take_orders()).expect("a worker is wanted");
     let ticket: JoinCode = host.pool.issue(|_| Ticket::Launch { places: launches }).unwrap();
@@ -183,7 +183,7 @@ fn a_launch_has_one_worker_in_each_place_and_a_second_one_is_refused_while_the_f
 
 #[test]
 fn an_agent_that_calls_again_before_it_heard_the_answer_is_the_same_worker() {
-    let host = gate(policy(4, true));
+    let host = gate(policy(4, Staff::ByHand));
     let code = host.code(1);
     let mut first = host.dial();
     first.hello();
@@ -203,7 +203,7 @@ fn dies((mut agent, mut line): (Agent, Line)) {
 
 #[test]
 fn an_agent_whose_worker_has_died_is_let_in_again_by_a_code_that_is_used_up() {
-    let host = gate(policy(4, true));
+    let host = gate(policy(4, Staff::ByHand));
     let code = host.code(1);
     dies(host.join(&code, 1));
     let (mut agent, mut line) = host.join(&code, 1);
@@ -217,7 +217,7 @@ fn an_agent_whose_worker_has_died_is_let_in_again_by_a_code_that_is_used_up() {
 
 #[test]
 fn an_agent_goes_on_after_a_deaf_task_and_not_after_the_end_of_the_controller() {
-    let host = gate(kumi_core::Policy { kill: Duration::from_millis(20), ..policy(4, true) });
+    let host = gate(kumi_core::Policy { kill: Duration::from_millis(20), ..policy(4, Staff::ByHand) });
     let code = host.code(1);
     let (mut agent, mut line) = host.join(&code, 1);
     let task = host.submit(b"x");
@@ -247,7 +247,7 @@ fn last_order((agent, line): (&mut Agent, &mut Line)) -> ToAgent {
 // Attacks. Each is refused, and a worker that is there works on.
 
 fn attacked(attack: impl FnOnce(&Gate)) {
-    let host = gate(policy(4, true));
+    let host = gate(policy(4, Staff::ByHand));
     let (mut agent, mut line) = host.join(&host.code(1), 1);
     attack(&host);
     works(&host, (&mut agent, &mut line));

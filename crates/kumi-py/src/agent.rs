@@ -24,7 +24,7 @@ pub fn run_agent(
     environment: BTreeMap<OsString, OsString>,
     fingerprint: Option<&str>,
     authorities: &[u8],
-    index: u32,
+    index: Option<u32>,
     seconds_connect: f64,
     talkative: bool,
 ) -> PyResult<Option<i32>> {

@@ -5,9 +5,11 @@ use std::ffi::{CString, OsString};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kumi_core::{Event, Face, FunctionId, LaunchId, Notes, Policy, Run, TaskId};
+use kumi_core::{Event, Face, FunctionId, LaunchId, Notes, Policy, Run, Staff, TaskId, Ticket, TicketId};
 use kumi_net::inbox::Until;
+use kumi_net::orders::Orders;
 use kumi_net::pool::{self, Host};
+use kumi_net::proof::JoinCode;
 use kumi_net::segments::spare_bytes;
 use kumi_net::spawn::Command;
 use kumi_net::tls::Identity;
@@ -31,9 +33,12 @@ pyo3::import_exception!(kumi.errors, QueueFull);
 const HEARTBEAT: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// A task's id, its pickled function, its pickled arguments, whether it is a call of `everywhere`.
+/// Launches to carry out, with the numbers of their workers, and launches to end.
+type Ordered = (Vec<(u64, u64)>, Vec<u64>);
+
 type Overlooked<'py> = (u64, Option<String>, String, u8, Bound<'py, PyBytes>);
 
+/// A task's id, its pickled function, its pickled arguments, whether it is a call of `everywhere`.
 type Job<'py> = (u64, Bound<'py, PyBytes>, Bound<'py, PyBytes>, bool);
 
 /// See the stub.
@@ -160,12 +165,21 @@ pub fn command(
     })
 }
 
+fn staff_of(word: &str) -> PyResult<Staff> {
+    Ok(match word {
+        "host" => Staff::Host,
+        "local" => Staff::Local,
+        "launched" => Staff::Launched,
+        "by hand" => Staff::ByHand,
+        _ => return Err(PyValueError::new_err(format!("no such staff: {word:?}"))),
+    })
+}
+
 #[pymethods]
 impl Pool {
     #[new]
     #[pyo3(signature = (*, name, workers, workers_min, seconds_idle, seconds_wall, seconds_launch, seconds_kill,
-                        tasks_max, memory_bytes, reset, crashes_max, queue_bytes, in_process, by_hand,
-                        seconds_reconnect))]
+                        tasks_max, memory_bytes, reset, crashes_max, queue_bytes, staff, seconds_reconnect))]
     #[allow(clippy::too_many_arguments)] // A policy by name, as in the stub.
     fn new(
         py: Python<'_>,
@@ -181,10 +195,9 @@ impl Pool {
         reset: u8,
         crashes_max: u32,
         queue_bytes: u64,
-        in_process: bool,
-        by_hand: bool,
+        staff: &str,
         seconds_reconnect: f64,
-    ) -> Self {
+    ) -> PyResult<Self> {
         let reconnect = span(seconds_reconnect);
         let policy = Policy {
             name,
@@ -203,11 +216,10 @@ impl Pool {
             crashes_max,
             queue_bytes,
             spare_bytes: spare_bytes(),
-            in_process,
-            by_hand,
+            staff: staff_of(staff)?,
         };
         let host = Host { name: host_name(), python: python_version(py) };
-        Self { net: pool::Pool::new(policy, host) }
+        Ok(Self { net: pool::Pool::new(policy, host) })
     }
 
     #[getter]
@@ -265,9 +277,47 @@ impl Pool {
         Ok(detached(py, || self.net.issue_code(uses, span(seconds)))?.to_string())
     }
 
-    fn next_order(&self, py: Python<'_>) -> PyResult<Option<Vec<u64>>> {
-        let launches = wait_for(py, &self.net, Wants::Orders, None, pool::State::take_orders)?;
-        Ok(launches.map(|launches| launches.into_iter().map(LaunchId::number).collect()))
+    #[pyo3(signature = (timeout, /))]
+    fn next_order(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<Ordered>> {
+        let take = |state: &mut pool::State| {
+            let Orders { launch, end, look: _ } = state.take_orders()?;
+            let number = |launch| state.brain.launch_number(launch).unwrap_or_default();
+            let launch = launch.into_iter().map(|launch| (launch.number(), number(launch))).collect();
+            Some((launch, end.into_iter().map(LaunchId::number).collect()))
+        };
+        if let Some(orders) = wait_for(py, &self.net, Wants::Orders, timeout, take)? {
+            return Ok(Some(orders));
+        }
+        let over = with(py, &self.net, |state, _| state.over)?;
+        Ok((!over).then(Default::default))
+    }
+
+    fn launches(&self, py: Python<'_>) -> PyResult<Vec<(u64, bool)>> {
+        with(py, &self.net, |state, _| state.brain.launches().map(|(id, unsure)| (id.number(), unsure)).collect())
+    }
+
+    #[pyo3(signature = (launches, /))]
+    fn issue(&self, py: Python<'_>, launches: Vec<u64>) -> PyResult<String> {
+        check(&self.net)?;
+        let places = launches.into_iter().map(LaunchId::from_number).collect();
+        Ok(detached(py, || self.net.issue(|_| Ticket::Launch { places }))?.to_string())
+    }
+
+    #[pyo3(signature = (code, /))]
+    fn revoke(&self, py: Python<'_>, code: &str) -> PyResult<()> {
+        check(&self.net)?;
+        let Ok(JoinCode { ticket, .. }) = code.parse() else { return Ok(()) };
+        detached(py, || self.net.revoke(TicketId::from_number(ticket)));
+        Ok(())
+    }
+
+    #[pyo3(signature = (launches, /))]
+    fn launched(&self, py: Python<'_>, launches: Vec<u64>) -> PyResult<()> {
+        with(py, &self.net, move |state, now| {
+            for launch in launches.into_iter().map(LaunchId::from_number) {
+                state.brain.handle(now, Event::Launched { launch });
+            }
+        })
     }
 
     #[pyo3(signature = (launches, text, /))]

@@ -17,9 +17,8 @@ from urllib.parse import urlsplit
 
 from kumi import _core
 from kumi.commands.base import Verbs, ended_by
+from kumi.launchers.base import INDEX, JOIN_CODE
 from kumi.launchers.local import render
-
-JOIN_CODE = "KUMI_JOIN_CODE"  # the environment variable that a join code may stand in
 
 _CODE = re.compile(r"kumi-[0-9a-f]+-[0-9a-f]{16,}", re.IGNORECASE)
 _WAYS = (
@@ -114,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
         command.environment,
         fingerprint=address.fingerprint,
         authorities=authorities,
-        index=0,
+        index=_index(),
         seconds_connect=options.seconds_connect,
         talkative=sys.stderr is not None and sys.stderr.isatty(),
     )
@@ -172,6 +171,16 @@ def _join_code(file: str | None) -> str:
     if not _CODE.fullmatch(code.strip()):
         raise ValueError(f"{source} has no join code, which looks like kumi-1-51ab... and is made by join_code()")
     return code.strip()
+
+
+def _index() -> int | None:
+    """Which worker of its launch this is for, if a launcher has started it."""
+    text = os.environ.pop(INDEX, None)  # tasks shall not see it
+    if text is None:
+        return None
+    if not text.isdecimal():
+        raise ValueError(f"the environment variable {INDEX} must be a whole number from 0, not {text!r}")
+    return int(text)
 
 
 def _from_stdin() -> str:

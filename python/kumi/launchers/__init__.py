@@ -1,7 +1,24 @@
 """Where worker processes come from."""
 
-from kumi.launchers.base import Command, Launcher, carry_out_orders
+from kumi.launchers.base import Command, Launcher, LocalLauncher, NewWorker, carry_out_orders
 from kumi.launchers.local import Local, usable_cpus
+from kumi.launchers.plugins import find
+from kumi.launchers.rounds import Rounds
 from kumi.launchers.sequential import Sequential, run_one
 
-__all__ = ["Command", "Launcher", "Local", "Sequential", "carry_out_orders", "run_one", "usable_cpus"]
+AnyLauncher = Launcher | LocalLauncher | Sequential | str | None  # what a controller takes
+
+__all__ = [
+    "AnyLauncher",
+    "Command",
+    "Launcher",
+    "Local",
+    "LocalLauncher",
+    "NewWorker",
+    "Rounds",
+    "Sequential",
+    "carry_out_orders",
+    "find",
+    "run_one",
+    "usable_cpus",
+]

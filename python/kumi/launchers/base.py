@@ -1,15 +1,21 @@
-"""What every launcher can do."""
+"""What launchers are, and what they are told of the workers that they start."""
 
+import os
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from kumi._core import Pool
 from kumi.errors import ControllerClosed
 
+JOIN_CODE = "KUMI_JOIN_CODE"  # the environment variable that a join code may stand in
+INDEX = "KUMI_INDEX"  # and the one that says which worker of its launch an agent is for
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """How one worker process is started.
+    """How one worker process is started on this machine.
 
     Attributes:
         argv: The program and its arguments.
@@ -23,7 +29,7 @@ class Command:
 
 
 @runtime_checkable
-class Launcher(Protocol):
+class LocalLauncher(Protocol):
     """A launcher of workers on this machine: says how one is started, and the core starts as many as it needs."""
 
     def command(self, workers: int, /) -> Command:
@@ -35,8 +41,88 @@ class Launcher(Protocol):
         ...
 
 
-def carry_out_orders(pool: Pool, launcher: Launcher, workers: int) -> None:
-    """What the thread `kumi-launcher` does: tells the core how workers are started, which then launches by itself.
+@dataclass(frozen=True, slots=True)
+class NewWorker:
+    """A worker that a launcher is to start: somewhere, `command()` has to run, with the variables of `environment`.
+
+    The worker calls its controller by itself, and ends by itself when it is wanted no more or its controller is gone.
+
+    Attributes:
+        name: What the worker is called, such as "fit-3".
+        index: Its number among the workers of this launch, from 0. All else but the name is the same for all of them,
+            so that they can be one array job, whose script sets the variable KUMI_INDEX.
+        url: Where it calls its controller.
+        code: The secret that lets it in: for its environment, never for a command line or a log.
+    """
+
+    name: str
+    index: int
+    url: str
+    code: str = field(repr=False)
+    tell: Callable[[str], None] = field(repr=False, compare=False)
+
+    def command(self, python: str | os.PathLike[str] | None = None, *, url: str | None = None) -> list[str]:
+        """The program and its arguments.
+
+        Args:
+            python: The interpreter there, of the same minor version as here, with kumi; None: the one of this process.
+            url: Where the worker calls, if it reaches its controller by another way than `url`, such as a tunnel.
+
+        Example:
+            >>> worker.command("/opt/python/bin/python3")
+            ['/opt/python/bin/python3', '-m', 'kumi', 'worker', 'kumi://10.0.0.7:40123/51ab...']
+        """
+        return [os.fspath(python or sys.executable), "-m", "kumi", "worker", url or self.url]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that it needs besides those that programs have there. The join code is secret."""
+        return {JOIN_CODE: self.code, INDEX: str(self.index)}
+
+    def failed(self, why: str) -> None:
+        """Tells the controller, from any thread, that this worker did not start, or is no more.
+
+        Without it the controller learns that from `poll`, or when the worker has not called within `seconds_launch`.
+
+        Args:
+            why: For the user.
+        """
+        self.tell(why)
+
+
+@runtime_checkable
+class Launcher(Protocol):
+    """Starts workers somewhere. One method is enough; `docs/launchers.md` shows how one is written.
+
+    It may also have:
+
+    - `poll(handles)`: for each handle None, or, if what was started has ended, in words why. It is called while workers
+      have not called yet, or are not heard of any more, every `seconds_poll` seconds (an attribute; else each second).
+    - `terminate(handles)`: ends what these stand for, if it still exists: workers that are wanted no more, and came
+      never, or are not heard of any more. All others end by themselves.
+    - `seconds_launch`, `host`: what the controller's arguments of these names are unless the user gives them.
+
+    All are called in one thread. What they raise is told to the user, and costs the launch, not the controller.
+    """
+
+    def launch(self, workers: Sequence[NewWorker], /) -> Sequence[Any] | None:
+        """Starts these workers, without waiting until they are there.
+
+        Args:
+            workers: What to start.
+
+        Returns:
+            A handle for each, for `poll` and `terminate`; None if the launcher has neither.
+
+        Raises:
+            Exception: No worker could be started, and why. The controller tries again, later each time, and after a few
+                failures its tasks end as LaunchError with these words.
+        """
+        ...
+
+
+def carry_out_orders(pool: Pool, launcher: LocalLauncher, workers: int) -> None:
+    """What the thread `kumi-launcher` does for local workers: tells the core how they are started, which then does it.
 
     Where the launcher fails, each launch that the core asks for has failed with the launcher's words, and the launcher
     is asked anew for the next one.
@@ -48,8 +134,13 @@ def carry_out_orders(pool: Pool, launcher: Launcher, workers: int) -> None:
         except ControllerClosed:
             return None
         except BaseException as error:  # the launcher may be the user's own
-            text = f"{launcher!r} failed: {type(error).__name__}: {error}"
-        launches = pool.next_order()
-        if launches is None:
+            text = failure(launcher, error)
+        orders = pool.next_order(None)
+        if orders is None:
             return None
-        pool.launch_failed(launches, text)
+        pool.launch_failed([launch for launch, _ in orders[0]], text)
+
+
+def failure(launcher: object, error: BaseException) -> str:
+    """What a launcher has raised, for people."""
+    return f"{launcher!r} failed: {type(error).__name__}: {error}"

@@ -17,7 +17,7 @@ use std::time::Duration;
 use kumi_core::frame::Wire;
 use kumi_core::ids::Id;
 use kumi_core::{
-    Action, Decoder, Dispatcher, Event, Face, FromWorker, FunctionId, Job, Lease, NewTask, Outcome, Policy, Run,
+    Action, Decoder, Dispatcher, Event, Face, FromWorker, FunctionId, Job, Lease, NewTask, Outcome, Policy, Run, Staff,
     TaskId, Time, ToWorker, WorkerHalf, WorkerId,
 };
 
@@ -229,7 +229,6 @@ fn policy(workers: u64) -> Policy {
         spare_bytes: 0,
         reset: 0,
         memory: None,
-        in_process: false,
-        by_hand: false,
+        staff: Staff::Local,
     }
 }

@@ -44,10 +44,21 @@ pub struct Policy {
     pub queue_bytes: u64,
     /// How many bytes free segments may have.
     pub spare_bytes: u64,
-    /// Tasks are run by the host itself; there are no workers.
-    pub in_process: bool,
-    /// Workers are started by hand; none is ever launched.
-    pub by_hand: bool,
+    /// Who runs the tasks.
+    pub staff: Staff,
+}
+
+/// Who runs the tasks of a controller, and where they come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Staff {
+    /// The host itself; there are no workers.
+    Host,
+    /// Workers on this machine, which are launched.
+    Local,
+    /// Workers that a launcher starts somewhere, and that dial in.
+    Launched,
+    /// Workers that are started by hand and dial in; none is ever launched.
+    ByHand,
 }
 
 /// What lets workers from other machines in. The hands keep the secret that goes with it.
@@ -215,6 +226,8 @@ pub enum Action {
     Fence {
         /// Which.
         worker: WorkerId,
+        /// What it came of: end whatever still exists of that.
+        launch: LaunchId,
     },
     /// Say, once, that the results which somebody still holds need more memory than the queue may.
     TooManyResults {

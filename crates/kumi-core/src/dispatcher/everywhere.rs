@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::deal::LONG;
-use super::{Action, Begun, Dispatcher};
+use super::{Action, Begun, Dispatcher, Staff};
 use crate::error::SubmitError;
 use crate::ids::{FunctionId, Lease, TaskId, Time, WorkerId};
 use crate::message::{Payload, ToWorker};
@@ -44,7 +44,7 @@ impl Dispatcher {
     /// # Errors
     /// When the queue is full or closed; nothing is called then.
     pub fn everywhere(&mut self, now: Time, new: NewTask, value: Payload) -> Result<TaskId, SubmitError> {
-        if self.policy.in_process {
+        if self.policy.staff == Staff::Host {
             let id = self.submit(now, new)?;
             if let Some(task) = self.tasks.get_mut(id) {
                 task.everywhere = true;

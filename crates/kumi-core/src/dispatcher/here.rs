@@ -1,4 +1,4 @@
-//! Tasks that the host runs itself, without workers (`Policy::in_process`).
+//! Tasks that the host runs itself, without workers (`Staff::Host`).
 
 use std::sync::Arc;
 

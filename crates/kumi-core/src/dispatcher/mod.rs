@@ -38,7 +38,7 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-pub use self::event::{Action, Begun, Caller, Event, Origin, Policy, Ticket};
+pub use self::event::{Action, Begun, Caller, Event, Origin, Policy, Staff, Ticket};
 use self::everywhere::Call;
 use self::functions::Function;
 use self::nested::Child;
@@ -446,7 +446,7 @@ impl Dispatcher {
     }
 
     fn scale(&mut self, now: Time) {
-        if !self.started || self.policy.in_process || self.policy.by_hand {
+        if !self.started || matches!(self.policy.staff, Staff::Host | Staff::ByHand) {
             return;
         }
         // After giving up only a new need is worth new attempts; `workers_min` alone is not.

@@ -17,7 +17,7 @@
 
 use std::sync::Arc;
 
-use super::{Action, Begun, Bug, Caller, Dispatcher, LaunchNote, Origin, Ticket};
+use super::{Action, Begun, Bug, Caller, Dispatcher, LaunchNote, Origin, Staff, Ticket};
 use crate::ids::{LaunchId, TicketId, Time, WorkerId};
 use crate::message::ToWorker;
 use crate::scaling::{FAILURES_MAX, Launch};
@@ -145,7 +145,7 @@ impl Dispatcher {
     /// Nobody is launched beside hands. But when one worker after another fails, and nobody else is here, tasks are told:
     /// before they are dealt to the next one of those.
     pub(super) fn watch_hands(&mut self, now: Time) {
-        if !self.policy.by_hand || self.waiting == 0 {
+        if self.policy.staff != Staff::ByHand || self.waiting == 0 {
             return;
         }
         if std::mem::take(&mut self.gave_up) {
@@ -189,10 +189,10 @@ impl Dispatcher {
 
     /// What it still says does not count; what it held runs again.
     pub(super) fn lose(&mut self, now: Time, id: WorkerId, cause: impl Into<String>) {
-        let face = self.workers.get(id).map(|worker| &worker.face);
-        let (pid, host) = (face.map(|face| face.pid), face.map(|face| face.host.clone()));
+        let Some(worker) = self.workers.get(id) else { return };
+        let (pid, host) = (Some(worker.face.pid), Some(worker.face.host.clone()));
         let certificate = Certificate { cause: cause.into(), pid, host, ..Certificate::default() };
-        self.actions.push_back(Action::Fence { worker: id });
+        self.actions.push_back(Action::Fence { worker: id, launch: worker.launch });
         self.gone(now, id, Begun::Unknown, certificate);
     }
 

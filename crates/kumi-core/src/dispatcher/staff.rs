@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::nested::EXTRA_IDLE;
-use super::{Action, Begun, Bug, Dispatcher, LaunchNote, Origin};
+use super::{Action, Begun, Bug, Dispatcher, LaunchNote, Origin, Staff};
 use crate::ids::{LaunchId, Lease, TaskId, Time, WorkerId};
 use crate::message::{Leave, ToWorker};
 use crate::scaling::Launch;
@@ -78,9 +78,15 @@ impl Dispatcher {
                 self.note_failure(now, text);
             }
             Some((Launch::Abandoned, _)) => self.forget_launch(id),
+            // Where nobody hears of the worker, the launcher is the one who knows.
+            Some((Launch::Joined(worker), _)) if self.is_cut(worker) => self.lose(now, worker, &*text),
             // Its worker is alive, whatever the launcher says; the worker's own end will be told.
             Some((Launch::Joined(_), _)) | None => {}
         }
+    }
+
+    fn is_cut(&self, worker: WorkerId) -> bool {
+        self.workers.get(worker).is_some_and(|worker| worker.cut().is_some())
     }
 
     pub(super) fn note_failure(&mut self, now: Time, text: Arc<str>) {
@@ -285,7 +291,7 @@ impl Dispatcher {
             self.origins.remove(&far.origin);
             self.timers.unset(far.watch, Timer::Silence(id));
         }
-        if self.policy.by_hand && worker.finished > 0 {
+        if self.policy.staff == Staff::ByHand && worker.finished > 0 {
             // Its agent comes again, in its time: until then the failures of others are not the last word.
             self.failures = 0;
         }

@@ -59,6 +59,16 @@ impl Dispatcher {
         self.closing && self.unresolved() == 0
     }
 
+    /// The launches that are not over, and of each whether only the launcher knows what has become of it: no worker has
+    /// come of it, or one that is not heard of any more.
+    pub fn launches(&self) -> impl Iterator<Item = (LaunchId, bool)> + '_ {
+        self.launches.iter().map(|(id, note)| match note.state {
+            Launch::Requested | Launch::Starting => (id, true),
+            Launch::Joined(worker) => (id, self.workers.get(worker).is_some_and(|worker| worker.cut().is_some())),
+            Launch::Abandoned => (id, false),
+        })
+    }
+
     /// Whether it takes no more tasks.
     pub fn closing(&self) -> bool {
         self.closing

@@ -8,7 +8,7 @@ use std::time::Duration;
 use kumi_core::message::{FromWorker, Leave, ToWorker};
 use kumi_core::{
     Action, Begun, Caller, Certificate, Dispatcher, Event, Face, FunctionId, LaunchId, Lease, Link, NewTask, Origin,
-    Outcome, Policy, Run, TaskId, Ticket, TicketId, Time, WorkerId,
+    Outcome, Policy, Run, Staff, TaskId, Ticket, TicketId, Time, WorkerId,
 };
 
 pub const MILLI: Duration = Duration::from_millis(1);
@@ -56,8 +56,7 @@ pub fn policy(workers: u64) -> Policy {
         spare_bytes: 1 << 20,
         reset: 0,
         memory: None,
-        in_process: false,
-        by_hand: false,
+        staff: Staff::Local,
     }
 }
 
@@ -125,7 +124,7 @@ impl Crew {
                 Action::Admit { caller, worker } => drop(self.admitted.insert(caller, worker)),
                 Action::Refuse { caller, reason } => drop(self.refused.insert(caller, reason)),
                 Action::Cut { worker } => self.cut.push(worker),
-                Action::Fence { worker } => self.fenced.push(worker),
+                Action::Fence { worker, .. } => self.fenced.push(worker),
                 Action::Resolved { .. }
                 | Action::Reported { .. }
                 | Action::TooManyResults { .. }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use kumi_core::message::{FromWorker, Leave, ToWorker};
-use kumi_core::{Begun, Event, Link, Outcome, Policy, Run, TaskId, Ticket, TicketId, Time, WorkerId};
+use kumi_core::{Begun, Event, Link, Outcome, Policy, Run, Staff, TaskId, Ticket, TicketId, Time, WorkerId};
 
 use super::crew::{Crew, MILLI, SECOND, policy};
 
 /// A crew whose workers are started by hand, and a join code.
 fn by_hand(workers: u64, uses: u32) -> (Crew, TicketId) {
-    let mut crew = Crew::new(Policy { by_hand: true, ..policy(workers) });
+    let mut crew = Crew::new(Policy { staff: Staff::ByHand, ..policy(workers) });
     let code = crew.brain.issue(Ticket::Code { uses, until: Time(0).after(600 * SECOND) });
     (crew, code)
 }
@@ -200,6 +200,22 @@ fn after_a_long_cut_tasks_run_again_and_nobody_is_blamed() {
     let worker = crew.join(Link::Remote);
     crew.finish(worker, task, 1);
     assert_eq!(crew.attempts(task), 1);
+}
+
+#[test]
+fn what_the_launcher_knows_ends_a_cut_worker_at_once_and_no_other() {
+    let (mut crew, worker, task, _) = at_work(|new| new.once = true);
+    let (launch, unsure) = crew.brain.launches().next().unwrap();
+    assert!(!unsure, "its worker is heard of");
+    let dead = Event::LaunchFailed { launch, text: Arc::from("its node has failed") };
+    crew.tell(dead.clone());
+    assert_eq!(crew.fenced, [], "a worker that is heard of lives, whatever the launcher says");
+    cut(&mut crew, worker);
+    assert_eq!(crew.brain.launches().collect::<Vec<_>>(), [(launch, true)]);
+    crew.tell(dead);
+    assert_eq!(crew.fenced, [worker]);
+    let Some(Outcome::Crash(certificate)) = crew.brain.outcome(task) else { panic!("it may have begun") };
+    assert_eq!(certificate.cause, "its node has failed");
 }
 
 #[test]
@@ -542,7 +558,7 @@ fn beside_a_worker_that_works_failures_are_nobody_s_end() {
 
 #[test]
 fn a_setup_that_fails_in_workers_by_hand_is_told_with_its_traceback() {
-    let mut crew = Crew::not_started(Policy { by_hand: true, ..policy(1) });
+    let mut crew = Crew::not_started(Policy { staff: Staff::ByHand, ..policy(1) });
     let code = crew.brain.issue(Ticket::Code { uses: 1, until: Time(0).after(600 * SECOND) });
     crew.everywhere();
     crew.brain.start(crew.now);

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use kumi_core::{Ending, FromWorker, Lease, Outcome, Payload, TaskView, Time, WorkerId};
+use kumi_core::{Ending, FromWorker, Lease, Outcome, Payload, Staff, TaskView, Time, WorkerId};
 
 use super::ends::{justified, outcome_word};
 use super::ledger::{Check, Ledger, rule};
@@ -102,7 +102,8 @@ impl Ledger {
         rule!(self.failed.is_some(), "task {number} cannot be launched, though nothing has failed");
         let free = self.workers.iter().find(|(_, worker)| {
             let blocked = worker.top().is_some_and(|top| self.tasks[top.task].kin.needy());
-            let fails = self.policy.by_hand && worker.place.is_some_and(|place| self.failing.contains(&place));
+            let fails =
+                self.policy.staff == Staff::ByHand && worker.place.is_some_and(|place| self.failing.contains(&place));
             let leaves = worker.killed || worker.told_to_leave.is_some();
             !blocked && !worker.extra && !fails && !leaves
         });

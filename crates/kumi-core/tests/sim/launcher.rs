@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kumi_core::{FromWorker, LaunchId, Link};
+use kumi_core::{FromWorker, LaunchId, Link, Staff};
 
 use super::process::Process;
 use super::profile::{MICRO, MILLI, SECOND};
@@ -75,6 +75,14 @@ impl World {
         match link {
             Link::Local => self.may_die(id),
             Link::Remote => self.may_be_cut(id),
+        }
+    }
+
+    /// The launcher learns, sooner or later, that what it started is no more, and says so, whoever has its place by now.
+    pub(super) fn may_be_asked(&mut self, id: usize) {
+        if self.ledger.policy.staff == Staff::Launched && self.rng.chance(500) {
+            let after = self.rng.span(MILLI, 20 * SECOND);
+            self.post(after, Letter::LaunchFailed(self.processes[id].launch));
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use kumi_core::message::{Leave, ToWorker};
 use kumi_core::{
-    Action, Begun, GroupId, LaunchId, Lease, Link, Outcome, Payload, Policy, TaskId, TaskView, Time, WorkerId,
+    Action, Begun, GroupId, LaunchId, Lease, Link, Outcome, Payload, Policy, Staff, TaskId, TaskView, Time, WorkerId,
 };
 
 use super::ends::{justified, leave_word, outcome_word};
@@ -372,7 +372,7 @@ impl Ledger {
                 self.cut(now, *worker);
                 Ok(())
             }
-            Action::Fence { worker } => {
+            Action::Fence { worker, .. } => {
                 // Who has no connection cannot be killed.
                 self.may_be_late(now, *worker);
                 self.saw("a worker fenced");
@@ -614,7 +614,7 @@ impl Ledger {
         self.saw(outcome_word(&view.outcome));
         let over = self.tasks[number].group.is_some_and(|group| self.ended_with_group(number, group, &view));
         if matches!(view.outcome, Outcome::Unlaunchable(_)) {
-            if self.policy.by_hand {
+            if self.policy.staff == Staff::ByHand {
                 self.saw("unlaunchable by hand");
             }
             self.tasks[number].kin.hopeless.take().map_or(Ok(()), Err)?;

@@ -487,7 +487,10 @@ impl World {
             // The host empties the socket before it looks at the page.
             Link::Local => self.post_at(last.max(self.now).after(50 * MICRO), Letter::Gone { process: id }),
             // Sometimes it is the machine, and nobody tells.
-            Link::Remote if self.rng.chance(self.profile.silent) => self.machine_ends(id, true),
+            Link::Remote if self.rng.chance(self.profile.silent) => {
+                self.machine_ends(id, true);
+                self.may_be_asked(id);
+            }
             Link::Remote => self.post(50 * MICRO, Letter::ChildDied { process: id }),
         }
     }

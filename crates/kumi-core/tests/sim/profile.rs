@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kumi_core::{Link, Policy};
+use kumi_core::{Link, Policy, Staff};
 
 use super::rng::Rng;
 
@@ -72,7 +72,7 @@ impl Profile {
         let launch =
             LaunchFaults { fails: fault(400), mute: fault(200), late: fault(300), twice: fault(400), dies: fault(300) };
         let policy = policy(rng);
-        let by_hand = policy.by_hand;
+        let by_hand = policy.staff == Staff::ByHand;
         Self {
             policy,
             remote: if by_hand { 1000 } else { rng.pick(&[0, 300, 700, 1000]) },
@@ -130,7 +130,6 @@ fn policy(rng: &mut Rng) -> Policy {
         spare_bytes: 1 << 20,
         reset: 0,
         memory: None,
-        in_process: false,
-        by_hand: rng.chance(250),
+        staff: if rng.chance(250) { Staff::ByHand } else { Staff::Launched },
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use kumi_core::frame::Wire;
 use kumi_core::{
     AgentHalf, Begun, Bug, Caller, Certificate, Decoder, Event, FromAgent, FromWorker, LaunchId, Link, Order, Origin,
-    Secret, Session, Talk, Ticket, TicketId, Time, ToAgent, ToWorker, WorkerId,
+    Secret, Session, Staff, Talk, Ticket, TicketId, Time, ToAgent, ToWorker, WorkerId,
 };
 
 use super::ledger::{Check, rule};
@@ -82,10 +82,11 @@ fn secret(session: u64) -> Secret {
 impl World {
     /// A remote worker's script begins: the agent dials.
     pub(super) fn agent_starts(&mut self, id: usize, launch: LaunchId) {
+        let by_hand = self.ledger.policy.staff == Staff::ByHand;
         let ticket = match self.net.tickets.get(&launch) {
             Some(ticket) => *ticket,
             None => {
-                let ticket = self.brain.issue(match self.ledger.policy.by_hand {
+                let ticket = self.brain.issue(match by_hand {
                     true => Ticket::Code { uses: 1, until: self.now.after(5 * SECOND) },
                     false => Ticket::Launch { places: vec![launch] },
                 });
@@ -94,7 +95,7 @@ impl World {
             }
         };
         let origin = Origin { ticket, index: 0, incarnation: id as u64 };
-        let half = AgentHalf::new(self.now, self.ledger.policy.reconnect);
+        let half = AgentHalf::new(self.now, self.ledger.policy.reconnect, !by_hand);
         let agent = Agent { half, origin, pid: id as u32, let_in: false, conn: None, unheard: VecDeque::new() };
         self.processes[id].agent = Some(agent);
         self.post(MICRO, Letter::Agent { process: id });

@@ -7,7 +7,7 @@ use std::time::Duration;
 use kumi_core::message::ToWorker;
 use kumi_core::{
     Action, Bug, Certificate, Dispatcher, Event, Face, FromWorker, FunctionId, LaunchId, Lease, Link, LoanId,
-    SegmentId, Time, ToAgent, WorkerId,
+    SegmentId, Staff, Time, ToAgent, WorkerId,
 };
 
 use super::ledger::{Check, Ledger, rule};
@@ -206,7 +206,7 @@ impl World {
         self.brain.start(self.now);
         self.absorb()?;
         self.post(MICRO, Letter::Deed);
-        if self.ledger.policy.by_hand {
+        if self.ledger.policy.staff == Staff::ByHand {
             self.post(MICRO, Letter::Hands);
         }
         self.run_until("the user's last deed", |world| world.deeds_left == 0)?;
@@ -477,7 +477,7 @@ impl World {
                 Action::Admit { caller, worker } => self.admit(caller, worker)?,
                 Action::Refuse { caller, reason } => self.refuse(caller as usize, &reason)?,
                 Action::Cut { worker } => self.cut_remote(worker),
-                Action::Fence { worker } => self.fence(worker),
+                Action::Fence { worker, .. } => self.fence(worker),
                 Action::Resolved { .. }
                 | Action::Reported { .. }
                 | Action::TooManyResults { .. }

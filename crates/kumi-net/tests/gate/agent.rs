@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kumi_core::frame::Wire;
 use kumi_core::{
-    Decoder, FromAgent, FromWorker, FunctionId, Lease, NewTask, Outcome, PROTOCOL, Policy, Run, Secret, Session,
+    Decoder, FromAgent, FromWorker, FunctionId, Lease, NewTask, Outcome, PROTOCOL, Policy, Run, Secret, Session, Staff,
     TaskId, ToAgent, ToWorker,
 };
 use kumi_net::pool::{Host, Pool};
@@ -34,7 +34,7 @@ impl Drop for Gate {
     }
 }
 
-pub fn policy(workers: u64, by_hand: bool) -> Policy {
+pub fn policy(workers: u64, staff: Staff) -> Policy {
     let second = Duration::from_secs(1);
     Policy {
         name: "crew".into(),
@@ -53,8 +53,7 @@ pub fn policy(workers: u64, by_hand: bool) -> Policy {
         spare_bytes: 1 << 20,
         reset: 0,
         memory: None,
-        in_process: false,
-        by_hand,
+        staff,
     }
 }
 
