@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
     """
     address = _address(options.url)
     authorities = _authorities(address, options.authorities)
-    code = _join_code(options.join_code)
+    code, index = _join_code(options.join_code), _index()
     _look_for_modules_here()
     _fill_missing_streams()
     command = render(sys.executable, {}, workers=1, remote=True)
@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
         command.environment,
         fingerprint=address.fingerprint,
         authorities=authorities,
-        index=_index(),
+        index=index,
         seconds_connect=options.seconds_connect,
         talkative=sys.stderr is not None and sys.stderr.isatty(),
     )

@@ -47,6 +47,7 @@ class Rounds:
         self._seconds_poll = float(getattr(launcher, "seconds_poll", SECONDS_POLL))
         self._handles: dict[int, Any] = {}
         self._rounds: dict[int, Round] = {}  # by each of their launches
+        self._loose: set[int] = set()  # of those, what is not wanted any more and may still come
         self._asked = time.monotonic()
         self._told: set[str] = set()
 
@@ -69,9 +70,9 @@ class Rounds:
         code = self._pool.issue(ids)
         workers = [self._worker(code, index, *launch) for index, launch in enumerate(launches)]
         try:
-            handles = self._launcher.launch(workers)
-            handles = [None] * len(ids) if handles is None else list(handles)
-            if len(handles) != len(ids):
+            returned = self._launcher.launch(workers)
+            handles = None if returned is None else list(returned)
+            if handles is not None and len(handles) != len(ids):
                 self._try_to_end(handles)
                 raise ValueError(f"launch returned {len(handles)} handles for {len(ids)} workers")
         except BaseException as error:
@@ -79,7 +80,8 @@ class Rounds:
             self._pool.launch_failed(ids, failure(self._launcher, error))
             return
         self._asked = time.monotonic()
-        self._handles.update(zip(ids, handles, strict=True))
+        if handles is not None:
+            self._handles.update(zip(ids, handles, strict=True))
         self._rounds.update(dict.fromkeys(ids, Round(code, set(ids))))
         self._pool.launched(ids)
 
@@ -90,9 +92,13 @@ class Rounds:
     def _end(self, launches: list[int]) -> None:
         known = [launch for launch in launches if launch in self._handles]
         ended = self._try_to_end([self._handles[launch] for launch in known])
-        for launch in known:
-            # Of what cannot be ended a worker may still come, and finds work then.
-            self._forget(launch) if ended else self._handles.pop(launch)
+        for launch in self._rounds.keys() & launches:
+            if ended and launch in known:
+                self._forget(launch)
+            else:
+                # Of what cannot be ended a worker may still come, and finds work then.
+                self._loose.add(launch)
+                self._handles.pop(launch, None)
         self._pool.launch_failed(launches, NOT_NEEDED)
 
     def _try_to_end(self, handles: Sequence[Any]) -> bool:
@@ -109,7 +115,7 @@ class Rounds:
     def _look(self) -> list[int]:
         """Forgets launches whose workers have told their end. Those of which only the launcher may know something."""
         states = dict(self._pool.launches())
-        for launch in [launch for launch in self._handles if launch not in states]:
+        for launch in [launch for launch in self._rounds if launch not in states and launch not in self._loose]:
             self._forget(launch)
         if self._poll_handles is None:
             return []
