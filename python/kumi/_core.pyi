@@ -228,9 +228,10 @@ class Facts:
 
 @final
 class Status:
-    """A controller's counts at one instant."""
+    """A controller's counts at one instant, or, as a sum, those of several."""
 
     def __repr__(self) -> str: ...
+    def __add__(self, other: Status, /) -> Status: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
     @property
@@ -293,7 +294,10 @@ class Status:
 
 @final
 class Inbox:
-    """What one event loop is told: a descriptor that it watches, and tokens. Its descriptor is closed with it."""
+    """What one event loop, or a waiting thread, is told: a descriptor that it watches, and tokens.
+
+    Its descriptor is closed with it.
+    """
 
     def __new__(cls) -> Self: ...
     def fileno(self) -> int:
@@ -399,6 +403,11 @@ class Pool:
         """Asks to be told when the queue has room for this: a token that will come once. None if it has."""
     def watch_kept(self, inbox: Inbox, /) -> int | None:
         """The same, for when there is a record to pop, or none left to wait for."""
+    def watch_record(self, inbox: Inbox, token: int | None, /) -> int | None:
+        """The same, for when there is a record to pop, also if nothing is there yet that it could be of.
+
+        `token`: one of another pool's, to be told as well. So whoever waits for several pools waits for one token.
+        """
     def watch_done(self, inbox: Inbox, /) -> int | None:
         """The same, for when every task is resolved."""
     def watch_ended(self, inbox: Inbox, /) -> int | None:

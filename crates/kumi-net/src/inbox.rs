@@ -2,6 +2,7 @@
 //!
 //! A loop never reads workers' sockets: it must not be held up, and it has other things to do. Whoever reads them puts what
 //! has come true into the inbox. The bell rings only for the first of many, so the loop wakes once for a whole batch.
+//! A thread that waits for several pools at once does the same, with an inbox of its own.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -85,13 +86,15 @@ impl Address {
     }
 }
 
-/// What an event loop waits for, other than a task.
+/// What an event loop, or a thread with an inbox of its own, waits for, other than a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
     /// Room in the queue for arguments of so many bytes.
     Room(u64),
     /// A kept task to pop, or none left that could be.
     Kept,
+    /// A kept task to pop, also if it is yet to come.
+    Record,
     /// Every task resolved.
     Done,
     /// The end of the pool.
@@ -101,13 +104,14 @@ pub enum Until {
 impl Until {
     fn holds(self, state: &State) -> bool {
         let brain = &state.brain;
-        state.over
-            || match self {
-                Until::Room(bytes) => brain.has_room(bytes),
-                Until::Kept => brain.kept_front().is_some() || brain.kept_open() == 0,
-                Until::Done => brain.unresolved() == 0,
-                Until::Ended => false,
-            }
+        match self {
+            Until::Room(bytes) => state.over || brain.has_room(bytes),
+            Until::Kept => state.over || brain.kept_front().is_some() || brain.kept_open() == 0,
+            // Whoever waits for several pools at once is not to hear that there is nothing in one of them.
+            Until::Record => brain.kept_front().is_some(),
+            Until::Done => state.over || brain.unresolved() == 0,
+            Until::Ended => state.over,
+        }
     }
 }
 
@@ -145,12 +149,14 @@ impl State {
     }
 
     /// Has an event loop told when this has come true: the token that will come, once. `None`: it is true.
-    pub fn wait_in_loop(&mut self, now: Time, until: Until, inbox: &Arc<Inbox>) -> Option<u64> {
+    ///
+    /// A token of another pool's will come for this as well.
+    pub fn wait_in_loop(&mut self, now: Time, until: Until, inbox: &Arc<Inbox>, other: Option<u64>) -> Option<u64> {
         self.brain.hurry(now);
         if until.holds(self) {
             return None;
         }
-        let token = token();
+        let token = other.unwrap_or_else(token);
         self.vigils.push(Vigil { until, inbox: Arc::downgrade(inbox), token });
         Some(token)
     }

@@ -168,6 +168,32 @@ pub struct Status {
 
 #[pymethods]
 impl Status {
+    fn __add__(&self, other: &Status) -> Self {
+        Self {
+            workers: self.workers.saturating_add(other.workers),
+            idle: self.idle.saturating_add(other.idle),
+            extra: self.extra.saturating_add(other.extra),
+            launching: self.launching.saturating_add(other.launching),
+            waiting: self.waiting.saturating_add(other.waiting),
+            running: self.running.saturating_add(other.running),
+            finished: self.finished.saturating_add(other.finished),
+            uncollected: self.uncollected.saturating_add(other.uncollected),
+            queued_bytes: self.queued_bytes.saturating_add(other.queued_bytes),
+            queued_bytes_max: self.queued_bytes_max.saturating_add(other.queued_bytes_max),
+            result_bytes: self.result_bytes.saturating_add(other.result_bytes),
+            success: self.success.saturating_add(other.success),
+            error: self.error.saturating_add(other.error),
+            crash: self.crash.saturating_add(other.crash),
+            cancel: self.cancel.saturating_add(other.cancel),
+            timeout: self.timeout.saturating_add(other.timeout),
+            launched: self.launched.saturating_add(other.launched),
+            left_idle: self.left_idle.saturating_add(other.left_idle),
+            left_limit: self.left_limit.saturating_add(other.left_limit),
+            left_stopped: self.left_stopped.saturating_add(other.left_stopped),
+            lost: self.lost.saturating_add(other.lost),
+        }
+    }
+
     fn __repr__(&self) -> String {
         let Self { workers, idle, launching, waiting, running, finished, uncollected, .. } = self;
         let Self { queued_bytes, result_bytes, .. } = self;

@@ -110,9 +110,15 @@ impl Pool {
         &self.net
     }
 
-    fn watch(&self, py: Python<'_>, until: Until, inbox: &Bound<'_, Inbox>) -> PyResult<Option<u64>> {
+    fn watch(
+        &self,
+        py: Python<'_>,
+        until: Until,
+        inbox: &Bound<'_, Inbox>,
+        other: Option<u64>,
+    ) -> PyResult<Option<u64>> {
         let inbox = Arc::clone(inbox.get().net());
-        with(py, &self.net, move |state, now| state.wait_in_loop(now, until, &inbox))
+        with(py, &self.net, move |state, now| state.wait_in_loop(now, until, &inbox, other))
     }
 }
 
@@ -417,22 +423,27 @@ impl Pool {
 
     #[pyo3(signature = (payload, inbox, /))]
     fn watch_room(&self, payload: &Bound<'_, PyAny>, inbox: &Bound<'_, Inbox>) -> PyResult<Option<u64>> {
-        self.watch(payload.py(), Until::Room(Made::of(payload)?.bytes()), inbox)
+        self.watch(payload.py(), Until::Room(Made::of(payload)?.bytes()), inbox, None)
     }
 
     #[pyo3(signature = (inbox, /))]
     fn watch_kept(&self, py: Python<'_>, inbox: &Bound<'_, Inbox>) -> PyResult<Option<u64>> {
-        self.watch(py, Until::Kept, inbox)
+        self.watch(py, Until::Kept, inbox, None)
+    }
+
+    #[pyo3(signature = (inbox, token, /))]
+    fn watch_record(&self, py: Python<'_>, inbox: &Bound<'_, Inbox>, token: Option<u64>) -> PyResult<Option<u64>> {
+        self.watch(py, Until::Record, inbox, token)
     }
 
     #[pyo3(signature = (inbox, /))]
     fn watch_done(&self, py: Python<'_>, inbox: &Bound<'_, Inbox>) -> PyResult<Option<u64>> {
-        self.watch(py, Until::Done, inbox)
+        self.watch(py, Until::Done, inbox, None)
     }
 
     #[pyo3(signature = (inbox, /))]
     fn watch_ended(&self, py: Python<'_>, inbox: &Bound<'_, Inbox>) -> PyResult<Option<u64>> {
-        self.watch(py, Until::Ended, inbox)
+        self.watch(py, Until::Ended, inbox, None)
     }
 
     #[pyo3(signature = (token, /))]
