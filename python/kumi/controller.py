@@ -15,7 +15,7 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from functools import partial
 from types import ModuleType, TracebackType
-from typing import Any, Literal, Self, cast
+from typing import Any, Self, cast
 from weakref import WeakSet
 
 from kumi import current, loops, remote, serial
@@ -25,7 +25,7 @@ from kumi.errors import ControllerClosed, ControllerError, LaunchError, QueueFul
 from kumi.feed import Feed
 from kumi.functions import Functions, Prepared
 from kumi.inner import running_here
-from kumi.kept import Kept, Records
+from kumi.kept import Keeper, Kept
 from kumi.launchers import (
     AnyLauncher,
     Launcher,
@@ -47,7 +47,6 @@ from kumi.seeds import Stream
 from kumi.status import Status, Summary
 from kumi.submitter import Submitter
 from kumi.task import Record, Task, overlooked
-from kumi.timeouts import seconds
 from kumi.worker import Executor as TaskExecutor
 
 SECONDS_UNTIL_GONE = 5.0  # a bound for the case that a worker that was killed hangs in the kernel
@@ -60,7 +59,7 @@ SYNC = "KUMI_SYNC"  # the environment variable that has all controllers run thei
 _LOCAL = Local()
 
 
-class Controller(Submitter, Executor):
+class Controller(Submitter, Keeper, Executor):
     """A queue of tasks and the workers that run them: a `concurrent.futures.Executor`.
 
     Making one checks the arguments and does nothing else; the first task, or `start`, opens it. Workers are launched
@@ -249,85 +248,6 @@ class Controller(Submitter, Executor):
     def _max_workers(self) -> int:
         """How many tasks to hand in at a time, for those who know Executors of the standard library, such as dask."""
         return self.workers
-
-    def wait(self, mode: Literal["all", "one"] = "all", timeout: float | None = None) -> bool:
-        """Waits for pushed tasks.
-
-        Args:
-            mode: "all": until every one is done; "one": until one is.
-            timeout: Seconds to wait at most; None: no limit.
-
-        Returns:
-            Whether it came so, and there is a record to pop. False at once if nothing was pushed.
-        """
-        if mode not in ("all", "one"):
-            raise ValueError(f'mode must be "all" or "one", not {mode!r}')
-        limit = seconds(timeout)
-        with self._told_if_closed():
-            return self._functions is not None and self._live_pool().wait_kept(mode == "all", limit)
-
-    def pop(self, timeout: float | None = 0) -> Record[Any] | None:
-        """Takes the record of the next pushed task that is done, in the order in which they finish.
-
-        Args:
-            timeout: Seconds to wait for one at most; None: until there is one, or no pushed task is left.
-        """
-        limit = seconds(timeout)
-        if self._functions is None:
-            return None
-        with self._told_if_closed():
-            while (number := self._live_pool().pop(limit)) is not None:
-                task = self._kept.take(number)
-                if task is not None:
-                    return task.record
-        return None
-
-    def collect(self, on_error: Literal["return", "raise"] = "return") -> list[Record[Any]]:
-        """Takes the records of all pushed tasks that are done, without waiting.
-
-        Args:
-            on_error: "return": a task that failed is a record like others; "raise": its error is raised, that of the
-                first in the order of submission, and all the records stay where they are.
-        """
-        if on_error not in ("return", "raise"):
-            raise ValueError(f'on_error must be "return" or "raise", not {on_error!r}')
-        if on_error == "raise":
-            self._kept.raise_first()
-        return list(iter(self.pop, None))
-
-    def records(self) -> Records:
-        """Takes records as tasks finish, and waits until no pushed task is left. For `for` and for `async for`."""
-        return Records(self.pop, self._wait_kept)
-
-    def cancel(self, *patterns: str) -> int:
-        """Cancels tasks by name, waiting and running ones.
-
-        Args:
-            patterns: Names, or patterns of the shell's kind: `"fit_*"`, `"fold_[12]"`. `"*"` is every task, also those
-                without a name.
-
-        Returns:
-            How many were cancelled. Those of a map count each; what they have submitted themselves does not.
-
-        Example:
-            >>> crew.with_options(name="fit").map(fit, folds)
-            >>> crew.cancel("fit_*")
-            5
-        """
-        for pattern in patterns:
-            text("pattern", pattern)
-        if self._functions is None:
-            return 0
-        with self._told_if_closed():
-            pool = self._live_pool()
-            everything = "*" in patterns
-            matches = re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns) or "(?!)").match
-            wanted = [
-                number
-                for number, name in pool.names()
-                if everything or (name is not None and (name in patterns or matches(name)))
-            ]
-            return pool.cancel(sorted(wanted, reverse=True))  # youngest first, so that no worker takes one up meanwhile
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Ends the controller: it takes no more tasks, and workers leave when nothing is left to do.
@@ -655,8 +575,38 @@ class Controller(Submitter, Executor):
         if found is not None:
             warnings.warn(overlooked(self.name, *found), RuntimeWarning, stacklevel=3)
 
+    def _wait_pushed(self, every: bool, limit: float | None) -> bool:
+        with self._told_if_closed():
+            return self._functions is not None and self._live_pool().wait_kept(every, limit)
+
+    def _take(self, limit: float | None) -> Record[Any] | None:
+        if self._functions is None:
+            return None
+        with self._told_if_closed():
+            while (number := self._live_pool().pop(limit)) is not None:
+                task = self._kept.take(number)
+                if task is not None:
+                    return task.record
+        return None
+
+    def _first_failed(self) -> Task[Any] | None:
+        return self._kept.first_failed()
+
+    def _cancel(self, patterns: tuple[str, ...]) -> int:
+        if self._functions is None:
+            return 0
+        with self._told_if_closed():
+            pool = self._live_pool()
+            everything = "*" in patterns
+            matches = re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns) or "(?!)").match
+            wanted = [
+                number
+                for number, name in pool.names()
+                if everything or (name is not None and (name in patterns or matches(name)))
+            ]
+            return pool.cancel(sorted(wanted, reverse=True))  # youngest first, so that no worker takes one up meanwhile
+
     async def _wait_kept(self) -> bool:
-        """Whether a record may be popped now, after having waited for that if need be."""
         if self.empty:
             return False
         pool = self._live_pool()

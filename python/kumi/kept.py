@@ -1,15 +1,18 @@
-"""The pushed tasks of one controller, from `push` until their records are taken."""
+"""The pushed tasks, from `push` until their records are taken, and what can be asked of them."""
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 from kumi.errors import ControllerError
+from kumi.options import text
 from kumi.task import Record, Task
+from kumi.timeouts import seconds
 
 
 class Kept:
-    """Holds pushed tasks by their ids and names."""
+    """Holds the pushed tasks of one controller by their ids and names."""
 
     def __init__(self) -> None:
         # Held while a task is submitted, so that whoever hears of its end finds it here; recursive, because what
@@ -45,17 +48,15 @@ class Kept:
                 self._names.discard(task.name)
             return task
 
-    def raise_first(self) -> None:
-        """Raises the error of the first task that has failed, if any has."""
+    def first_failed(self) -> Task[Any] | None:
+        """The first task, in the order of submission, that has failed, if any has."""
         with self._lock:
             tasks = list(self._tasks.values())
-        for task in tasks:
-            if task.done() and task.state() != "success":
-                task.result()
+        return next((task for task in tasks if task.done() and task.state() != "success"), None)
 
 
 class Records(Iterator[Record[Any]], AsyncIterator[Record[Any]]):
-    """What `Controller.records` returns: takes records as tasks finish, until no pushed task is left.
+    """What `records` returns: takes records as tasks finish, until no pushed task is left.
 
     Args:
         pop: Takes a record, waiting for so many seconds at most; None: until there is one or none is left.
@@ -77,3 +78,91 @@ class Records(Iterator[Record[Any]], AsyncIterator[Record[Any]]):
             if not await self._wait():
                 raise StopAsyncIteration
         return record
+
+
+class Keeper(ABC):
+    """What can be asked of pushed tasks, of those of a controller."""
+
+    @property
+    @abstractmethod
+    def empty(self) -> bool:
+        """Whether no pushed task is left whose record was not popped, finished or not."""
+
+    def wait(self, mode: Literal["all", "one"] = "all", timeout: float | None = None) -> bool:
+        """Waits for pushed tasks.
+
+        Args:
+            mode: "all": until every one is done; "one": until one is.
+            timeout: Seconds to wait at most; None: no limit.
+
+        Returns:
+            Whether it came so, and there is a record to pop. False at once if nothing was pushed.
+        """
+        if mode not in ("all", "one"):
+            raise ValueError(f'mode must be "all" or "one", not {mode!r}')
+        return self._wait_pushed(mode == "all", seconds(timeout))
+
+    def pop(self, timeout: float | None = 0) -> Record[Any] | None:
+        """Takes the record of the next pushed task that is done, in the order in which they finish.
+
+        Args:
+            timeout: Seconds to wait for one at most; None: until there is one, or no pushed task is left.
+        """
+        return self._take(seconds(timeout))
+
+    def collect(self, on_error: Literal["return", "raise"] = "return") -> list[Record[Any]]:
+        """Takes the records of all pushed tasks that are done, without waiting.
+
+        Args:
+            on_error: "return": a task that failed is a record like others; "raise": its error is raised, that of the
+                first in the order of submission, and all the records stay where they are.
+        """
+        if on_error not in ("return", "raise"):
+            raise ValueError(f'on_error must be "return" or "raise", not {on_error!r}')
+        failed = self._first_failed() if on_error == "raise" else None
+        if failed is not None:
+            failed.result()
+        return list(iter(self.pop, None))
+
+    def records(self) -> Records:
+        """Takes records as tasks finish, and waits until no pushed task is left. For `for` and for `async for`."""
+        return Records(self.pop, self._wait_kept)
+
+    def cancel(self, *patterns: str) -> int:
+        """Cancels tasks by name, waiting and running ones.
+
+        Args:
+            patterns: Names, or patterns of the shell's kind: `"fit_*"`, `"fold_[12]"`. `"*"` is every task, also those
+                without a name.
+
+        Returns:
+            How many were cancelled. Those of a map count each; what they have submitted themselves does not.
+
+        Example:
+            >>> crew.with_options(name="fit").map(fit, folds)
+            >>> crew.cancel("fit_*")
+            5
+        """
+        for pattern in patterns:
+            text("pattern", pattern)
+        return self._cancel(patterns)
+
+    @abstractmethod
+    def _wait_pushed(self, every: bool, limit: float | None) -> bool:
+        """Waits for so many seconds at most, as `wait` does."""
+
+    @abstractmethod
+    def _take(self, limit: float | None) -> Record[Any] | None:
+        """Takes a record, and waits for so many seconds at most, as `pop` does."""
+
+    @abstractmethod
+    def _first_failed(self) -> Task[Any] | None:
+        """The pushed task that was submitted first, of those that have failed and were not popped."""
+
+    @abstractmethod
+    async def _wait_kept(self) -> bool:
+        """Whether a record may be popped now, after having waited for that if need be."""
+
+    @abstractmethod
+    def _cancel(self, patterns: tuple[str, ...]) -> int:
+        """Cancels the tasks with such names, as `cancel` does."""
