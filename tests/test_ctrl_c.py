@@ -23,6 +23,7 @@ def interrupted(wait):
 
 gate = sys.argv[1]
 crew = kumi.Controller(workers=1)
+group = kumi.ControllerGroup(crew, kumi.Controller())
 task = crew.push(jobs.hold, gate, "held")
 open(gate + "/begun", "rb", buffering=0).read(1)
 """
@@ -40,6 +41,9 @@ WAITS = [
     "crew.wait('one', 60)",
     "crew.pop(None)",
     "next(crew.records())",
+    "group.wait()",
+    "group.wait('one', 60)",
+    "group.pop(None)",
 ]
 MAPS = ["list(values)", "values.results()", "values.results(progress=True)", "list(values.as_completed())"]
 OPEN = 'open(gate + "/go", "wb", buffering=0).write(b".")\n'

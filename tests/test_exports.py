@@ -11,11 +11,11 @@ import kumi
 import pytest
 
 FACE = {
-    *("TLS", "Controller", "Local", "Map", "Record", "Sequential", "Status", "Summary", "Task", "Warned"),
+    *("TLS", "Controller", "ControllerGroup", "Local", "Map", "Record", "Sequential", "Status", "Summary", "Task"),
     *("as_completed", "wait", "daemons", "default", "map", "register_serializer", "report", "rng", "run", "share"),
     *("everywhere", "state", "submit", "task_info", "try_submit", "with_options"),
     *("ControllerClosed", "ControllerError", "CrashError", "KumiError", "LaunchError", "QueueFull", "RemoteError"),
-    *("SerializationError", "TaskCancelled", "TaskInfo", "TaskTimeout"),
+    *("SerializationError", "TaskCancelled", "TaskInfo", "TaskTimeout", "Warned"),
 }
 
 
@@ -29,7 +29,7 @@ def test_every_name_is_there_and_documented(name: str) -> None:
     assert inspect.getdoc(getattr(kumi, name))
 
 
-@pytest.mark.parametrize("kind", [kumi.Controller, kumi.Task, kumi.Map, kumi.Record, kumi.Local])
+@pytest.mark.parametrize("kind", [kumi.Controller, kumi.ControllerGroup, kumi.Task, kumi.Map, kumi.Record, kumi.Local])
 def test_every_public_method_is_documented(kind: type) -> None:
     bare = [
         name

@@ -121,3 +121,21 @@ def test_a_busy_program_forks_again_and_again() -> None:
         print(set(codes))
     """)
     assert out == "{0}\n"
+
+
+def test_a_group_of_the_parent_answers_a_child_at_once() -> None:
+    out = run("""
+        group = kumi.ControllerGroup(kumi.Controller(name="small", workers=1), kumi.Controller(name="large"))
+        group.push(abs, -1).result()
+        call = group.everywhere(abs, -1)
+        def work():
+            for ask in (group.pop, group.wait, group.collect, group.status, call.result, lambda: group.cancel("*")):
+                try:
+                    ask()
+                except kumi.ControllerClosed as error:
+                    print("fork" in str(error))
+        assert in_child(work) == 0
+        print(group.pop().result, call.result(30))
+        group.shutdown()
+    """)
+    assert out == "True\n" * 6 + "1 None\n"

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         TaskTimeout,
     )
     from kumi.front import daemons, default, everywhere, map, run, submit, try_submit, with_options
+    from kumi.group import ControllerGroup
     from kumi.inside import TaskInfo, report, rng, task_info
     from kumi.launchers import Local, Sequential
     from kumi.maps import Map
@@ -44,6 +45,7 @@ __all__ = [
     "Controller",
     "ControllerClosed",
     "ControllerError",
+    "ControllerGroup",
     "CrashError",
     "KumiError",
     "LaunchError",
@@ -89,6 +91,7 @@ _NAMES = {
         *("SerializationError", "TaskCancelled", "TaskTimeout"),
     ),
     "front": ("daemons", "default", "everywhere", "map", "run", "submit", "try_submit", "with_options"),
+    "group": ("ControllerGroup",),
     "inside": ("TaskInfo", "report", "rng", "task_info"),
     "launchers": ("Local", "Sequential"),
     "maps": ("Map",),

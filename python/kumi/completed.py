@@ -102,7 +102,7 @@ class Completed(Generic[F]):
     def __init__(self, tasks: Iterable[F], timeout: float | None) -> None:
         self._expected = _futures(tasks)
         self._timeout = seconds(timeout)
-        self._deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        self._deadline = moment(self._timeout)
         self._finished: Finished[F] = Finished()
         for task in self._expected:
             self._finished.expect(task)
@@ -182,6 +182,11 @@ def _futures(tasks: Iterable[F]) -> set[F]:
             raise TypeError(f"these must be tasks, or other Futures, not {task!r}")
         found.add(task)
     return found
+
+
+def moment(seconds: float | None) -> float | None:
+    """When so many seconds are over, by `time.monotonic`; None if they never are."""
+    return None if seconds is None else time.monotonic() + seconds
 
 
 def seconds_until(deadline: float | None) -> float | None:

@@ -15,11 +15,11 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from functools import partial
 from types import ModuleType, TracebackType
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 from weakref import WeakSet
 
 from kumi import current, loops, remote, serial
-from kumi._core import Group, Pool, memory_bytes
+from kumi._core import Group, Inbox, Pool, memory_bytes
 from kumi.deliver import deliverer
 from kumi.errors import ControllerClosed, ControllerError, LaunchError, QueueFull
 from kumi.feed import Feed
@@ -177,6 +177,7 @@ class Controller(Submitter, Keeper, Executor):
         self._pid: int | None = None  # of the process that started it
         self._blocks: list[None] = []  # one for each `with` that it is in: a list, whose changes need no lock
         self._hides: Controller | None = None  # see Registry.add
+        self._group: Callable[[], object] | None = None  # that it is in: a weak reference
         self._kept = Kept()
         self._seeds = numbering(seed)
         self._feeding: WeakSet[Feed[Any]] = WeakSet()
@@ -351,7 +352,7 @@ class Controller(Submitter, Keeper, Executor):
         workers = "any" if self.workers == WORKERS_ANY else self.workers
         return f"<Controller {self.name!r} {state}, {self.launcher!r}, workers={workers}>"
 
-    def _target(self) -> "Controller":
+    def _target(self, _fn: object, _args: object, _kwargs: object, /) -> "Controller":
         return self
 
     def _find(self, name: str) -> "Controller":
@@ -605,6 +606,15 @@ class Controller(Submitter, Keeper, Executor):
                 if everything or (name is not None and (name in patterns or matches(name)))
             ]
             return pool.cancel(sorted(wanted, reverse=True))  # youngest first, so that no worker takes one up meanwhile
+
+    def _watch_record(self, inbox: Inbox, token: int | None) -> int | None:
+        """See `Pool.watch_record`. Also before the start."""
+        with self._told_if_closed(), self._life:
+            return self._made_pool().watch_record(inbox, token)
+
+    def _forget(self, token: int) -> None:
+        with self._told_if_closed(), self._life:
+            self._made_pool().forget(token)
 
     async def _wait_kept(self) -> bool:
         if self.empty:

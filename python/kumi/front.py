@@ -91,8 +91,12 @@ class _Defaults:
 class _Front(Submitter):
     """The module `kumi` as a way to hand in work."""
 
-    def _target(self) -> Queue:
+    def _target(self, _fn: object, _args: object, _kwargs: object, /) -> Queue:
         return _defaults.get()
+
+    def _find(self, name: str) -> Queue:
+        own: Queue = _defaults.get()
+        return own._find(name)
 
 
 _defaults = _Defaults()

@@ -61,11 +61,17 @@ class Inner(Submitter, Executor):
     def __repr__(self) -> str:
         return f"<controller {self.name!r} of the task that runs here>"
 
-    def _target(self) -> "Inner":
+    def _target(self, _fn: object, _args: object, _kwargs: object, /) -> "Inner":
         return self
 
     def _find(self, name: str) -> Queue:
-        return self if name == self.name else cast("Queue", registry.find(name))
+        if name == self.name:
+            return self
+        try:
+            return cast("Queue", registry.find(name))
+        except ControllerError as error:
+            text = f"{error}. A task reaches the one that runs it, {self.name!r}, and those that it has opened itself"
+            raise ControllerError(text) from None
 
     def _prepare(self, fn: Callable[..., Any]) -> Prepared:
         try:

@@ -81,7 +81,7 @@ class Records(Iterator[Record[Any]], AsyncIterator[Record[Any]]):
 
 
 class Keeper(ABC):
-    """What can be asked of pushed tasks, of those of a controller."""
+    """What can be asked of pushed tasks: the same of a controller and of a group of them."""
 
     @property
     @abstractmethod
@@ -104,6 +104,8 @@ class Keeper(ABC):
 
     def pop(self, timeout: float | None = 0) -> Record[Any] | None:
         """Takes the record of the next pushed task that is done, in the order in which they finish.
+
+        Of a group: from each controller that has one in turn.
 
         Args:
             timeout: Seconds to wait for one at most; None: until there is one, or no pushed task is left.

@@ -3,14 +3,13 @@
 Knows tasks, and of controllers only a callable that submits one element.
 """
 
-import time
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator, Iterable, Iterator, Sized
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar
 
 from kumi import loops
 from kumi._core import Group
-from kumi.completed import Finished, Turns, seconds_until
+from kumi.completed import Finished, Turns, moment, seconds_until
 from kumi.errors import TaskCancelled
 from kumi.feed import AT_ONCE, Feed, Source, Submit, add_number
 from kumi.progress import Progress
@@ -61,7 +60,7 @@ class Map(Iterator[T], Generic[T]):
         self._feed = Feed(submit, group, self._source)
         self._ahead = ahead
         self._timeout = seconds(timeout)
-        self._deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        self._deadline = moment(self._timeout)
         self._raises = _checked(on_error) == "raise"
         self._progress = Progress(self._source.total, shown=progress)
         self._coming: asyncio.Future[tuple[Any, ...] | None] | None = None  # the next one of asynchronous input

@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from copy import copy
 from dataclasses import dataclass, field, fields
 from types import ModuleType
@@ -12,6 +12,9 @@ from kumi import serial, tracing
 from kumi.seeds import Seeds, Stream
 from kumi.timeouts import as_float
 
+Chooser = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], str]
+"""Names the controller of a task, by its function and its arguments."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -19,7 +22,7 @@ class Options:
 
     Attributes:
         name: A label, for records and messages; the elements of a map are called `<name>_<number>`.
-        controller: The name of the open controller that the tasks go to.
+        controller: The name of the controller that the tasks go to, or what chooses it for each.
         seed: Where the streams of random numbers begin.
         seconds_run: How long a task may run.
         seconds_total: How long a task may take from its submission on.
@@ -31,7 +34,7 @@ class Options:
     """
 
     name: str | None = None
-    controller: str | None = None
+    controller: str | Chooser | None = None
     seed: int | None = None
     seconds_run: float | None = None
     seconds_total: float | None = None
@@ -43,7 +46,8 @@ class Options:
 
     def __post_init__(self) -> None:
         text("name", self.name, none=True)
-        text("controller", self.controller, none=True)
+        if not callable(self.controller):
+            text("controller", self.controller, none=True)
         whole("crashes_max", self.crashes_max, least=0, none=True)
         positive("seconds_run", self.seconds_run, none=True)
         positive("seconds_total", self.seconds_total, none=True)
@@ -96,6 +100,12 @@ class Options:
         made = copy(self)
         object.__setattr__(made, "name", f"{self.name}_{number}")
         return made
+
+
+def chosen(chooser: Chooser, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """Asks which controller a task goes to, and checks the answer."""
+    name = chooser(fn, args, kwargs)
+    return text(f"what controller={chooser!r} returns", name)
 
 
 def numbering(seed: object) -> Seeds | None:

@@ -1,10 +1,12 @@
 """What a controller counts."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Self
 
 from kumi._core import Status
 
-__all__ = ["Status", "Summary"]
+__all__ = ["GroupSummary", "Status", "Summary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +40,23 @@ class Summary:
     workers_left_limit: int
     workers_left_stopped: int
     workers_lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSummary(Summary):
+    """What the controllers of a group have done so far: the totals, and each one's own.
+
+    Attributes:
+        controller: The names of all.
+        members: The summaries that were added up, in the order of the group.
+    """
+
+    members: tuple[Summary, ...]
+
+    @classmethod
+    def of(cls, members: Sequence[Summary]) -> Self:
+        """Adds up the summaries of a group's controllers."""
+        names = ", ".join(member.controller for member in members)
+        counts = [field.name for field in fields(Summary) if field.name != "controller"]
+        totals = {count: sum(getattr(member, count) for member in members) for count in counts}
+        return cls(controller=names, members=tuple(members), **totals)

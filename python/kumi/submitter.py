@@ -1,15 +1,16 @@
-"""The ways to hand in work, the same for a controller, for a view of one with options, and for the module `kumi`."""
+"""The ways to hand in work: the same for a controller, a group, a view of one with options, and the module `kumi`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, Callable, Iterable
-from typing import Any, ParamSpec, Protocol, TypeVar, cast
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from kumi import current, serial, tracing
 from kumi._core import Group
 from kumi.feed import Feed
 from kumi.functions import Prepared
+from kumi.gathered import Gathered
 from kumi.maps import Map, OnError, elements_ahead, have_lengths
-from kumi.options import Options
+from kumi.options import Chooser, Options, chosen
 from kumi.seeds import Seeds, Stream
 from kumi.task import Task
 from kumi.tracing import MapSpan
@@ -81,8 +82,20 @@ class Submitter(ABC):
     _options = Options()
 
     @abstractmethod
-    def _target(self) -> Queue:
-        """Where tasks go."""
+    def _target(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], /) -> Queue:
+        """Where this call goes. For a map the arguments are its iterables."""
+
+    @abstractmethod
+    def _find(self, name: str) -> Queue:
+        """The controller that is chosen by this name."""
+
+    def _targets(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], /) -> Sequence[Queue]:
+        """Where a call goes that every worker makes."""
+        return (self._target(fn, args, kwargs),)
+
+    def _base(self) -> "Submitter":
+        """Without options."""
+        return self
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]:
         """Runs `fn(*args, **kwargs)` on a worker. While the queue is full it waits for room, without holding the GIL.
@@ -97,12 +110,12 @@ class Submitter(ABC):
             >>> crew.submit(pow, 2, 10).result()
             1024
         """
-        crew = self._target()
+        crew = self._target(fn, args, kwargs)
         function = crew._prepare(fn)
         # There is a task, for this waits; `cast` is a call.
         return crew._enter(function, args, kwargs, self._options, self._stream(crew), wait=True)  # type: ignore[return-value]
 
-    def everywhere(self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> Task[None]:
+    def everywhere(self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> Task[None] | Gathered:
         """Has every worker call `fn(*args, **kwargs)` before its next task: those that are there and those to come.
 
         The task is done, with None, when the workers that are there have made the call; at once if there are none. If
@@ -114,6 +127,9 @@ class Submitter(ABC):
         Every call and its arguments are kept until the controller ends, and workers that come later make all of them
         within `seconds_launch`: not a thing to do thousands of times.
 
+        Of a group: every worker of every controller, and what is returned is a Future that is done when all of them
+        are, and can be awaited; its error is that of the first that failed.
+
         Raises:
             SerializationError: If the function or an argument cannot be pickled.
             ControllerClosed: If the controller has ended.
@@ -123,8 +139,9 @@ class Submitter(ABC):
         Example:
             >>> crew.everywhere(setattr, kumi.state, "factor", 3).result()
         """
-        crew = self._target()
-        return cast("Task[None]", crew._everywhere(crew._prepare(fn), args, kwargs, self._options))
+        prepared = [(crew, crew._prepare(fn)) for crew in self._targets(fn, args, kwargs)]
+        tasks = [crew._everywhere(function, args, kwargs, self._options) for crew, function in prepared]
+        return tasks[0] if len(tasks) == 1 else Gathered(tasks)
 
     def try_submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Task[T] | None:
         """Like `submit`, but returns None at once when the queue is full.
@@ -132,7 +149,7 @@ class Submitter(ABC):
         Example:
             >>> task = crew.try_submit(pow, 2, 10)
         """
-        crew = self._target()
+        crew = self._target(fn, args, kwargs)
         function = crew._prepare(fn)
         seeds = self._numbering(crew)
         stream = None if seeds is None else seeds.next()
@@ -149,7 +166,7 @@ class Submitter(ABC):
         Example:
             >>> value = await crew.run(pow, 2, 10)
         """
-        crew = self._target()
+        crew = self._target(fn, args, kwargs)
         function, stream = crew._prepare(fn), self._stream(crew)
         task: Task[T] | None = crew._enter(function, args, kwargs, self._options, stream, wait=False)
         if task is None:
@@ -169,7 +186,7 @@ class Submitter(ABC):
             >>> crew.pop().result
             1024
         """
-        crew = self._target()
+        crew = self._target(fn, args, kwargs)
         return crew._push(crew._prepare(fn), args, kwargs, self._options, self._stream(crew))
 
     def map(
@@ -207,7 +224,7 @@ class Submitter(ABC):
             >>> crew.map(pow, [2, 3], [5, 2]).results()
             [32, 9]
         """
-        crew, options = self._target(), self._options
+        crew, options = self._target(fn, iterables, {}), self._options
         ahead = elements_ahead(iterables, buffersize, crew.workers)
         function, root, group = crew._prepare(fn), self._stream(crew), crew._new_group()
         span = MapSpan(serial.label(function.call), options.name) if tracing.is_on() else None
@@ -233,7 +250,7 @@ class Submitter(ABC):
         self,
         *,
         name: str | None = None,
-        controller: str | None = None,
+        controller: str | Chooser | None = None,
         seed: int | None = None,
         seconds_run: float | None = None,
         seconds_total: float | None = None,
@@ -244,7 +261,10 @@ class Submitter(ABC):
 
         Args:
             name: A label for the tasks; None: as before.
-            controller: The name of another open controller that the tasks go to; None: as before.
+            controller: The name of another open controller that the tasks go to, or of one of the group's; None: as
+                before. Or what chooses it for each task: called with the function, the tuple of its arguments and the
+                dict of those by name, it returns the name. A map goes to one controller, whole: for it the tuple is
+                that of the iterables.
             seed: Each task submitted through what is returned finds `random`, `numpy.random` and `kumi.rng()` set for a
                 stream of its own, which the seed and the order of the submits and maps decide, and nothing else: not
                 the number of workers, nor which is faster. None: as before.
@@ -268,7 +288,7 @@ class Submitter(ABC):
             crashes_max=crashes_max,
             once=once,
         )
-        return View(self._target, options.over(self._options))
+        return View(self._base(), options.over(self._options))
 
     def _numbering(self, crew: Queue) -> Seeds | None:
         """Where the next task's stream comes from: what was said here, else the task that runs here, else the queue."""
@@ -282,13 +302,26 @@ class Submitter(ABC):
 class View(Submitter):
     """A controller seen through options: what `with_options` returns."""
 
-    def __init__(self, base: Callable[[], Queue], options: Options) -> None:
-        self._base = base
+    def __init__(self, base: Submitter, options: Options) -> None:
+        self._seen = base
         self._options = options
 
     def __repr__(self) -> str:
         return f"<View {self._options}>"
 
-    def _target(self) -> Queue:
-        name = self._options.controller
-        return self._base() if name is None else self._base()._find(name)
+    def _target(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], /) -> Queue:
+        controller = self._options.controller
+        if controller is None:
+            return self._seen._target(fn, args, kwargs)
+        return self._seen._find(controller if isinstance(controller, str) else chosen(controller, fn, args, kwargs))
+
+    def _find(self, name: str) -> Queue:
+        return self._seen._find(name)
+
+    def _targets(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], /) -> Sequence[Queue]:
+        if self._options.controller is None:
+            return self._seen._targets(fn, args, kwargs)
+        return (self._target(fn, args, kwargs),)
+
+    def _base(self) -> Submitter:
+        return self._seen
