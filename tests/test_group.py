@@ -12,7 +12,6 @@ import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jobs
@@ -23,15 +22,22 @@ import trio
 LIMIT = jobs.SECONDS_MAX
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def group() -> Iterator[kumi.ControllerGroup]:
-    """Two controllers, `small` and `large`, of one worker each."""
-    with new_group() as group:
+    """Two controllers, `small` and `large`, of one worker each, that tests of this file share."""
+    with new_group("small", "large") as group:
         yield group
 
 
-def new_group() -> kumi.ControllerGroup:
-    return kumi.ControllerGroup(kumi.Controller(name="small", workers=1), kumi.Controller(name="large", workers=1))
+@pytest.fixture
+def own() -> Iterator[kumi.ControllerGroup]:
+    """Two controllers, `one` and `two`, for counts and ends."""
+    with new_group() as own:
+        yield own
+
+
+def new_group(first: str = "one", second: str = "two") -> kumi.ControllerGroup:
+    return kumi.ControllerGroup(kumi.Controller(name=first, workers=1), kumi.Controller(name=second, workers=1))
 
 
 def controller_of_task() -> str:
@@ -60,9 +66,9 @@ def test_making_one_opens_nothing() -> None:
     before = threading.active_count(), len(os.listdir("/proc/self/fd"))
     group = new_group()
     assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
-    assert [*group.members] == ["small", "large"]
+    assert [*group.members] == ["one", "two"]
     assert repr(group).count(" new, ") == 2
-    assert "'small'" in repr(group)
+    assert "'one'" in repr(group)
 
 
 def test_it_answers_before_it_is_open() -> None:
@@ -77,7 +83,7 @@ def test_it_answers_before_it_is_open() -> None:
     assert group.wait("one") is False
     assert group.cancel("*") == 0
     assert group.status().workers == 0
-    assert (group.summary().tasks, group.summary().controller) == (0, "small, large")
+    assert (group.summary().tasks, group.summary().controller) == (0, "one, two")
 
 
 def nested() -> object:
@@ -114,6 +120,8 @@ def test_a_controller_is_in_one_group_at_a_time() -> None:
         assert record.result == 2
         with pytest.raises(ValueError, match="controller 'one' is in another group, which would pop its records: <Con"):
             kumi.ControllerGroup(one)
+        with pytest.raises(ValueError, match="controller 'two' is in another group"):
+            kumi.ControllerGroup(two)
         del group
         gc.collect()
         assert [*kumi.ControllerGroup(one).members] == ["one"]
@@ -122,9 +130,9 @@ def test_a_controller_is_in_one_group_at_a_time() -> None:
 def test_it_pickles_as_its_controllers() -> None:
     group = new_group()
     copied = pickle.loads(pickle.dumps(group))
-    assert [*copied.members] == ["small", "large"]
+    assert [*copied.members] == ["one", "two"]
     assert [crew.workers for crew in copied.members.values()] == [1, 1]
-    assert copied.members["small"] is not group.members["small"]
+    assert copied.members["one"] is not group.members["one"]
 
 
 def test_arguments_are_checked_as_a_controllers_are(group: kumi.ControllerGroup) -> None:
@@ -160,18 +168,18 @@ def test_the_first_is_the_default(group: kumi.ControllerGroup) -> None:
     assert large.submit(jobs.pid).result(LIMIT) != group.submit(jobs.pid).result(LIMIT)
 
 
-def test_only_the_one_that_was_pushed_to_is_not_empty(group: kumi.ControllerGroup) -> None:
+def test_only_the_one_that_was_pushed_to_is_not_empty(own: kumi.ControllerGroup) -> None:
     """C92, C101, C110."""
-    small, large = group.members.values()
-    group.with_options(controller="large", name="x").push(controller_of_task).result(LIMIT)
-    assert (group.empty, small.empty, large.empty) == (False, True, False)
-    assert group.status().uncollected == group.status().finished == 1
-    [record] = group.collect()
-    assert (record.result, record.controller, record.name) == ("large", "large", "x")
-    assert group.empty
-    group.push(jobs.add, 1).result(LIMIT)
-    assert (group.empty, small.empty, large.empty) == (False, False, True)
-    assert group.status().finished == 2
+    first, second = own.members.values()
+    own.with_options(controller="two", name="x").push(controller_of_task).result(LIMIT)
+    assert (own.empty, first.empty, second.empty) == (False, True, False)
+    assert own.status().uncollected == own.status().finished == 1
+    [record] = own.collect()
+    assert (record.result, record.controller, record.name) == ("two", "two", "x")
+    assert own.empty
+    own.push(jobs.add, 1).result(LIMIT)
+    assert (own.empty, first.empty, second.empty) == (False, False, True)
+    assert own.status().finished == 2
 
 
 def test_options_can_be_given_one_after_the_other(group: kumi.ControllerGroup) -> None:
@@ -188,6 +196,7 @@ def test_a_callable_chooses_for_each_task(group: kumi.ControllerGroup) -> None:
     assert view.submit(place, 11).result(LIMIT) == ("large", 11)
     assert view.submit(place, size=12).result(LIMIT) == ("large", 12)
     assert view.push(place, 13).result(LIMIT) == ("large", 13)
+    assert [record.controller for record in group.records()] == ["large"]
     assert asyncio.run(view.run(place, 14)) == ("large", 14)
     seen = []
 
@@ -201,7 +210,7 @@ def test_a_callable_chooses_for_each_task(group: kumi.ControllerGroup) -> None:
 
 
 def test_a_callable_chooses_among_open_controllers_without_a_group(group: kumi.ControllerGroup) -> None:
-    group.start()
+    group.start()  # does nothing if another test has
     assert kumi.with_options(controller=by_size).submit(place, 11).result(LIMIT) == ("large", 11)
 
 
@@ -219,8 +228,7 @@ def test_a_choice_that_is_none_is_refused(group: kumi.ControllerGroup) -> None:
         group.with_options(controller=choose).map(jobs.add, [1])
     with pytest.raises(ZeroDivisionError):
         group.with_options(controller=lambda *_: str(1 // 0)).submit(jobs.add, 1)
-    assert group.status().finished == 0
-    assert group.submit(jobs.add, 1).result(LIMIT) == 2
+    assert group.empty
 
 
 def test_a_task_reaches_its_own_controller_alone(group: kumi.ControllerGroup) -> None:
@@ -278,17 +286,17 @@ def test_everywhere_fails_with_the_error_of_one(group: kumi.ControllerGroup, run
 
 
 def test_everywhere_that_fails_unseen_is_told() -> None:
-    with pytest.warns(RuntimeWarning, match="of controller 'large' failed, and nobody asked"), new_group() as group:
+    with pytest.warns(RuntimeWarning, match="of controller 'two' failed, and nobody asked"), new_group() as group:
         _, large = processes(group)
         call = group.everywhere(fail_in, large)
         assert not concurrent.futures.wait([call], LIMIT).not_done
         del call
 
 
-def test_everywhere_can_be_cancelled_and_waited_for_shortly(group: kumi.ControllerGroup, gate: jobs.Gate) -> None:
-    held = group.submit(jobs.hold, gate.path)
+def test_everywhere_can_be_cancelled_and_waited_for_shortly(own: kumi.ControllerGroup, gate: jobs.Gate) -> None:
+    held = own.submit(jobs.hold, gate.path)
     gate.wait()
-    call = group.everywhere(jobs.add, 1)
+    call = own.everywhere(jobs.add, 1)
     with pytest.raises(TimeoutError, match="had not made the call within 0.01 seconds"):
         call.result(0.01)
     assert not call.done()
@@ -306,55 +314,55 @@ def test_everywhere_can_be_cancelled_and_waited_for_shortly(group: kumi.Controll
     held.result(LIMIT)
 
 
-def test_what_cannot_be_sent_everywhere_is_sent_nowhere(group: kumi.ControllerGroup) -> None:
-    group.members["large"].terminate()
+def test_what_cannot_be_sent_everywhere_is_sent_nowhere(own: kumi.ControllerGroup) -> None:
+    own.members["two"].terminate()
     with pytest.raises(kumi.ControllerClosed):
-        group.everywhere(jobs.add, 1)
-    assert group.submit(jobs.add, 1).result(LIMIT) == 2
-    assert group.summary().tasks == 1
+        own.everywhere(jobs.add, 1)
+    assert own.submit(jobs.add, 1).result(LIMIT) == 2
+    assert own.summary().tasks == 1
 
 
 # All of them
 
 
-def test_cancel_holds_for_all(group: kumi.ControllerGroup, gate: jobs.Gate) -> None:
+def test_cancel_holds_for_all(own: kumi.ControllerGroup, gate: jobs.Gate) -> None:
     """C80: crew's groups cannot cancel."""
-    views = [group.with_options(controller=name) for name in group.members]
+    views = [own.with_options(controller=name) for name in own.members]
     tasks = [view.with_options(name=f"fit_{number}").push(jobs.hold, gate.path) for number, view in enumerate(views)]
     tasks += [view.push(jobs.add, 1) for view in views]
     gate.wait(2)
-    assert group.cancel("fit_*") == 2
-    assert group.cancel("*") in range(3)  # by now the others may have run
-    assert group.wait(timeout=LIMIT)
+    assert own.cancel("fit_*") == 2
+    assert own.cancel("*") in range(3)  # by now the others may have run
+    assert own.wait(timeout=LIMIT)
     assert [task.state() for task in tasks[:2]] == ["cancel", "cancel"]
-    assert len(group.collect()) == 4
+    assert len(own.collect()) == 4
 
 
-def test_the_summary_has_a_row_for_each_and_the_totals(group: kumi.ControllerGroup) -> None:
+def test_the_summary_has_a_row_for_each_and_the_totals(own: kumi.ControllerGroup) -> None:
     """C91."""
-    group.push(jobs.add, 1)
-    group.push(jobs.boom)
-    group.with_options(controller="large").push(jobs.add, 1)
-    assert group.wait(timeout=LIMIT)
-    total = group.summary()
+    own.push(jobs.add, 1)
+    own.push(jobs.boom)
+    own.with_options(controller="two").push(jobs.add, 1)
+    assert own.wait(timeout=LIMIT)
+    total = own.summary()
     assert isinstance(total, kumi.Summary)
-    assert [(one.controller, one.tasks, one.error) for one in total.members] == [("small", 2, 1), ("large", 1, 0)]
-    assert (total.controller, total.tasks, total.success, total.error) == ("small, large", 3, 2, 1)
+    assert [(one.controller, one.tasks, one.error) for one in total.members] == [("one", 2, 1), ("two", 1, 0)]
+    assert (total.controller, total.tasks, total.success, total.error) == ("one, two", 3, 2, 1)
     assert total.workers_launched == 2
-    assert list(total.members) == [crew.summary() for crew in group.members.values()]
+    assert list(total.members) == [crew.summary() for crew in own.members.values()]
 
 
-def test_the_status_is_that_of_all_together(group: kumi.ControllerGroup, gate: jobs.Gate) -> None:
+def test_the_status_is_that_of_all_together(own: kumi.ControllerGroup, gate: jobs.Gate) -> None:
     """C110."""
-    for name in group.members:
-        group.with_options(controller=name).push(jobs.hold, gate.path)
+    for name in own.members:
+        own.with_options(controller=name).push(jobs.hold, gate.path)
     gate.wait(2)
-    status, each = group.status(), [crew.status() for crew in group.members.values()]
+    status, each = own.status(), [crew.status() for crew in own.members.values()]
     assert (status.running, status.uncollected, status.workers) == (2, 2, 2)
     assert status == each[0] + each[1]
     assert status.queued_bytes_max == sum(one.queued_bytes_max for one in each)
     gate.open(2)
-    assert group.wait(timeout=LIMIT)
+    assert own.wait(timeout=LIMIT)
 
 
 # Its end
@@ -362,7 +370,7 @@ def test_the_status_is_that_of_all_together(group: kumi.ControllerGroup, gate: j
 
 def test_it_starts_and_ends_all() -> None:
     """C91, C94."""
-    crews = [kumi.Controller(name=name, workers=1, workers_min=1) for name in ("small", "large")]
+    crews = [kumi.Controller(name=name, workers=1, workers_min=1) for name in ("one", "two")]
     group = kumi.ControllerGroup(*crews)
     group.start()
     group.start()
@@ -418,18 +426,18 @@ def test_leaving_a_block_waits_and_leaving_by_an_exception_cancels(asynchronous:
 
 
 def test_a_block_around_it_keeps_its_controller_open() -> None:
-    with kumi.Controller(name="small", workers=1) as small:
-        with kumi.ControllerGroup(small, kumi.Controller(name="large", workers=1)) as group:
+    with kumi.Controller(name="one", workers=1) as first:
+        with kumi.ControllerGroup(first, kumi.Controller(name="two", workers=1)) as group:
             tasks = [group.with_options(controller=name).submit(jobs.add, 1) for name in group.members]
         assert [task.result(0) for task in tasks] == [2, 2]
-        assert small.submit(jobs.add, 1).result(LIMIT) == 2
+        assert first.submit(jobs.add, 1).result(LIMIT) == 2
         with pytest.raises(kumi.ControllerClosed):
-            group.with_options(controller="large").submit(jobs.add, 1)
+            group.with_options(controller="two").submit(jobs.add, 1)
 
 
 def test_an_error_while_one_ends_ends_the_others_at_once(gate: jobs.Gate) -> None:
     group = new_group()
-    failing = group.members["small"]
+    failing = group.members["one"]
 
     def fail(*_: object) -> None:
         kumi.Controller.terminate(failing)
@@ -439,15 +447,15 @@ def test_an_error_while_one_ends_ends_the_others_at_once(gate: jobs.Gate) -> Non
         patch.setattr(failing, "shutdown", fail)
         with pytest.raises(OSError, match="in the middle"), group:
             group.submit(jobs.add, 1).result(LIMIT)
-            held = group.with_options(controller="large").submit(jobs.hold, gate.path)
+            held = group.with_options(controller="two").submit(jobs.hold, gate.path)
             gate.wait()
     assert held.cancelled()
 
 
-def test_a_crash_in_one_is_no_matter_of_the_others(group: kumi.ControllerGroup, tmp_path: Path) -> None:
-    survivor = group.with_options(controller="large").submit(jobs.pid).result(LIMIT)
-    crash = group.with_options(crashes_max=0).submit(jobs.kill_self).exception(LIMIT)
+def test_a_crash_in_one_is_no_matter_of_the_others(own: kumi.ControllerGroup) -> None:
+    survivor = own.with_options(controller="two").submit(jobs.pid).result(LIMIT)
+    crash = own.with_options(crashes_max=0).submit(jobs.kill_self).exception(LIMIT)
     assert isinstance(crash, kumi.CrashError)
     assert crash.certificate.signal == signal.SIGKILL
-    assert group.with_options(controller="large").submit(jobs.pid).result(LIMIT) == survivor
-    assert [one.crash for one in group.summary().members] == [1, 0]
+    assert own.with_options(controller="two").submit(jobs.pid).result(LIMIT) == survivor
+    assert [one.crash for one in own.summary().members] == [1, 0]
