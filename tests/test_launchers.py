@@ -114,7 +114,19 @@ def test_the_launcher_of_the_document_is_short_and_does_what_controllers_need(pa
     assert len(text.splitlines()) <= 20
     names: dict[str, Any] = {}
     exec(compile(text, "kumi_niced.py", "exec"), names)
-    kumi.testing.check_launcher(names["Niced"](), seconds=50)
+    niced = names["Niced"]()
+
+    class Watched:
+        """The same, and the processes are waited for in the end."""
+
+        poll, terminate = staticmethod(niced.poll), staticmethod(niced.terminate)
+
+        def launch(self, workers: Sequence[NewWorker]) -> Any:
+            handles = niced.launch(workers)
+            STARTED.extend(handles)
+            return handles
+
+    kumi.testing.check_launcher(Watched(), seconds=50)
 
 
 def test_an_unknown_name_lists_those_that_are_there() -> None:
