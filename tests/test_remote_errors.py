@@ -136,6 +136,17 @@ def test_the_summary_needs_no_original() -> None:
     assert traceback.endswith("Picky: a: 3\n")
 
 
+def test_a_long_traceback_loses_its_middle() -> None:
+    """X17: the error itself is whole."""
+    payload = serial.dumps_error(raised(ValueError("x" * 5_000_000 + " the end")))
+    traceback = serial.traceback_in(payload)
+    assert len(traceback) < serial.TRACEBACK_MAX + 100
+    assert traceback.startswith("Traceback (most recent call last):")
+    assert "characters left out" in traceback
+    assert traceback.endswith("x the end\n")
+    assert len(str(serial.loads_error(payload))) == 5_000_008
+
+
 def test_an_error_whose_class_is_missing_here(tmp_path: Path) -> None:
     write(tmp_path, "kumi_test_gone.py", "class Gone(Exception): pass")
     sys.path.insert(0, str(tmp_path))

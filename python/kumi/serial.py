@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _PLAIN = frozenset({type(None), bool, int, float, str})
 _PLAIN_IN_TUPLE = _PLAIN | {bytes}
+TRACEBACK_MAX = 50_000  # characters, for records of many tasks are kept; what says most stands at both ends
 _MARSHAL = 2  # the version of its format: later ones also note what stands in a value twice, which takes longer
 _STOP, _PLAIN_LETTER, _PATH, _SHARES, _TABLES = ord("."), ord("M"), ord("P"), ord("S"), b"BHb"
 _ALIGN = 64
@@ -597,7 +598,10 @@ def _traceback_of(error: BaseException) -> str:
 
     told = TracebackException(type(error), error, error.__traceback__, compact=True)
     _hide_frames(told)
-    return "".join(told.format())
+    text, half = "".join(told.format()), TRACEBACK_MAX // 2
+    if len(text) <= TRACEBACK_MAX:
+        return text
+    return f"{text[:half]}\n[... {len(text) - 2 * half} characters left out ...]\n{text[-half:]}"
 
 
 def _hide_frames(told: "TracebackException | None") -> None:

@@ -281,7 +281,8 @@ class Record(Generic[T]):
         status: How it ended: "success", "error", "crash", "cancel" or "timeout".
         result: What the function returned; None unless the status is "success".
         error: What `Task.result` raises; None if the status is "success".
-        traceback: The remote traceback, or the words for a failure that has none; None if the status is "success".
+        traceback: The remote traceback, without its middle if it is longer than 50,000 characters, or the words for a
+            failure that has none; None if the status is "success".
         submitted: When it was submitted, in seconds of Unix time, as are `started` and `finished`.
         started: When a worker last began it; None if none did.
         finished: When it was resolved.
