@@ -148,6 +148,7 @@ def test_once_is_yes_or_no() -> None:
 
 
 def test_tasks_are_cancelled_by_their_names(single: kumi.Controller, gate: jobs.Gate) -> None:
+    """C11, C80."""
     running = single.with_options(name="hold").submit(jobs.hold, gate.path)
     gate.wait()
     fits = [single.with_options(name=f"fit_{number}").submit(jobs.add, number) for number in range(3)]
@@ -189,6 +190,7 @@ def hold_and_note(gate: str, file: str) -> None:
 
 
 def test_a_controller_that_was_not_opened_has_nothing_to_cancel() -> None:
+    """C61."""
     crew = kumi.Controller()
     assert crew.cancel("*") == 0
     with pytest.raises(TypeError, match="pattern must be a non-empty string"):

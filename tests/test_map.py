@@ -58,6 +58,7 @@ class Elements:
 
 
 def test_values_come_in_order(crew: kumi.Controller) -> None:
+    """C71."""
     assert crew.map(jobs.add, range(500)).results() == list(range(1, 501))
     assert list(crew.map(jobs.add, range(500))) == list(range(1, 501))
 
@@ -104,6 +105,7 @@ def test_chunksize_is_accepted(crew: kumi.Controller) -> None:
 
 
 def test_elements_are_named_after_the_map(crew: kumi.Controller, gate: jobs.Gate) -> None:
+    """C71."""
     gate.open(2)
     values = crew.with_options(name="fit").map(jobs.hold, [gate.path] * 2)
     assert [task.name for task in values._feed.tasks] == ["fit_0", "fit_1"]

@@ -60,6 +60,7 @@ def tree(depth: int) -> int:
 
 
 def test_tasks_run_there_as_they_do_here(far: kumi.Controller) -> None:
+    """C4."""
     assert far.submit(double, 3).result() == 6
     assert far.map(double, range(1000)).results() == [2 * x for x in range(1000)]
     with pytest.raises(ValueError, match="no") as caught:
@@ -358,6 +359,7 @@ HOST = """
 
 
 def test_workers_of_a_host_that_is_killed_end_by_themselves(tmp_path: Path) -> None:
+    """C151."""
     file = tmp_path / "pid"
     command = [sys.executable, "-c", textwrap.dedent(HOST), str(file)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as host:
@@ -522,6 +524,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("key", "password"), [("host.key", None), ("sealed.key", "secret")])
 def test_a_certificate_of_the_users_own(certificates: Path, tmp_path: Path, key: str, password: str | None) -> None:
+    """C136."""
     tls = kumi.TLS(certificates / "chain.pem", certificates / key, password)
     assert "secret" not in repr(tls)
     with kumi.Controller(None, host="127.0.0.1", tls=tls) as crew, workers_of(crew, tmp_path) as workers:
@@ -544,7 +547,7 @@ class Celsius:
 def test_types_travel_in_the_users_way_behind_an_encrypted_key(
     certificates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """M106, M112."""
+    """M106, M112, C137."""
     monkeypatch.setattr(serializers, "table", dict(serializers.table))
     kumi.register_serializer(Celsius, lambda value: str(value.degrees).encode(), lambda data: Celsius(float(data)))
     tls = kumi.TLS(certificates / "chain.pem", certificates / "sealed.key", "secret")
@@ -569,6 +572,7 @@ def test_types_travel_in_the_users_way_behind_an_encrypted_key(
 def test_a_certificate_that_cannot_be_used(
     certificates: Path, files: tuple[str, str | None], password: str | None, text: str
 ) -> None:
+    """C131, C133, C134."""
     certificate, key = files
     tls = kumi.TLS(certificates / certificate, key and certificates / key, password)
     crew = kumi.Controller(None, host="127.0.0.1", tls=tls)
@@ -610,6 +614,7 @@ def test_a_port_out_of_range(port: int) -> None:
 
 
 def test_tls_wants_paths() -> None:
+    """C131."""
     with pytest.raises(TypeError, match="^certificate must be the path of a file, not 3"):
         kumi.TLS(3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"^tls must be a kumi.TLS, or None, not 'x'"):

@@ -75,6 +75,7 @@ def variables() -> Iterator[None]:
 
 
 def test_what_a_task_changes_is_put_back(anywhere: kumi.Controller, tmp_path: Path) -> None:
+    """C29, D9."""
     before = anywhere.submit(look).result(LIMIT)
     for _ in range(2):
         anywhere.submit(change, str(tmp_path)).result(LIMIT)

@@ -54,6 +54,7 @@ def expected() -> list[tuple[float, float, float]]:
 
 
 def test_a_map_draws_the_same_wherever_it_runs(anyhow: kumi.Controller, expected: list[Any]) -> None:
+    """C20."""
     drawn = anyhow.with_options(seed=7).map(draw, range(20)).results()
     assert drawn == expected
     assert len({value for values in drawn for value in values}) == 60, "each stream, and each generator, is its own"
@@ -125,6 +126,7 @@ def test_a_controllers_seed_is_for_all_its_tasks() -> None:
 
 
 def test_the_path_of_a_task_stands_in_its_record(crew: kumi.Controller) -> None:
+    """C20."""
     view = crew.with_options(seed=2**100)
     tasks = [view.submit(draw), *view.map(draw, range(2)).as_completed()]
     tasks[0].result()
@@ -182,6 +184,7 @@ print(draw())
 
 
 def test_tasks_without_a_seed_draw_what_nobody_else_draws(single: kumi.Controller) -> None:
+    """C23, D3."""
     drawn = [single.submit(draw).result()]
     for _ in range(2):
         single.with_options(seed=1).submit(draw).result()
@@ -191,6 +194,8 @@ def test_tasks_without_a_seed_draw_what_nobody_else_draws(single: kumi.Controlle
 
 
 def test_in_process_the_programs_own_generators_go_on_as_if_nothing_had_been() -> None:
+    """C20."""
+
     def program(crew: kumi.Controller | None) -> list[float]:
         random.seed(1)
         np.random.seed(1)

@@ -76,6 +76,7 @@ def test_tasks_submit_tasks() -> None:
 
 
 def test_map_and_callbacks_and_the_standard_library(crew: kumi.Controller) -> None:
+    """C116."""
     assert crew.map(jobs.add, range(5)).results() == [1, 2, 3, 4, 5]
     assert list(crew.map(jobs.add, iter(range(5)), buffersize=2)) == [1, 2, 3, 4, 5]
     tasks = [crew.submit(jobs.add, i) for i in range(3)]
@@ -93,6 +94,7 @@ def test_async(crew: kumi.Controller) -> None:
 
 
 def test_pushed_tasks(crew: kumi.Controller) -> None:
+    """C115."""
     crew.with_options(name="a").push(jobs.add, 1)
     crew.with_options(name="b").push(jobs.boom)
     assert crew.wait("all", 0)

@@ -72,6 +72,7 @@ def restored() -> Iterator[None]:
 
 
 def test_arguments_and_results_also_inside_of_containers(crew: kumi.Controller) -> None:
+    """C88."""
     with pytest.raises(kumi.SerializationError):
         crew.submit(value_of, Handle(3))
     kumi.register_serializer(Handle, to_bytes, lambda data: Handle(int(data)))

@@ -220,6 +220,7 @@ def test_repr_tells_name_function_and_state(crew: kumi.Controller) -> None:
 
 
 def test_record_of_a_success(crew: kumi.Controller) -> None:
+    """C8, C13."""
     before = time.time()
     task = crew.with_options(name="fit").submit(jobs.pid)
     pid = task.result(LIMIT)
@@ -242,6 +243,7 @@ def test_record_of_a_success(crew: kumi.Controller) -> None:
 
 
 def test_record_of_an_error(crew: kumi.Controller) -> None:
+    """C10, C14."""
     task = crew.submit(jobs.boom)
     error = task.exception(LIMIT)
     record = task.record

@@ -46,6 +46,7 @@ def test_outside_of_a_task_there_is_none() -> None:
 
 
 def test_a_task_knows_itself(crew: kumi.Controller) -> None:
+    """C29."""
     task = crew.with_options(name="one").submit(info)
     found = task.result()
     assert found is not None

@@ -66,6 +66,7 @@ def test_a_value_of_the_wrong_kind(argument: str, value: Any, accepted: str) -> 
 
 @pytest.mark.parametrize(("argument", "value", "accepted"), OUT_OF_RANGE)
 def test_a_value_out_of_range(argument: str, value: Any, accepted: str) -> None:
+    """C32."""
     with pytest.raises(ValueError, match=f"^{argument} must be a.* {accepted}") as caught:
         kumi.Controller(**{"workers": 3, argument: value})
     assert repr(value).strip("[]") in str(caught.value)
@@ -162,6 +163,7 @@ def test_a_number_in_place_of_the_launcher_is_told_where_it_belongs() -> None:
     ],
 )
 def test_options(options: dict[str, Any], error: type[Exception]) -> None:
+    """X10."""
     (name,) = options
     with pytest.raises(error, match=name):
         kumi.Controller().with_options(**options)

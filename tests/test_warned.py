@@ -90,6 +90,7 @@ def texts(record: kumi.Record[Any]) -> list[str]:
 
 
 def test_a_record_tells_a_warning(one: kumi.Controller) -> None:
+    """C16."""
     record = recorded(one, warn)
     assert record.result == "careful"
     (warned,) = record.warnings
@@ -112,6 +113,14 @@ def test_filters_count(one: kumi.Controller, action: str, told: int) -> None:
     assert [len(recorded(one, warn_by, action).warnings) for _ in range(2)] == [told, told]
 
 
+@pytest.mark.parametrize("text", ["", "half of a pair: \ud800"], ids=["C17", "C19"])
+def test_any_text_is_told(one: kumi.Controller, text: str) -> None:
+    """C17, C19: also none at all, and what cannot be encoded."""
+    record = recorded(one, warn, text)
+    assert record.result == text
+    assert texts(record) == [text]
+
+
 def test_a_task_without_warnings_has_none(one: kumi.Controller) -> None:
     recorded(one, warn)
     record = recorded(one, abs, -1)
@@ -119,9 +128,11 @@ def test_a_task_without_warnings_has_none(one: kumi.Controller) -> None:
 
 
 def test_a_task_that_fails_tells_what_it_warned_of_before(one: kumi.Controller) -> None:
+    """C62."""
     record = recorded(one, warn_and_fail)
     assert record.status == "error"
     assert texts(record) == ["careful"]
+    assert "ValueError: no" in str(record.traceback)
 
 
 def test_the_first_twenty_are_told_and_the_others_counted(one: kumi.Controller) -> None:
