@@ -18,6 +18,7 @@ PRINTED = {
     "batch": "[('task_1', 'A'), ('task_2', 'B'), ('task_3', 'C')]\n",
     "chunks": "{'a': 50000, 'b': 50000}\n",
     "errors": "Task risky failed: division by zero\nTask failed: division by zero\n",
+    "groups": "heavy_task large 9\nquick_task small 2\n",
     "local_workers": "task1 success 42\n[]\n",
     "many_tasks": "[3, 7, 11]\n",
     "parallel_map": "[3, 7, 11]\n",
