@@ -3,6 +3,7 @@
 import os
 import select
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import jobs
@@ -48,7 +49,11 @@ def nothing_left_behind() -> Iterator[None]:
 
 def children() -> list[int]:
     """Process ids of this process's children, whichever thread started them."""
-    return [int(pid) for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()]
+    found: list[int] = []
+    for file in Path("/proc/self/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended meanwhile
+            found += map(int, file.read_text().split())
+    return found
 
 
 def command_line(pid: int) -> str:
