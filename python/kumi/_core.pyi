@@ -428,7 +428,8 @@ class Pool:
     def status(self) -> Status: ...
     def processes(self) -> list[tuple[str, int]]:
         """Name and process id of each local worker that is alive."""
-    def resize(self, workers: int, /) -> None: ...
+    def resize(self, workers: int, workers_min: int, /) -> None:
+        """Changes these two. Workers above the cap leave as soon as they hold nothing."""
     def close(self) -> None:
         """Takes no more tasks; workers leave when nothing is left to do. Returns at once."""
     def terminate_soon(self) -> None:

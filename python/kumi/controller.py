@@ -138,19 +138,22 @@ class Controller(Submitter, Keeper, Executor):
         seconds_reconnect: float = 60,
     ) -> None:
         self._arguments = {key: value for key, value in locals().items() if key not in {"self", "__class__"}}
-        self.launcher = _launcher(launcher) if os.environ.get(SYNC, "0") in {"", "0"} else Sequential()
+        given = _launcher(launcher)
+        self.launcher = given if os.environ.get(SYNC, "0") in {"", "0"} else Sequential()
         staff = _staff(self.launcher)
         far = staff in {"launched", "by hand"}
         most = whole("workers", workers, least=1, none=True)
         self.workers = most or _workers(self.launcher, staff)
-        self._listens_at = _listens_at(self.launcher, far, host, port, tls)
+        self.workers_min = _workers_min(workers_min, self.workers)
+        address = _listens_at(given, host, port, tls)
+        self._listens_at = address if far else None
         self.name = text("name", name, none=True) or registry.make_up_name()
         self._reset = chosen(reset)
         self._make_pool = partial(
             Pool,
             name=self.name,
             workers=self.workers,
-            workers_min=_workers_min(workers_min, self.workers),
+            workers_min=self.workers_min,
             seconds_idle=positive("seconds_idle", seconds_idle, zero=True, none=True),
             seconds_wall=positive("seconds_wall", seconds_wall, none=True),
             seconds_launch=positive("seconds_launch", _seconds_launch(seconds_launch, self.launcher)),
@@ -249,6 +252,37 @@ class Controller(Submitter, Keeper, Executor):
     def _max_workers(self) -> int:
         """How many tasks to hand in at a time, for those who know Executors of the standard library, such as dask."""
         return self.workers
+
+    def resize(self, workers: int | None = None, workers_min: int | None = None) -> None:
+        """Changes how many workers there may be, from now on, whatever is going on.
+
+        More are launched at once if tasks wait for them. Of fewer, those without a task leave at once, and of the
+        others whichever is done first: none is ended in the middle of a task, and none begins another one. The number
+        of threads that a worker's libraries use (OMP_NUM_THREADS and its kin) stays as it was set when the controller
+        was opened. Where tasks run in your own process, the number does not matter.
+
+        Args:
+            workers: The most workers at a time; None: as many as before.
+            workers_min: Workers that are kept even when there is no work; None: as many as before.
+
+        Raises:
+            ControllerClosed: If the controller has ended.
+            TypeError, ValueError: If an argument is not of the kind or in the range that the message names.
+
+        Example:
+            >>> crew.resize(8)
+        """
+        most = whole("workers", workers, least=1, none=True)
+        with self._life:
+            if self._closed:
+                raise self._closed_error("it has ended")
+            most = most or self.workers
+            least = _workers_min(self.workers_min if workers_min is None else workers_min, most)
+            with self._told_if_closed():
+                self._made_pool().resize(most, least)
+            self.workers, self.workers_min = most, least
+            given = {"workers": workers, "workers_min": workers_min}
+            self._arguments |= {name: value for name, value in given.items() if value is not None}
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Ends the controller: it takes no more tasks, and workers leave when nothing is left to do.
@@ -665,11 +699,9 @@ def _seconds_launch(value: float | None, launcher: object) -> float:
     return cast("float", getattr(launcher, "seconds_launch", SECONDS_LAUNCH)) if value is None else value
 
 
-def _listens_at(
-    launcher: object, far: bool, host: object, port: object, tls: object
-) -> tuple[str, int, TLS | None] | None:
+def _listens_at(launcher: object, host: object, port: object, tls: object) -> tuple[str, int, TLS | None] | None:
     """Where workers call, if they do."""
-    if not far:
+    if _staff(launcher) in {"host", "local"}:
         for name, value in (("host", host), ("port", port or None), ("tls", tls)):
             if value is not None:
                 raise ValueError(f"{name} is for workers that call from elsewhere, and those of {launcher!r} do not")

@@ -22,7 +22,7 @@ class Summary:
         cancel: were cancelled,
         timeout: or ran into a limit.
         workers_launched: Workers that ever joined.
-        workers_left_idle: How many of them left because there was no work,
+        workers_left_idle: How many of them left because there was no work, or because of `Controller.resize`,
         workers_left_limit: because of `seconds_wall` or `tasks_max`, an edited module or an interrupted import,
         workers_left_stopped: because the controller ended,
         workers_lost: or died.

@@ -5,6 +5,7 @@
 mod dispatcher {
     pub mod crew;
     pub mod remote;
+    pub mod resize;
 }
 
 use std::sync::Arc;

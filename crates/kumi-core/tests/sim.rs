@@ -100,7 +100,7 @@ fn the_same_seed_gives_the_same_history() {
 }
 
 /// What the seeds must contain between them, or they prove nothing.
-const HAPPENINGS: [&str; 73] = [
+const HAPPENINGS: [&str; 74] = [
     "a burst hurried",
     "a call repeated",
     "a call replayed",
@@ -135,6 +135,7 @@ const HAPPENINGS: [&str; 73] = [
     "a session resumed",
     "a session that is over",
     "a silent connection cut",
+    "a surplus worker leaves",
     "a suspect",
     "a task gathered",
     "a task interrupted",
@@ -199,6 +200,7 @@ fn planted_bugs_are_found() {
         Bug::BlameUnstarted,
         Bug::FreedWorkerForgotten,
         Bug::OverCap,
+        Bug::SurplusStays,
         Bug::ReusedWhileLent,
         Bug::HelpsStrangers,
         Bug::OrphansGoOn,

@@ -469,9 +469,9 @@ impl Pool {
         with(py, &self.net, |state, _| state.processes())
     }
 
-    #[pyo3(signature = (workers, /))]
-    fn resize(&self, py: Python<'_>, workers: u64) -> PyResult<()> {
-        with(py, &self.net, move |state, now| state.brain.resize(now, workers))
+    #[pyo3(signature = (workers, workers_min, /))]
+    fn resize(&self, py: Python<'_>, workers: u64, workers_min: u64) -> PyResult<()> {
+        with(py, &self.net, move |state, now| state.brain.resize(now, workers, workers_min))
     }
 
     fn cancel_waiting(&self, py: Python<'_>) -> PyResult<u64> {

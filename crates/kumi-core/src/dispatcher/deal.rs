@@ -176,8 +176,12 @@ impl Dispatcher {
         }
     }
 
-    /// Gives a worker that runs short tasks more of them, but not more than its share of those that wait.
+    /// Gives a worker that runs short tasks more of them, but not more than its share of those that wait. Nobody gets more
+    /// while there are too many workers: else none of them would ever hold nothing.
     pub(super) fn top_up(&mut self, now: Time, id: WorkerId) {
+        if self.has_surplus() {
+            return;
+        }
         // What the idle workers will be dealt in a moment is not to be shared out.
         let spare = self.waiting.saturating_sub(self.idle.len() as u64);
         let share = spare.div_ceil(self.active.max(1));

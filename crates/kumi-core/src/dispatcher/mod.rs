@@ -163,6 +163,8 @@ pub enum Bug {
     FreedWorkerForgotten,
     /// Workers that are leaving do not count against the cap.
     OverCap,
+    /// Workers above a cap that was lowered go on like others.
+    SurplusStays,
     /// A segment is used again though a worker still holds it.
     ReusedWhileLent,
     /// A worker whose task waits runs whatever is nested, not its descendants alone.
@@ -436,6 +438,7 @@ impl Dispatcher {
         self.latest = self.latest.max(now);
         self.end_failed_groups(now);
         self.watch_hands(now);
+        self.dismiss_surplus(now);
         self.deal(now);
         self.scale(now);
         if self.is_ending() {
@@ -495,9 +498,10 @@ impl Dispatcher {
         Arc::from(format!("{} launches failed in a row, the last one so: {}", self.failures, self.failure))
     }
 
-    /// Changes the cap. Surplus workers are not ended; they leave when idle.
-    pub fn resize(&mut self, now: Time, workers: u64) {
-        self.policy.workers = workers;
+    /// Changes how many workers there may be, and how many are kept. Surplus ones leave as soon as they hold nothing.
+    pub fn resize(&mut self, now: Time, workers: u64, workers_min: u64) {
+        (self.policy.workers, self.policy.workers_min) = (workers, workers_min);
+        self.end_keeping(now);
         self.settle(now);
     }
 

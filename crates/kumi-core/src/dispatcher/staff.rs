@@ -184,6 +184,29 @@ impl Dispatcher {
         // Else `workers_min` keeps it, until another one joins.
     }
 
+    /// Those whose time had come while `workers_min` kept them leave, if it keeps fewer now.
+    pub(super) fn end_keeping(&mut self, now: Time) {
+        let unwatched = |id: &WorkerId| self.workers.get(*id).is_some_and(|worker| !worker.idle_timer);
+        let kept: Vec<_> = self.idle.iter().map(|(_, id)| *id).filter(unwatched).collect();
+        for id in kept {
+            self.idle_due(now, id);
+        }
+    }
+
+    /// The cap was lowered: whoever holds nothing leaves, who has been idle for longest first. A busy one is never ended,
+    /// but is dealt nothing more, so that it holds nothing soon.
+    pub(super) fn dismiss_surplus(&mut self, now: Time) {
+        while self.has_surplus() {
+            let Some(&(_, id)) = self.idle.first() else { return };
+            self.drain(now, id, Leave::Idle);
+        }
+    }
+
+    /// Whether there are more workers than the cap allows.
+    pub(super) fn has_surplus(&self) -> bool {
+        self.active > self.policy.workers && !self.planted(Bug::SurplusStays)
+    }
+
     /// The worker takes no more tasks and leaves when it holds none.
     pub(super) fn drain(&mut self, now: Time, id: WorkerId, why: Leave) {
         let Some(worker) = self.workers.get_mut(id) else { return };

@@ -520,6 +520,7 @@ impl Ledger {
                 let due = worker.idle_since.after(EXTRA_IDLE);
                 rule!(now >= due || extras > patrons, "{id:?}, needed, leaves as idle at {now:?}, due {due:?}");
             }
+            Leave::Idle if active as u64 > self.policy.workers => self.saw("a surplus worker leaves"),
             Leave::Idle => {
                 let due = self.policy.idle.map(|idle| worker.idle_since.after(idle));
                 rule!(due.is_some_and(|due| now >= due), "{id:?} leaves as idle at {now:?}, due {due:?}");

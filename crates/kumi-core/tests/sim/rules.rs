@@ -20,6 +20,7 @@ pub fn check(ledger: &mut Ledger, brain: &Dispatcher, now: Time) -> Check {
     ledger.calls_are_done(now)?;
     ledger.groups_are_over(|group| brain.first_failure(group))?;
     nobody_idle_beside_work(ledger, brain, now)?;
+    nobody_above_the_cap(ledger)?;
     families::check(ledger)?;
     nothing_overdue(ledger, now)
 }
@@ -73,6 +74,22 @@ fn nobody_idle_beside_work(ledger: &Ledger, brain: &Dispatcher, now: Time) -> Ch
     let asked = count(&|worker| worker.hands().filter(|held| held.asked_back && !held.answered).count());
     let behind = count(&|worker| behind(ledger, worker));
     rule!(idle <= asked || behind == 0, "{idle} workers are idle beside {behind} tasks, only {asked} are asked back");
+    Ok(())
+}
+
+/// When the cap was lowered, whoever holds nothing is told to leave at once.
+fn nobody_above_the_cap(ledger: &Ledger) -> Check {
+    // Those whose time is over, or who have their last task, take no more, without a word that the world would hear.
+    if ledger.policy.wall.is_some() || ledger.policy.tasks_max.is_some() {
+        return Ok(());
+    }
+    let stays = |worker: &&WorkerNote| {
+        worker.enlisted && !worker.extra && !worker.killed && !worker.leaves && worker.told_to_leave.is_none()
+    };
+    let staying = ledger.workers.values().filter(stays).count() as u64;
+    let most = ledger.policy.workers;
+    let idle = ledger.workers.iter().find(|(_, worker)| worker.idle() && !worker.extra);
+    rule!(staying <= most || idle.is_none(), "{staying} workers of {most} allowed, and {:?} idle", idle.map(|i| i.0));
     Ok(())
 }
 

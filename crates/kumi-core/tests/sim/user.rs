@@ -152,10 +152,12 @@ impl World {
     }
 
     fn resize(&mut self) -> Check {
-        let workers = self.rng.between(self.ledger.policy.workers_min.max(1), 8);
-        self.say(|| format!("resize {workers}"));
-        self.ledger.policy.workers = workers;
-        self.brain.resize(self.now, workers);
+        let workers = self.rng.between(1, 8);
+        let least = self.ledger.policy.workers_min.min(workers);
+        let least = if self.rng.chance(300) { self.rng.between(0, workers) } else { least };
+        self.say(|| format!("resize {workers}, at least {least}"));
+        (self.ledger.policy.workers, self.ledger.policy.workers_min) = (workers, least);
+        self.brain.resize(self.now, workers, least);
         self.absorb()
     }
 
