@@ -46,7 +46,8 @@ test: $(BUILT)  ## all tests: Rust, 500 seeds of the simulation, Python, documen
 sim: $(BUILT)  ## the simulation with 10,000 seeds
 	KUMI_SEEDS=10000 cargo test --release -p kumi-core --all-features --test sim
 
-chaos: $(BUILT)  ## 1,000 workers killed in the middle of large data, 100 hosts; 100,000 tasks among signals
+chaos: $(BUILT)  ## 1,000 workers killed in the middle of large data, 100 hosts; 100,000 tasks among signals; a million tasks pushed
+	KUMI_PUSHED=1000000 $(VENV)/bin/pytest -q -n 0 -o faulthandler_timeout=0 tests/test_memory.py
 	KUMI_KILLS=1000 $(VENV)/bin/pytest -q -n 0 -o faulthandler_timeout=0 --timeout 0 tests/test_large.py tests/test_autoexit.py tests/test_chaos.py -k 'kill or chaos'
 
 bench: $(VENV)/.bench  ## kumi beside its peers, into results/

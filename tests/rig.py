@@ -46,7 +46,7 @@ def write(directory: Path, name: str, text: str) -> Path:
     return file
 
 
-def run_python(*arguments: str, directory: Path, stdin: str | None = None) -> str:
+def run_python(*arguments: str, directory: Path, stdin: str | None = None, seconds: float = 50) -> str:
     """Runs a fresh interpreter that can import this file; returns what it printed."""
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     result = subprocess.run(
@@ -56,7 +56,7 @@ def run_python(*arguments: str, directory: Path, stdin: str | None = None) -> st
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=seconds,
         check=False,
     )
     assert result.returncode == 0, result.stderr

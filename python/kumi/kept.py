@@ -130,6 +130,26 @@ class Keeper(ABC):
         """Takes records as tasks finish, and waits until no pushed task is left. For `for` and for `async for`."""
         return Records(self.pop, self._wait_kept)
 
+    def records_frame(self, library: Literal["pandas", "polars"] | None = None) -> Any:
+        """Takes records as `collect` does, and returns them as a data frame.
+
+        It has one row for each record and one column for each of its fields, with the same types whatever the rows are.
+
+        Args:
+            library: "pandas" or "polars"; None: pandas if it is installed, else polars.
+
+        Raises:
+            ModuleNotFoundError: If it is not installed. No record was taken then.
+            ValueError: If no such library is known.
+
+        Example:
+            >>> crew.records_frame().groupby("status")["seconds"].sum()
+        """
+        from kumi.frames import maker
+
+        make = maker(library)
+        return make(self.collect())
+
     def cancel(self, *patterns: str) -> int:
         """Cancels tasks by name, waiting and running ones.
 
