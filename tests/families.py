@@ -399,3 +399,7 @@ def tree(depth: int, width: int, kinds: list[str], pids: str) -> int:
             return sum(pool.map(lambda each: kumi.submit(tree, *each).result(), arguments))
     tasks = [kumi.submit(tree, *each) for each in arguments]
     return sum(task.result() for task in (kumi.as_completed(tasks) if kind == "as_completed" else tasks))
+
+
+async def await_hold(gate: str) -> None:
+    await kumi.run(jobs.hold, gate)

@@ -426,6 +426,8 @@ class Pool:
         How many; of the first its name, its function's label, and code and payload as `Handle.outcome` returns them.
         """
     def status(self) -> Status: ...
+    def situation(self) -> tuple[Status, dict[str, Any]]:
+        """What else there is to say of workers and tasks: see `kumi.explain.Situation`. Looks through all workers."""
     def processes(self) -> list[tuple[str, int]]:
         """Name and process id of each local worker that is alive."""
     def resize(self, workers: int, workers_min: int, /) -> None:

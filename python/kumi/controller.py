@@ -175,6 +175,7 @@ class Controller(Submitter, Keeper, Executor):
         self._pool: Pool | None = None
         self._functions: Functions | None = None  # from the start on
         self._closed = False
+        self._terminated = False
         self._executor: TaskExecutor | None = None  # if tasks run in this process
         self._launcher_thread: threading.Thread | None = None
         self._pid: int | None = None  # of the process that started it
@@ -239,14 +240,63 @@ class Controller(Submitter, Keeper, Executor):
 
     def summary(self) -> Summary:
         """What the controller has done so far. Can also be asked when it has ended."""
-        s = self.status()
+        s, found = self._situation()
         left = (s.left_idle, s.left_limit, s.left_stopped, s.lost)
-        return Summary(self.name, s.finished, s.success, s.error, s.crash, s.cancel, s.timeout, s.launched, *left)
+        ends = (s.finished, s.success, s.error, s.crash, s.cancel, s.timeout)
+        return Summary(self.name, *ends, s.launched, *left, found["failure"] or None)
+
+    def explain(self) -> str:
+        """Says in words why there are so many workers, and what waits for what. For people: the words may change.
+
+        Example:
+            >>> print(crew.explain())
+            controller 'crew' has 1 worker, of 1 allowed: 1 busy
+            3 tasks wait and 1 runs
+            more workers than 1 are not allowed (workers=): what waits begins when a task is done; resize() allows more
+        """
+        from kumi.explain import Situation, explain
+
+        by_hand, here = self.launcher is None, isinstance(self.launcher, Sequential)
+        status, found = self._situation()
+        situation = Situation.of(
+            status,
+            found,
+            name=self.name,
+            source="hand" if by_hand else "here" if here else "launcher",
+            launcher=repr(self.launcher),
+            url=self._url,
+            most=None if self.workers == WORKERS_ANY else self.workers,
+            least=self.workers_min,
+            seconds_idle=self._arguments["seconds_idle"],
+            seconds_reconnect=self._arguments["seconds_reconnect"],
+        )
+        return explain(situation)
+
+    def _situation(self) -> tuple[Status, dict[str, Any]]:
+        with self._told_if_closed(), self._life:
+            return self._made_pool().situation()
 
     @property
     def empty(self) -> bool:
         """Whether no pushed task is left whose record was not popped, finished or not."""
         return self.status().uncollected == 0
+
+    @property
+    def saturated(self) -> bool:
+        """Whether as many pushed tasks are left whose records were not popped, finished or not, as workers may run.
+
+        For programs that push no more than can be run at a time, and take records as they come:
+
+            while crew.saturated:
+                take(crew.pop(timeout=None))
+            crew.push(simulate, next(inputs))
+
+        Where no number of workers was given and they come from other machines, it is the number of those that are here
+        now, and one if there is none.
+        """
+        status = self.status()
+        most = max(1, status.workers) if self.workers == WORKERS_ANY else self.workers
+        return status.uncollected >= most
 
     @property
     def _max_workers(self) -> int:
@@ -310,9 +360,10 @@ class Controller(Submitter, Keeper, Executor):
     def terminate(self) -> None:
         """Ends the controller at once: cancels its tasks, and kills its workers with their children."""
         pool = self._close()
-        if pool is not None:
+        if pool is not None and not self._terminated:
             pool.terminate()
             self._wait_for_launcher()
+            self._terminated = True  # from now on there is nothing to do, and when Python ends the core would refuse
         registry.remove(self, ended=True)
 
     def _wait_for_launcher(self) -> None:

@@ -6,6 +6,7 @@ mod dispatcher {
     pub mod crew;
     pub mod remote;
     pub mod resize;
+    pub mod situation;
 }
 
 use std::sync::Arc;

@@ -232,3 +232,37 @@ impl From<Counts> for Status {
         }
     }
 }
+
+/// What [`kumi_core::Situation`] says beside the counts, as a dict.
+#[derive(IntoPyObject)]
+pub struct Situation {
+    started: bool,
+    closed: bool,
+    joined: u64,
+    busy: u64,
+    failures: u32,
+    failure: String,
+    pause: Option<f64>,
+    gave_up: bool,
+    cut: u64,
+    calls: u64,
+    needy: u64,
+}
+
+impl From<kumi_core::Situation> for Situation {
+    fn from(found: kumi_core::Situation) -> Self {
+        Self {
+            started: found.started,
+            closed: found.closing,
+            joined: found.joined,
+            busy: found.busy,
+            failures: found.failures,
+            failure: found.failure.to_string(),
+            pause: found.pause.map(|pause| pause.as_secs_f64()),
+            gave_up: found.gave_up,
+            cut: found.cut,
+            calls: found.calls,
+            needy: found.needy,
+        }
+    }
+}

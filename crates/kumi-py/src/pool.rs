@@ -18,7 +18,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::facts::{Status, parts};
+use crate::facts::{Situation, Status, parts};
 use crate::handle::outcome_here;
 use crate::here::check_length;
 use crate::inbox::Inbox;
@@ -463,6 +463,11 @@ impl Pool {
 
     fn status(&self, py: Python<'_>) -> PyResult<Status> {
         with(py, &self.net, |state, _| Status::from(state.brain.counts()))
+    }
+
+    fn situation(&self, py: Python<'_>) -> PyResult<(Status, Situation)> {
+        let found = with(py, &self.net, |state, now| state.brain.situation(now))?;
+        Ok((Status::from(found.counts), Situation::from(found)))
     }
 
     fn processes(&self, py: Python<'_>) -> PyResult<Vec<(String, i32)>> {

@@ -15,7 +15,7 @@
 //! - `segments.rs`: who uses which shared memory.
 //! - `remote.rs`: workers on other machines: who is let in, silence, cuts.
 //! - `staff.rs`: workers and launches: join, leave, die; blame.
-//! - `view.rs`: what the owner may see.
+//! - `view.rs`: what the owner may see. `situation.rs`: why there are as many workers as there are.
 //!
 //! Given up: priorities and fairness between submitters. Tasks are dealt in the order of submission.
 
@@ -32,6 +32,7 @@ mod nested;
 mod remote;
 mod report;
 mod segments;
+mod situation;
 mod staff;
 mod view;
 
@@ -44,6 +45,7 @@ use self::functions::Function;
 use self::nested::Child;
 pub use self::nested::GENERATIONS_MAX;
 use self::segments::{Loan, Use};
+pub use self::situation::Situation;
 pub use self::view::Counts;
 use crate::error::SubmitError;
 use crate::group::Group;
@@ -459,20 +461,7 @@ impl Dispatcher {
             }
             (self.gave_up, self.failures) = (false, 0);
         }
-        let ordinary = (self.launches.len() as u64).saturating_sub(self.extra_launches);
-        let leaving = ordinary.saturating_sub(self.active + self.expected);
-        let snapshot = scaling::Snapshot {
-            waiting: self.waiting,
-            running: self.active - self.idle.len() as u64,
-            joined: self.active,
-            leaving: if self.planted(Bug::OverCap) { 0 } else { leaving },
-            expected: self.expected,
-            failures: self.failures,
-            failed: self.failed,
-        };
-        let workers_min = if self.closing { 0 } else { self.policy.workers_min };
-        let bounds = scaling::Bounds { workers: self.policy.workers, workers_min };
-        let decision = scaling::decide(snapshot, bounds, now);
+        let decision = scaling::decide(self.snapshot(), self.bounds(), now);
         if decision.launch > 0 {
             self.launch(now, decision.launch, false);
         }
@@ -483,6 +472,28 @@ impl Dispatcher {
             self.give_up(now);
         }
         self.scale_extras(now);
+    }
+
+    fn snapshot(&self) -> scaling::Snapshot {
+        scaling::Snapshot {
+            waiting: self.waiting,
+            running: self.active - self.idle.len() as u64,
+            joined: self.active,
+            leaving: if self.planted(Bug::OverCap) { 0 } else { self.leaving() },
+            expected: self.expected,
+            failures: self.failures,
+            failed: self.failed,
+        }
+    }
+
+    /// Workers that take no more tasks and are not gone yet, and launches that were given up; not the extra ones.
+    fn leaving(&self) -> u64 {
+        (self.launches.len() as u64).saturating_sub(self.extra_launches + self.active + self.expected)
+    }
+
+    fn bounds(&self) -> scaling::Bounds {
+        let workers_min = if self.closing { 0 } else { self.policy.workers_min };
+        scaling::Bounds { workers: self.policy.workers, workers_min }
     }
 
     fn give_up(&mut self, now: Time) {
