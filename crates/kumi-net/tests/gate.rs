@@ -162,7 +162,7 @@ fn a_launch_has_one_worker_in_each_place_and_a_second_one_is_refused_while_the_f
     let host = gate(policy(1, Staff::Launched));
     let task = host.submit(b"x");
     let launches = host.pool.with(|state, _| state.take_orders()).expect("a worker is wanted");
-    let ticket: JoinCode = host.pool.issue(|_| Ticket::Launch { places: launches }).unwrap();
+    let ticket: JoinCode = host.pool.issue(|_| Ticket::Launch { places: launches.launch }).unwrap();
     let (mut agent, mut line) = host.join(&ticket, 1);
     let (lease, _) = agent.take(&mut line);
     let mut second = host.dial();
