@@ -217,6 +217,20 @@ def test_every_other_launch_fails_silently(tmp_path: Path) -> None:
     assert len(file.read_text().split()) == 14
 
 
+def test_workers_that_left_come_again_for_later_tasks() -> None:
+    """C47: they leave at once when nothing waits, and not before."""
+    with kumi.Controller(workers=2, seconds_idle=0) as crew:
+        for first in (0, 100):
+            for number in range(first, first + 100):
+                crew.push(jobs.same, number)
+            records = [*crew.records()]
+            assert sorted(record.get() for record in records) == [*range(first, first + 100)]
+            for pid in {record.pid for record in records if record.pid}:
+                jobs.wait_for_end(pid)
+        assert 2 <= crew.summary().workers_launched < 50
+        assert crew.summary().workers_left_idle >= 2
+
+
 def test_what_a_task_sets_is_not_set_here(crew: kumi.Controller) -> None:
     """C50."""
     assert crew.submit(change_settings, "there").result(LIMIT) == {"changed": "there"}

@@ -283,6 +283,20 @@ fn a_worker_kept_by_the_minimum_leaves_when_another_one_has_come() {
 }
 
 #[test]
+fn without_time_to_idle_a_worker_stays_while_tasks_wait() {
+    let mut crew = Crew::new(Policy { idle: Some(Duration::ZERO), ..policy(1) });
+    let tasks = crew.submit_many(3);
+    let worker = crew.join(Link::Local);
+    for task in &tasks {
+        assert_eq!(crew.told_to_leave(worker), None);
+        crew.wait(SECOND);
+        crew.finish(worker, *task, 1_000_000);
+    }
+    crew.wait(Duration::from_nanos(1));
+    assert_eq!(crew.told_to_leave(worker), Some(Leave::Idle));
+}
+
+#[test]
 fn no_time_to_idle_and_a_minimum_do_not_go_round_in_circles() {
     let mut crew = Crew::new(Policy { idle: Some(Duration::ZERO), workers_min: 1, ..policy(2) });
     let worker = crew.join(Link::Local);

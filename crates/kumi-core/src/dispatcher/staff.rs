@@ -1,6 +1,7 @@
 //! Workers and launches: how they come, leave and die, and who is to blame.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::nested::EXTRA_IDLE;
 use super::{Action, Begun, Bug, Dispatcher, LaunchNote, Origin, Staff};
@@ -13,6 +14,12 @@ use crate::worker::{Face, Held, Link, Recall, Stage, Worker};
 
 /// Stands for "leave" where a [`Timer::Kill`] names what a worker was asked for.
 const LEAVE: Lease = Lease(0);
+
+/// How long a worker stays without work. Never no time at all: what waits is dealt in the instant in which a worker becomes
+/// free, but behind the timers that are due then.
+fn patience(idle: Option<Duration>, extra: bool) -> Option<Duration> {
+    if extra { Some(EXTRA_IDLE) } else { idle.map(|idle| idle.max(Duration::from_nanos(1))) }
+}
 
 impl Dispatcher {
     pub(super) fn launch(&mut self, now: Time, count: u64, extra: bool) {
@@ -160,7 +167,7 @@ impl Dispatcher {
 
     pub(super) fn watch_idle(&mut self, now: Time, id: WorkerId) {
         let Some(worker) = self.workers.get_mut(id) else { return };
-        let Some(idle) = (if worker.extra { Some(EXTRA_IDLE) } else { self.policy.idle }) else { return };
+        let Some(idle) = patience(self.policy.idle, worker.extra) else { return };
         if !worker.idle_timer {
             worker.idle_timer = true;
             self.timers.set(now.after(idle), Timer::Idle(id));
@@ -169,7 +176,7 @@ impl Dispatcher {
 
     pub(super) fn idle_due(&mut self, now: Time, id: WorkerId) {
         let Some(worker) = self.workers.get_mut(id) else { return };
-        let Some(idle) = (if worker.extra { Some(EXTRA_IDLE) } else { self.policy.idle }) else { return };
+        let Some(idle) = patience(self.policy.idle, worker.extra) else { return };
         worker.idle_timer = false;
         let (since, extra) = (worker.idle_since, worker.extra);
         if worker.stage != Stage::Active || !worker.is_free() {

@@ -524,6 +524,7 @@ impl Ledger {
             Leave::Idle => {
                 let due = self.policy.idle.map(|idle| worker.idle_since.after(idle));
                 rule!(due.is_some_and(|due| now >= due), "{id:?} leaves as idle at {now:?}, due {due:?}");
+                rule!(now > worker.idle_since, "{id:?} leaves before what waits could be dealt to it");
                 let least = self.policy.workers_min;
                 rule!(
                     active as u64 > least,

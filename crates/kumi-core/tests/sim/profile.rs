@@ -117,7 +117,9 @@ fn policy(rng: &mut Rng) -> Policy {
         name: "sim".into(),
         workers,
         workers_min: if rng.chance(200) { rng.between(1, workers) } else { 0 },
-        idle: if rng.chance(700) { Some(rng.span(MILLI, 10 * SECOND)) } else { None },
+        // Now and then no time at all.
+        idle: (rng.chance(700).then(|| rng.span(MILLI, 10 * SECOND)))
+            .map(|span| if span < SECOND / 2 { Duration::ZERO } else { span }),
         wall: if rng.chance(250) { Some(rng.span(200 * MILLI, 20 * SECOND)) } else { None },
         launch: rng.span(2 * SECOND, 20 * SECOND),
         kill: rng.span(100 * MILLI, 5 * SECOND),
