@@ -38,7 +38,7 @@ fn role_agent() {
         port: port.parse().unwrap(),
         config: tls::client(Trust::Fingerprint(said("FINGERPRINT").parse().unwrap())).unwrap(),
         code: said("CODE").parse().unwrap(),
-        index: Some(2),
+        index: None,
         command: Command {
             argv: words(myself(&said("ROLE")).into()),
             environment: words(env::vars().map(|(name, value)| format!("{name}={value}")).collect()),
