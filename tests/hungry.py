@@ -1,6 +1,8 @@
 """Tasks that take time and memory, in a module that a worker imports fast."""
 
+import fcntl
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -86,3 +88,44 @@ def enter_and_fill(group: str, megabytes: int) -> None:
     Path(group, "cgroup.procs").write_text(str(os.getpid()))
     time.sleep(0.1)
     fill(megabytes)
+
+
+CLAIMED: list[int] = []
+
+
+def devices() -> list[str]:
+    return os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+
+
+def hold_devices(gate: str) -> tuple[str, str]:
+    jobs.hold(gate)
+    return os.environ["CUDA_VISIBLE_DEVICES"], os.environ["HIP_VISIBLE_DEVICES"]
+
+
+def claim_devices(directory: str) -> list[str]:
+    """Fails if another process has one of this worker's devices, which are its own until it ends."""
+    if not CLAIMED:
+        for device in devices():
+            CLAIMED.append(os.open(f"{directory}/{device}", os.O_CREAT | os.O_RDWR))
+            fcntl.flock(CLAIMED[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return devices()
+
+
+def claim_devices_and_die_once(directory: str) -> list[str]:
+    claimed = claim_devices(directory)
+    info = kumi.task_info()
+    if info is not None and info.attempt == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return claimed
+
+
+def leave_devices_to_a_child(directory: str) -> None:
+    """The child holds what its parent has claimed, and shows that it is there before the parent ends."""
+    claim_devices(directory)
+    program = "import sys, time; print(1, flush=True); time.sleep(100)"
+    child = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, pass_fds=CLAIMED, start_new_session=True
+    )
+    assert child.stdout is not None
+    child.stdout.readline()
+    os._exit(3)

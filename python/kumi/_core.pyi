@@ -326,13 +326,20 @@ class Pool:
         queue_bytes: int,
         staff: Literal["host", "local", "launched", "by hand"],
         seconds_reconnect: float,
+        slots: int | None,
     ) -> Self: ...
     @property
     def name(self) -> str: ...
     def start(self) -> None:
         """Starts the I/O thread; the brain may ask for workers from now on."""
-    def spawn_by(self, argv: list[str], environment: dict[str, str], directory: str | None, /) -> None:
-        """Says how a local worker is started: the core does it from now on, also while Python holds the GIL."""
+    def spawn_by(
+        self, argv: list[str], environment: dict[str, str], directory: str | None, slots: list[dict[str, str]], /
+    ) -> None:
+        """Says how a local worker is started: the core does it from now on, also while Python holds the GIL.
+
+        `slots` are variables that one living worker at a time has, in place of those in `environment`; empty: there are
+        none such. A worker's are free again when it is buried with its children.
+        """
     def listen(
         self, host: str, port: int, /, certificate: bytes | None, key: bytes | None, password: str | None
     ) -> tuple[str, int, str | None]:

@@ -36,6 +36,7 @@ from kumi.launchers import (
     carry_out_orders,
     find,
     run_one,
+    slots_of,
     usable_cpus,
 )
 from kumi.modules import ByValue
@@ -72,8 +73,9 @@ class Controller(Submitter, Keeper, Executor):
             the name by which another package has entered one. None: from other machines, where `kumi worker` is started
             by hand.
         name: Unique among the open controllers; None: one is made up.
-        workers: The most workers at a time; None: as many as there are usable CPUs, or as come from other machines.
-            With launchers of workers elsewhere it has to be given.
+        workers: The most workers at a time; None: as many as there are usable CPUs, or as can have GPUs
+            (`Local(gpus=...)`), or as come from other machines. With launchers of workers elsewhere it has to be given,
+            unless they have a number of their own.
         workers_min: Workers that are kept even when there is no work.
         seconds_idle: After so long without a task a worker leaves; None: never.
         seconds_wall: After so long a worker leaves, once its task is done; None: never.
@@ -143,7 +145,9 @@ class Controller(Submitter, Keeper, Executor):
         staff = _staff(self.launcher)
         far = staff in {"launched", "by hand"}
         most = whole("workers", workers, least=1, none=True)
-        self.workers = most or _workers(self.launcher, staff)
+        self._slots = whole("slots of the launcher", slots_of(self.launcher), least=1, none=True)
+        self.workers = most or self._slots or _workers(self.launcher, staff)
+        self._check_slots(self.workers)
         self.workers_min = _workers_min(workers_min, self.workers)
         address = _listens_at(given, host, port, tls)
         self._listens_at = address if far else None
@@ -165,6 +169,7 @@ class Controller(Submitter, Keeper, Executor):
             queue_bytes=_queue_bytes(positive("queue_gigabytes_max", queue_gigabytes_max, none=True), self.launcher),
             staff=staff,
             seconds_reconnect=positive("seconds_reconnect", seconds_reconnect),
+            slots=self._slots,
         )
         self._seconds_until_gone = seconds_kill + SECONDS_UNTIL_GONE
         self._setup = _setup(setup)
@@ -266,6 +271,7 @@ class Controller(Submitter, Keeper, Executor):
             launcher=repr(self.launcher),
             url=self._url,
             most=None if self.workers == WORKERS_ANY else self.workers,
+            slots=self._slots,
             least=self.workers_min,
             seconds_idle=self._arguments["seconds_idle"],
             seconds_reconnect=self._arguments["seconds_reconnect"],
@@ -327,6 +333,7 @@ class Controller(Submitter, Keeper, Executor):
             if self._closed:
                 raise self._closed_error("it has ended")
             most = most or self.workers
+            self._check_slots(most)
             least = _workers_min(self.workers_min if workers_min is None else workers_min, most)
             with self._told_if_closed():
                 self._made_pool().resize(most, least)
@@ -436,6 +443,11 @@ class Controller(Submitter, Keeper, Executor):
         state = "closed" if self._closed else "new" if self._functions is None else "open"
         workers = "any" if self.workers == WORKERS_ANY else self.workers
         return f"<Controller {self.name!r} {state}, {self.launcher!r}, workers={workers}>"
+
+    def _check_slots(self, workers: int) -> None:
+        if self._slots is not None and workers > self._slots:
+            text = f"workers must be at most {self._slots}, as many as {self.launcher!r} has slots for, not {workers}"
+            raise ValueError(text)
 
     def _target(self, _fn: object, _args: object, _kwargs: object, /) -> "Controller":
         return self

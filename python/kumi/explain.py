@@ -21,6 +21,7 @@ class Situation:
         closed: Whether it takes no more tasks.
         started: Whether it is open, or was.
         most: The most workers at a time; None: any number.
+        slots: As many as there are GPUs for; None: they need none.
         least: How many are kept without work.
         seconds_idle: When an idle one leaves; None: never.
         seconds_reconnect: For how long one may be without a connection.
@@ -51,6 +52,7 @@ class Situation:
     closed: bool = False
     started: bool = True
     most: int | None = 4
+    slots: int | None = None
     least: int = 0
     seconds_idle: float | None = 300
     seconds_reconnect: float = 60
@@ -158,10 +160,8 @@ def _launches(s: Situation) -> Iterator[str]:
 
 
 def _at_cap(s: Situation) -> str:
-    return (
-        f"more workers than {s.most} are not allowed (workers=): what waits begins when a task is done; "
-        "resize() allows more"
-    )
+    more = "resize() allows more" if s.slots is None or s.most != s.slots else "there are GPUs for no more"
+    return f"more workers than {s.most} are not allowed (workers=): what waits begins when a task is done; {more}"
 
 
 def _idle(s: Situation) -> str:

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
 mod dispatcher {
+    pub mod berths;
     pub mod crew;
     pub mod remote;
     pub mod resize;

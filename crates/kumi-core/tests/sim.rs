@@ -100,7 +100,7 @@ fn the_same_seed_gives_the_same_history() {
 }
 
 /// What the seeds must contain between them, or they prove nothing.
-const HAPPENINGS: [&str; 74] = [
+const HAPPENINGS: [&str; 75] = [
     "a burst hurried",
     "a call repeated",
     "a call replayed",
@@ -175,6 +175,7 @@ const HAPPENINGS: [&str; 74] = [
     "timeout of seconds_total",
     "unlaunchable",
     "unlaunchable by hand",
+    "unlaunchable without a berth",
 ];
 
 #[test]
@@ -201,6 +202,7 @@ fn planted_bugs_are_found() {
         Bug::FreedWorkerForgotten,
         Bug::OverCap,
         Bug::SurplusStays,
+        Bug::ExtraWithoutBerth,
         Bug::ReusedWhileLent,
         Bug::HelpsStrangers,
         Bug::OrphansGoOn,

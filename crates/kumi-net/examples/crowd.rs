@@ -61,6 +61,7 @@ fn policy(workers: u64) -> Policy {
         name: "crowd".into(),
         workers,
         workers_min: 0,
+        berths: None,
         idle: None,
         wall: None,
         launch: HOUR,

@@ -72,24 +72,34 @@ fn run(shared: &Shared, wires: &Wires) {
 /// Starts what the brain wants, without the lock: a spawn takes a millisecond.
 fn spawn_ordered(shared: &Shared, wires: &Wires) {
     loop {
-        let (command, launch, name, marker) = {
+        let (command, berth, launch, name, marker) = {
             let mut state = shared.lock();
             let (Some(command), Some(launch)) = (state.command.clone(), state.to_spawn.pop()) else {
                 return;
             };
             let number = state.brain.launch_number(launch).unwrap_or_default();
             state.spawning.insert(launch);
-            (command, launch, format!("{}-{number}", shared.name), format!("{}-{number}", state.mark))
+            let berth = state.berths.take();
+            (command, berth, launch, format!("{}-{number}", shared.name), format!("{}-{number}", state.mark))
         };
-        let link = Link::start(&command, launch, name, marker).map_err(|error| error.to_string());
+        let link = match &berth {
+            Some(berth) => Link::start(&command.with(berth), launch, name, marker).map_err(|error| error.to_string()),
+            None => Err(String::from("all slots (GPUs) of the launcher are taken")),
+        };
         let mut state = shared.lock();
         state.spawning.remove(&launch);
-        match link.map(|link| register(&mut state, wires, link)) {
-            Ok(()) if shared.is_abandoned(&state, launch) => {
-                let _ = state.links.values().find(|link| link.launch == launch).map(|link| link.child.kill());
+        match link {
+            Ok(mut link) => {
+                link.berth = berth.unwrap_or_default();
+                register(&mut state, wires, link);
+                if shared.is_abandoned(&state, launch) {
+                    let _ = state.links.values().find(|link| link.launch == launch).map(|link| link.child.kill());
+                } else {
+                    state.brain.handle(shared.now(), Event::Launched { launch });
+                }
             }
-            Ok(()) => state.brain.handle(shared.now(), Event::Launched { launch }),
             Err(error) => {
+                berth.into_iter().for_each(|berth| state.berths.give_back(berth));
                 let text = Arc::from(format!("a worker could not be started: {error}"));
                 state.brain.handle(shared.now(), Event::LaunchFailed { launch, text });
             }
@@ -190,6 +200,8 @@ fn bury(shared: &Shared, wires: &Wires, key: u64) {
     if let Some(worker) = link.worker {
         state.dying.remove(&worker);
     }
+    // Before the brain hears of it: what that launches may have it.
+    state.berths.give_back(mem::take(&mut link.berth));
     state.brain.handle(shared.now(), event);
     shared.carry_out(&mut state);
 }

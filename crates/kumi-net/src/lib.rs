@@ -11,6 +11,7 @@
 
 mod act;
 pub mod agent;
+pub mod berths;
 mod child;
 pub mod deliver;
 mod epoll;

@@ -4,6 +4,7 @@ use std::io;
 
 use kumi_core::{LaunchId, WorkerId};
 
+use crate::berths::Berth;
 use crate::child::Child;
 use crate::deliver::Written;
 use crate::spawn::Command;
@@ -17,6 +18,8 @@ pub(crate) struct Link {
     pub launch: LaunchId,
     pub worker: Option<WorkerId>,
     pub child: Child,
+    /// Its own until it is buried.
+    pub berth: Berth,
     /// What it wrote before it joined; `None`: what it writes is shown as it comes.
     early: Option<Written>,
 }
@@ -25,7 +28,7 @@ impl Link {
     /// Starts a worker process.
     pub fn start(command: &Command, launch: LaunchId, name: String, marker: String) -> io::Result<Self> {
         let child = Child::start(command, name, marker)?;
-        Ok(Self { launch, worker: None, child, early: Some(Written::default()) })
+        Ok(Self { launch, worker: None, child, berth: Berth::new(), early: Some(Written::default()) })
     }
 
     /// Takes what it has written; returns what is to be shown now, of each of its pipes.

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use kumi_core::scaling::Launch;
 use kumi_core::{Begun, Dispatcher, GroupId, LaunchId, LoanId, Policy, SegmentId, Staff, TaskId, Time, WorkerId};
 
+use crate::berths::{Berth, Berths};
 use crate::deliver::Written;
 use crate::epoll::{Alarm, Bell, Epoll, READ};
 use crate::fork;
@@ -118,6 +119,7 @@ pub struct State {
     /// Workers on other machines.
     pub(crate) remote: Remote,
     pub(crate) command: Option<Arc<Command>>,
+    pub(crate) berths: Berths,
     /// What every worker of this pool is marked with, beside its number: unguessable, so nobody else is ever killed.
     pub(crate) mark: String,
     pub(crate) to_spawn: Vec<LaunchId>,
@@ -202,6 +204,7 @@ impl Pool {
                 next_link: 0,
                 remote: Remote::default(),
                 command: None,
+                berths: Berths::default(),
                 mark: String::new(),
                 to_spawn: Vec::new(),
                 written_in_vain: Written::default(),
@@ -299,10 +302,11 @@ impl Pool {
         self.shared.wait(wants, deadline, check)
     }
 
-    /// From now on the core starts local workers by this command.
-    pub fn spawn_by(&self, command: Command) {
+    /// From now on the core starts local workers by this command, each in a berth of its own if there are any.
+    pub fn spawn_by(&self, command: Command, berths: Vec<Berth>) {
         self.with(|state, _| {
             state.command = Some(Arc::new(command));
+            state.berths = Berths::new(berths);
             let launches = mem::take(&mut state.orders.launch);
             state.to_spawn.extend(launches);
         });

@@ -37,6 +37,15 @@ pub struct Command {
     pub directory: Option<CString>,
 }
 
+impl Command {
+    /// The same with more variables, which must not be there yet.
+    pub fn with(&self, variables: &[CString]) -> Self {
+        let mut command = self.clone();
+        command.environment.extend_from_slice(variables);
+        command
+    }
+}
+
 /// A process that was started and is not yet reaped.
 #[derive(Debug)]
 pub struct Spawned {

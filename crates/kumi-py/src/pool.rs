@@ -159,16 +159,20 @@ pub fn command(
     environment: BTreeMap<OsString, OsString>,
     directory: Option<OsString>,
 ) -> PyResult<Command> {
-    let variables = environment.into_iter().map(|(mut key, value)| {
+    Ok(Command {
+        argv: argv.into_iter().map(text).collect::<PyResult<_>>()?,
+        environment: variables(environment)?,
+        directory: directory.map(text).transpose()?,
+    })
+}
+
+fn variables(environment: BTreeMap<OsString, OsString>) -> PyResult<Vec<CString>> {
+    let lines = environment.into_iter().map(|(mut key, value)| {
         key.push("=");
         key.push(value);
         text(key)
     });
-    Ok(Command {
-        argv: argv.into_iter().map(text).collect::<PyResult<_>>()?,
-        environment: variables.collect::<PyResult<_>>()?,
-        directory: directory.map(text).transpose()?,
-    })
+    lines.collect()
 }
 
 fn staff_of(word: &str) -> PyResult<Staff> {
@@ -185,7 +189,7 @@ fn staff_of(word: &str) -> PyResult<Staff> {
 impl Pool {
     #[new]
     #[pyo3(signature = (*, name, workers, workers_min, seconds_idle, seconds_wall, seconds_launch, seconds_kill,
-                        tasks_max, memory_bytes, reset, crashes_max, queue_bytes, staff, seconds_reconnect))]
+                        tasks_max, memory_bytes, reset, crashes_max, queue_bytes, staff, seconds_reconnect, slots))]
     #[allow(clippy::too_many_arguments)] // A policy by name, as in the stub.
     fn new(
         py: Python<'_>,
@@ -203,12 +207,14 @@ impl Pool {
         queue_bytes: u64,
         staff: &str,
         seconds_reconnect: f64,
+        slots: Option<u64>,
     ) -> PyResult<Self> {
         let reconnect = span(seconds_reconnect);
         let policy = Policy {
             name,
             workers,
             workers_min,
+            berths: slots,
             idle: seconds_idle.map(span),
             wall: seconds_wall.map(span),
             launch: span(seconds_launch),
@@ -238,17 +244,20 @@ impl Pool {
         Ok(detached(py, || self.net.start())?)
     }
 
-    #[pyo3(signature = (argv, environment, directory, /))]
+    #[pyo3(signature = (argv, environment, directory, slots, /))]
     fn spawn_by(
         &self,
         py: Python<'_>,
         argv: Vec<OsString>,
-        environment: BTreeMap<OsString, OsString>,
+        mut environment: BTreeMap<OsString, OsString>,
         directory: Option<OsString>,
+        slots: Vec<BTreeMap<OsString, OsString>>,
     ) -> PyResult<()> {
         check(&self.net)?;
+        environment.retain(|name, _| !slots.iter().any(|slot| slot.contains_key(name)));
         let command = command(argv, environment, directory)?;
-        detached(py, || self.net.spawn_by(command));
+        let berths = slots.into_iter().map(variables).collect::<PyResult<_>>()?;
+        detached(py, || self.net.spawn_by(command, berths));
         Ok(())
     }
 

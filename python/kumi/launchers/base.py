@@ -21,16 +21,22 @@ class Command:
         argv: The program and its arguments.
         environment: Its whole environment.
         directory: Where it starts; None: where this process is.
+        slots: Variables that one living worker at a time has, in place of those in `environment`: such as the names of
+            GPUs. Another one gets them when it has ended with all that it started. Empty: all workers are alike.
     """
 
     argv: list[str]
     environment: dict[str, str] = field(repr=False)
     directory: str | None = None
+    slots: list[dict[str, str]] = field(default_factory=list)
 
 
 @runtime_checkable
 class LocalLauncher(Protocol):
-    """A launcher of workers on this machine: says how one is started, and the core starts as many as it needs."""
+    """A launcher of workers on this machine: says how one is started, and the core starts as many as it needs.
+
+    One whose command has `slots` says by an attribute `slots` how many they are, since no more workers can be there.
+    """
 
     def command(self, workers: int, /) -> Command:
         """Renders the command that starts one worker.
@@ -101,6 +107,7 @@ class Launcher(Protocol):
     - `terminate(handles)`: ends what these stand for, if it still exists: workers that are wanted no more, and came
       never, or are not heard of any more. All others end by themselves.
     - `seconds_launch`, `host`: what the controller's arguments of these names are unless the user gives them.
+    - `slots`: how many workers there can be at a time, if that is known: what `workers` is unless the user gives it.
 
     All are called in one thread. What they raise is told to the user, and costs the launch, not the controller.
     """
@@ -121,6 +128,11 @@ class Launcher(Protocol):
         ...
 
 
+def slots_of(launcher: object) -> int | None:
+    """How many workers there can be at a time; None: any number."""
+    return getattr(launcher, "slots", None)
+
+
 def carry_out_orders(pool: Pool, launcher: LocalLauncher, workers: int) -> None:
     """What the thread `kumi-launcher` does for local workers: tells the core how they are started, which then does it.
 
@@ -130,7 +142,7 @@ def carry_out_orders(pool: Pool, launcher: LocalLauncher, workers: int) -> None:
     while True:
         try:
             command = launcher.command(workers)
-            return pool.spawn_by(command.argv, command.environment, command.directory)
+            return pool.spawn_by(command.argv, command.environment, command.directory, command.slots)
         except ControllerClosed:
             return None
         except BaseException as error:  # the launcher may be the user's own

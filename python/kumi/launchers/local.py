@@ -3,9 +3,10 @@
 import math
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from kumi.launchers import devices
 from kumi.launchers.base import Command
 
 # Every library that would otherwise start a thread for each core, in each worker.
@@ -35,16 +36,26 @@ class Local:
     Args:
         python: The interpreter; None: the one that runs this program. It must be of the same minor version.
         environment: Variables to set for the workers besides those of this process. A library's number of threads
-            (OMP_NUM_THREADS and its kin) is set to usable CPUs // workers unless it is set here or in this process.
+            (OMP_NUM_THREADS and its kin) is set to usable CPUs // workers unless it is set here or in this process,
+            for the number of workers with which the controller was opened.
+        gpus: The GPUs for the workers of one controller: how many, or a list of indices, counted within those that
+            this process sees itself, or of names (UUIDs). Each worker sees its own alone (CUDA_VISIBLE_DEVICES and, for
+            ROCm, HIP_VISIBLE_DEVICES), which no other worker has while it lives, or while what it has started does.
+            Whether there are such devices is not looked at. None: workers see what this process sees.
+        gpus_per_worker: How many each worker has. There are as many workers at most as that allows.
 
     Example:
         >>> crew = kumi.Controller(kumi.Local(environment={"OMP_NUM_THREADS": "4"}), workers=2)
+        >>> crew = kumi.Controller(kumi.Local(gpus=4, gpus_per_worker=2))  # two workers
     """
 
     python: str | os.PathLike[str] | None = None
     environment: Mapping[str, str] | None = None
+    gpus: int | Sequence[int | str] | None = None
+    gpus_per_worker: int = 1
 
     def __post_init__(self) -> None:
+        self._check_gpus()
         if isinstance(self.python, os.PathLike):
             object.__setattr__(self, "python", os.fspath(self.python))
         if self.python is not None and (not isinstance(self.python, str) or not self.python):
@@ -63,13 +74,40 @@ class Local:
                     f"environment must map names without '=' to values, both without NUL: {name!r} to {value!r}"
                 )
 
+    def _check_gpus(self) -> None:
+        each = self.gpus_per_worker
+        if isinstance(each, bool) or not isinstance(each, int):
+            raise TypeError(f"gpus_per_worker must be a whole number of at least 1, not {each!r}")
+        if each < 1:
+            raise ValueError(f"gpus_per_worker must be a whole number of at least 1, not {each!r}")
+        if self.gpus is None:
+            if each != 1:
+                raise ValueError(f"gpus_per_worker={each} is for workers with GPUs of their own, which gpus= names")
+            return
+        found = devices.checked(self.gpus)
+        object.__setattr__(self, "gpus", found)
+        count = len(devices.named(found))
+        if each > count:
+            raise ValueError(f"gpus_per_worker must be at most the number of gpus, which is {count}, not {each}")
+        twice = sorted({*devices.VARIABLES} & {*(self.environment or ())})
+        if twice:
+            raise ValueError(f"environment must not set {twice[0]}, which gpus= sets for each worker")
+
+    @property
+    def slots(self) -> int | None:
+        """How many workers there can be at a time, each with its GPUs; None: any number."""
+        return None if self.gpus is None else len(devices.named(devices.checked(self.gpus))) // self.gpus_per_worker
+
     def command(self, workers: int, /) -> Command:
         """Renders the command that starts one worker.
 
         Args:
             workers: The most workers there may be at a time; the libraries' threads are divided by it.
         """
-        return render(self.python or sys.executable, dict(self.environment or {}), workers)
+        command = render(self.python or sys.executable, dict(self.environment or {}), workers)
+        if self.gpus is None:
+            return command
+        return replace(command, slots=devices.slots(devices.checked(self.gpus), self.gpus_per_worker))
 
 
 def render(python: str | os.PathLike[str], environment: dict[str, str], workers: int, remote: bool = False) -> Command:

@@ -216,6 +216,7 @@ fn policy(workers: u64) -> Policy {
         name: "noops".into(),
         workers,
         workers_min: workers,
+        berths: None,
         idle: Some(hour),
         wall: None,
         launch: hour,

@@ -18,6 +18,8 @@ pub struct Policy {
     pub workers: u64,
     /// Never fewer, once started.
     pub workers_min: u64,
+    /// Each worker's process has one of so many berths, such as a GPU, extra ones too; `None`: it needs none.
+    pub berths: Option<u64>,
     /// A worker without work leaves after this; `None`: never.
     pub idle: Option<Duration>,
     /// A worker takes no more tasks after this; `None`: never.

@@ -167,6 +167,8 @@ pub enum Bug {
     OverCap,
     /// Workers above a cap that was lowered go on like others.
     SurplusStays,
+    /// Extra workers are launched whether or not there is a berth for them.
+    ExtraWithoutBerth,
     /// A segment is used again though a worker still holds it.
     ReusedWhileLent,
     /// A worker whose task waits runs whatever is nested, not its descendants alone.
@@ -493,7 +495,8 @@ impl Dispatcher {
 
     fn bounds(&self) -> scaling::Bounds {
         let workers_min = if self.closing { 0 } else { self.policy.workers_min };
-        scaling::Bounds { workers: self.policy.workers, workers_min }
+        let berths = self.policy.berths.map_or(u64::MAX, |berths| berths.saturating_sub(self.extra_launches));
+        scaling::Bounds { workers: self.policy.workers.min(berths), workers_min }
     }
 
     fn give_up(&mut self, now: Time) {

@@ -17,7 +17,7 @@ use crate::message::{Ending, Leave, Payload, Terms, ToWorker};
 use crate::scaling::{self, Bounds, Snapshot};
 use crate::task::{Family, NewTask, Outcome, Place, Rank};
 use crate::timer::Timer;
-use crate::worker::{Recall, Stage};
+use crate::worker::{Recall, Stage, Worker};
 
 /// How deep tasks may nest. Each generation may need a worker of its own, so a recursion without end must end here.
 pub const GENERATIONS_MAX: u32 = 100;
@@ -227,7 +227,14 @@ impl Dispatcher {
         }
         if hopeless && self.extras_expected == 0 {
             // Extra workers that are here wait for others themselves, or are about to go.
-            return self.give_up_needed(now);
+            self.give_up_needed(now, &self.why_hopeless());
+            // The next need is worth new attempts, one by one.
+            self.failures = 1;
+            return;
+        }
+        let free = self.free_berths();
+        if free == 0 {
+            return self.lack_berths(now);
         }
         let snapshot = Snapshot {
             waiting,
@@ -241,21 +248,35 @@ impl Dispatcher {
         let bounds = Bounds { workers: self.needy.len() as u64, workers_min: 0 };
         let decision = scaling::decide(snapshot, bounds, now);
         if decision.launch > 0 {
-            self.launch(now, decision.launch, true);
+            self.launch(now, decision.launch.min(free), true);
         }
         if let Some(again) = decision.again {
             self.timers.set(again, Timer::Scale);
         }
     }
 
-    /// Until a worker waits no longer: then that goes on with the rest.
-    fn give_up_needed(&mut self, now: Time) {
-        let text = self.why_hopeless();
-        while let Some(task) = self.needed().filter(|_| self.all_blocked()) {
-            self.stop_task(now, task, Outcome::Unlaunchable(Arc::clone(&text)));
+    fn free_berths(&self) -> u64 {
+        let berths = self.policy.berths.filter(|_| !self.planted(Bug::ExtraWithoutBerth));
+        berths.map_or(u64::MAX, |berths| berths.saturating_sub(self.launches.len() as u64))
+    }
+
+    /// There is no berth for an extra worker, and if all who have one wait for others, there never will be.
+    fn lack_berths(&mut self, now: Time) {
+        let at_work = |worker: &Worker| matches!(worker.stage, Stage::Active | Stage::Draining(_));
+        let comes_or_goes = self.launches.len() > self.workers.iter().filter(|(_, worker)| at_work(worker)).count();
+        if comes_or_goes {
+            return;
         }
-        // The next need is worth new attempts, one by one.
-        self.failures = 1;
+        let text = "all slots for workers (gpus=) are taken by tasks that wait in async code, or in a thread of their own, \
+                    for tasks that need a worker besides: have them wait in plain code, where their own worker runs those";
+        self.give_up_needed(now, &Arc::from(text));
+    }
+
+    /// Until a worker waits no longer: then that goes on with the rest.
+    fn give_up_needed(&mut self, now: Time, text: &Arc<str>) {
+        while let Some(task) = self.needed().filter(|_| self.all_blocked()) {
+            self.stop_task(now, task, Outcome::Unlaunchable(Arc::clone(text)));
+        }
     }
 
     /// Whether every worker that takes tasks waits for others.

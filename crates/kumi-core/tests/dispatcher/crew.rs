@@ -43,6 +43,7 @@ pub fn policy(workers: u64) -> Policy {
         name: "crew".into(),
         workers,
         workers_min: 0,
+        berths: None,
         idle: None,
         wall: None,
         launch: 60 * SECOND,

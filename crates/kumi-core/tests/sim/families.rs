@@ -99,7 +99,8 @@ impl Ledger {
 
     /// No worker can be started for this task, which ends so: is that true?
     pub fn hopeless(&self, number: usize) -> Check {
-        rule!(self.failed.is_some(), "task {number} cannot be launched, though nothing has failed");
+        let full = self.policy.berths.is_some_and(|slots| self.launches.len() as u64 >= slots);
+        rule!(self.failed.is_some() || full, "task {number} cannot be launched, though nothing has failed");
         let free = self.workers.iter().find(|(_, worker)| {
             let blocked = worker.top().is_some_and(|top| self.tasks[top.task].kin.needy());
             let fails =
@@ -213,6 +214,9 @@ impl Ledger {
         *self.seen.entry(outcome_word(&view.outcome)).or_default() += 1;
         if matches!(view.outcome, Outcome::Unlaunchable(_)) {
             self.tasks[number].kin.hopeless.take().map_or(Ok(()), Err)?;
+            if self.failed.is_none() {
+                self.saw("unlaunchable without a berth");
+            }
         }
         let result = self.tasks[number].result.take();
         justified(now, number, &self.tasks[number], &view, result, false)

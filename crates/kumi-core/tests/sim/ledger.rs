@@ -544,6 +544,8 @@ impl Ledger {
         for launch in launches {
             self.launches.insert(*launch, Launch::Expected(now));
         }
+        let (living, slots) = (self.launches.len() as u64, self.policy.berths);
+        rule!(slots.is_none_or(|slots| living <= slots), "{living} workers and launches have {slots:?} slots");
         if launches.iter().all(|launch| self.extras.contains(launch)) {
             self.launched_above()?;
             self.saw("an extra launch");

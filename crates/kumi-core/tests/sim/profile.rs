@@ -71,11 +71,15 @@ impl Profile {
         let (large, torn, families, calls) = (fault(500), fault(100), fault(250), fault(200));
         let launch =
             LaunchFaults { fails: fault(400), mute: fault(200), late: fault(300), twice: fault(400), dies: fault(300) };
-        let policy = policy(rng);
+        let mut policy = policy(rng);
         let by_hand = policy.staff == Staff::ByHand;
+        let remote = if by_hand { 1000 } else { rng.pick(&[0, 300, 700, 1000]) };
+        if remote == 0 && rng.chance(400) {
+            policy.berths = Some(policy.workers + rng.below(2));
+        }
         Self {
             policy,
-            remote: if by_hand { 1000 } else { rng.pick(&[0, 300, 700, 1000]) },
+            remote,
             delay: rng.span(50 * MICRO, 50 * MILLI),
             slow,
             cut,
@@ -117,6 +121,7 @@ fn policy(rng: &mut Rng) -> Policy {
         name: "sim".into(),
         workers,
         workers_min: if rng.chance(200) { rng.between(1, workers) } else { 0 },
+        berths: None,
         // Now and then no time at all.
         idle: (rng.chance(700).then(|| rng.span(MILLI, 10 * SECOND)))
             .map(|span| if span < SECOND / 2 { Duration::ZERO } else { span }),

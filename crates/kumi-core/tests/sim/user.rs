@@ -152,7 +152,7 @@ impl World {
     }
 
     fn resize(&mut self) -> Check {
-        let workers = self.rng.between(1, 8);
+        let workers = self.rng.between(1, self.ledger.policy.berths.unwrap_or(8));
         let least = self.ledger.policy.workers_min.min(workers);
         let least = if self.rng.chance(300) { self.rng.between(0, workers) } else { least };
         self.say(|| format!("resize {workers}, at least {least}"));

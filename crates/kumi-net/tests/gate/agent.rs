@@ -40,6 +40,7 @@ pub fn policy(workers: u64, staff: Staff) -> Policy {
         name: "crew".into(),
         workers,
         workers_min: 0,
+        berths: None,
         idle: None,
         wall: None,
         launch: 60 * second,
