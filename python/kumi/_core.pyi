@@ -281,7 +281,7 @@ class Status:
         """Workers that have ever joined."""
     @property
     def left_idle(self) -> int:
-        """Workers that left because there was no work."""
+        """Workers that left because there was no work, or because there were too many of them (`resize`)."""
     @property
     def left_limit(self) -> int:
         """Workers that left because of `seconds_wall` or `tasks_max`."""
