@@ -33,14 +33,14 @@ def test_the_difference_of_demand_and_supply_is_launched(snapshot: Snapshot, lau
 @pytest.mark.parametrize("expected", range(6))
 @pytest.mark.parametrize("waiting", [0, 1, 3, 100])
 def test_never_above_the_cap(waiting: int, expected: int, joined: int) -> None:
-    """X5."""
+    """X5, D5."""
     decision = decide(Snapshot(waiting=waiting, joined=joined, expected=expected), FOUR)
     assert decision.launch >= 0
     assert decision.launch == 0 or joined + expected + decision.launch <= FOUR.workers
 
 
 def test_asking_twice_does_not_launch_twice() -> None:
-    """D5, X5."""
+    """X5, D5."""
     first = decide(Snapshot(waiting=2), FOUR)
     assert decide(Snapshot(waiting=2, expected=first.launch), FOUR).launch == 0
 
