@@ -36,7 +36,9 @@ pub mod worker;
 
 pub use agent::{AgentHalf, Order};
 pub use agent_message::{FromAgent, Secret, ToAgent};
-pub use dispatcher::{Action, Begun, Bug, Caller, Counts, Dispatcher, Event, Origin, Policy, Situation, Staff, Ticket};
+pub use dispatcher::{
+    Action, Begun, Bug, Caller, Condition, Counts, Dispatcher, Entry, Event, Origin, Policy, Situation, Staff, Ticket, Work,
+};
 pub use error::{FrameError, SubmitError};
 pub use frame::Decoder;
 pub use ids::{FunctionId, GroupId, LaunchId, Lease, LoanId, SegmentId, TaskId, TicketId, Time, WorkerId};

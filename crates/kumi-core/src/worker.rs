@@ -75,6 +75,8 @@ pub(crate) struct Worker {
     /// Of its segments the one that its next result lies in.
     pub offered: Option<LoanId>,
     pub heard: Time,
+    /// When it answered last what ran within no wait.
+    pub answered: Time,
     /// Of remote workers.
     pub remote: Option<Box<Far>>,
     pub idle_since: Time,
@@ -85,6 +87,8 @@ pub(crate) struct Worker {
     /// Tasks finished, and whether it has done a call of `everywhere`.
     pub finished: u64,
     pub prepared: bool,
+    /// Its user has ended it from outside.
+    pub dismissed: bool,
 }
 
 /// What is noted of a remote worker besides.
@@ -110,6 +114,7 @@ pub(crate) struct Held {
     pub task: TaskId,
     pub slot: u16,
     pub nanos: u64,
+    pub dealt: Time,
     pub recall: Recall,
     /// It is a call of `everywhere`, with this number; `task` is then the task that waits for all of them.
     pub call: Option<u64>,
@@ -150,6 +155,7 @@ impl Worker {
             defined: BTreeSet::new(),
             offered: None,
             heard: now,
+            answered: now,
             remote: None,
             idle_since: now,
             idle_timer: false,
@@ -157,6 +163,7 @@ impl Worker {
             dealt: 0,
             finished: 0,
             prepared: false,
+            dismissed: false,
         }
     }
 

@@ -17,8 +17,8 @@ use dispatcher::crew::{Crew, MILLI, SECOND, policy};
 use kumi_core::interrupts::Signal;
 use kumi_core::message::{FromWorker, Leave, Terms, ToWorker};
 use kumi_core::{
-    Begun, Bug, Certificate, Event, Face, FunctionId, Interrupts, Job, Large, Lease, Limit, Link, Outcome, Policy, Run,
-    SegmentId, TaskId, WorkerHalf,
+    Begun, Bug, Certificate, Condition, Entry, Event, Face, FunctionId, Interrupts, Job, Large, Lease, Limit, Link,
+    Outcome, Policy, Run, SegmentId, TaskId, WorkerHalf,
 };
 
 #[test]
@@ -886,4 +886,94 @@ fn what_a_call_submits_is_refused() {
     let sent = crew.sent.remove(&worker).unwrap_or_default();
     assert!(sent.iter().any(|message| matches!(message, ToWorker::Resolved { child: 1, .. })));
     assert_eq!(crew.brain.counts().waiting, 0);
+}
+
+// The roster, and workers that their user ends from outside.
+
+fn only(crew: &Crew) -> Entry {
+    let mut all = crew.brain.roster(crew.now);
+    assert_eq!(all.len(), 1, "{all:?}");
+    all.remove(0)
+}
+
+#[test]
+fn the_roster_follows_a_worker_from_its_launch_to_its_death() {
+    let mut crew = Crew::new(policy(1));
+    crew.everywhere();
+    let task = crew.submit_as(|task| task.name = Some(Arc::from("mass")));
+    crew.wait(SECOND);
+    let asked = only(&crew);
+    assert_eq!((asked.condition, asked.age, asked.face), (Condition::Starting, SECOND, None));
+    let worker = crew.join(Link::Local);
+    let preparing = only(&crew);
+    assert_eq!((preparing.condition, preparing.work.unwrap().span), (Condition::Preparing, Duration::ZERO));
+    let lease = crew.prepares(worker).unwrap();
+    crew.prepared(worker, lease, "");
+    crew.wait(2 * SECOND);
+    let busy = only(&crew);
+    let work = busy.work.unwrap();
+    assert_eq!((busy.condition, busy.age, busy.finished), (Condition::Busy, 3 * SECOND, 0));
+    assert_eq!((work.task, work.name.as_deref(), &*work.function, work.span), (task, Some("mass"), "f", 2 * SECOND));
+    crew.finish(worker, task, 1_000_000);
+    let idle = only(&crew);
+    assert_eq!((idle.condition, idle.finished, idle.work), (Condition::Idle, 1, None));
+    crew.brain.close(crew.now);
+    crew.listen();
+    assert_eq!(only(&crew).condition, Condition::Leaving);
+    crew.dies(worker, Begun::Nothing);
+    assert_eq!(crew.brain.roster(crew.now), []);
+}
+
+#[test]
+fn a_task_is_at_work_since_the_one_before_it_was_answered() {
+    let (mut crew, worker) = Crew::of_one_that_is_fast(policy(1), Link::Local);
+    let tasks = crew.submit_many(2);
+    crew.wait(Duration::from_millis(3));
+    assert_eq!(only(&crew).work.unwrap().task, tasks[0]);
+    crew.finish(worker, tasks[0], 10_000);
+    crew.wait(MILLI);
+    let work = only(&crew).work.unwrap();
+    assert_eq!((work.task, work.span), (tasks[1], MILLI));
+}
+
+#[test]
+fn nobody_is_blamed_for_a_worker_that_its_user_ends() {
+    let mut crew = Crew::new(Policy { crashes_max: 0, ..policy(1) });
+    let task = crew.submit();
+    let worker = crew.join(Link::Local);
+    assert!(crew.brain.dismiss(crew.now, only(&crew).number));
+    crew.listen();
+    assert_eq!(crew.killed, [worker]);
+    assert_eq!(only(&crew).condition, Condition::Killed);
+    crew.dies_of(worker, task);
+    let next = crew.join(Link::Local);
+    crew.finish(next, task, 10_000);
+    assert_eq!(crew.attempts(task), 1);
+}
+
+#[test]
+fn what_is_once_and_had_begun_ends_as_a_crash_that_says_who_did_it() {
+    let mut crew = Crew::new(policy(1));
+    let task = crew.submit_as(|task| task.once = true);
+    let worker = crew.join(Link::Local);
+    assert!(crew.brain.dismiss(crew.now, only(&crew).number));
+    crew.listen();
+    crew.dies_of(worker, task);
+    let Some(Outcome::Crash(certificate)) = crew.brain.outcome(task) else { unreachable!() };
+    assert_eq!(certificate.cause, "ended from outside by its user (kumi kill): SIGSEGV");
+}
+
+#[test]
+fn a_launch_that_its_user_gives_up_is_no_failure_and_another_follows() {
+    let mut crew = Crew::new(policy(1));
+    crew.submit();
+    for _ in 0..2 * kumi_core::scaling::FAILURES_MAX {
+        assert!(crew.brain.dismiss(crew.now, only(&crew).number));
+        crew.listen();
+        assert_eq!(crew.brain.roster(crew.now), [], "not before the one that was given up is gone");
+        crew.abandoned.clear();
+        crew.fail_launch("it was not needed any more");
+    }
+    assert!(!crew.brain.dismiss(crew.now, 1), "that one is gone");
+    assert_eq!(crew.launches.len(), 1);
 }

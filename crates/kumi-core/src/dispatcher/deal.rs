@@ -138,7 +138,7 @@ impl Dispatcher {
             self.idle.remove(&(worker.idle_since, id));
             self.idle_extras.remove(&(worker.idle_since, id));
         }
-        let held = Held { lease, task: task_id, slot, nanos, recall: Recall::No, call: None };
+        let held = Held { lease, task: task_id, slot, nanos, dealt: now, recall: Recall::No, call: None };
         if within.is_some() {
             self.inner += 1;
             worker.inner.push(held);
@@ -211,9 +211,13 @@ impl Dispatcher {
             offered = worker.offered.take();
             let inner = worker.inner.len();
             let held = worker.let_go(lease)?;
+            let inner = inner - worker.inner.len();
+            if inner == 0 {
+                worker.answered = now;
+            }
             worker.finished += 1;
             first = worker.finished == 1;
-            Some((held, Arc::clone(&worker.face), inner - worker.inner.len()))
+            Some((held, Arc::clone(&worker.face), inner))
         });
         let Some((held, face, inner)) = known else {
             self.keep_loan(offered, None);

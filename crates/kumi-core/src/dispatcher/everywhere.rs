@@ -22,7 +22,7 @@ use crate::worker::{Face, Held, Recall, Stage, Worker};
 #[derive(Debug)]
 pub(super) struct Call {
     task: TaskId,
-    function: FunctionId,
+    pub(super) function: FunctionId,
     payload: Payload,
     /// What belongs to that elsewhere, which is the call's own until it is withdrawn.
     large: Option<Box<Large>>,
@@ -44,6 +44,7 @@ impl Dispatcher {
     /// # Errors
     /// When the queue is full or closed; nothing is called then.
     pub fn everywhere(&mut self, now: Time, new: NewTask, value: Payload) -> Result<TaskId, SubmitError> {
+        self.latest = self.latest.max(now);
         if self.policy.staff == Staff::Host {
             let id = self.submit(now, new)?;
             if let Some(task) = self.tasks.get_mut(id) {
@@ -104,7 +105,8 @@ impl Dispatcher {
             self.idle.remove(&(worker.idle_since, id));
             self.idle_extras.remove(&(worker.idle_since, id));
         }
-        worker.hold(Held { lease, task: call.task, slot, nanos: LONG, recall: Recall::No, call: Some(number) });
+        let (task, dealt) = (call.task, self.latest);
+        worker.hold(Held { lease, task, slot, nanos: LONG, dealt, recall: Recall::No, call: Some(number) });
         let (function, payload, large) = (call.function, Arc::clone(&call.payload), call.large.clone());
         self.define_at(id, function);
         for shared in large.iter().flat_map(|large| &large.uses) {
@@ -121,6 +123,7 @@ impl Dispatcher {
         let Some(worker) = self.workers.get_mut(id) else { return };
         let Some(number) = worker.held(lease).and_then(|held| held.call) else { return };
         worker.let_go(lease);
+        worker.answered = now;
         worker.prepared |= error.is_empty();
         // Such an answer has no part elsewhere.
         let (stage, offered) = (worker.stage, worker.offered.take());

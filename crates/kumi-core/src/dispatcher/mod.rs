@@ -16,6 +16,7 @@
 //! - `remote.rs`: workers on other machines: who is let in, silence, cuts.
 //! - `staff.rs`: workers and launches: join, leave, die; blame.
 //! - `view.rs`: what the owner may see. `situation.rs`: why there are as many workers as there are.
+//!   `roster.rs`: the workers as seen from outside.
 //!
 //! Given up: priorities and fairness between submitters. Tasks are dealt in the order of submission.
 
@@ -31,6 +32,7 @@ mod here;
 mod nested;
 mod remote;
 mod report;
+mod roster;
 mod segments;
 mod situation;
 mod staff;
@@ -44,6 +46,7 @@ use self::everywhere::Call;
 use self::functions::Function;
 use self::nested::Child;
 pub use self::nested::GENERATIONS_MAX;
+pub use self::roster::{Condition, Entry, Work};
 use self::segments::{Loan, Use};
 pub use self::situation::Situation;
 pub use self::view::Counts;
@@ -62,6 +65,7 @@ use crate::worker::Worker;
 #[derive(Debug)]
 struct LaunchNote {
     number: u64,
+    asked: Time,
     extra: bool,
     state: Launch,
 }

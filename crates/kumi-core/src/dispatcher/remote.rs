@@ -110,7 +110,8 @@ impl Dispatcher {
 
     /// A launch for somebody who has come without one.
     fn open_launch(&mut self) -> LaunchId {
-        let id = self.launches.insert(LaunchNote { number: self.next_launch, state: Launch::Starting, extra: false });
+        let (number, asked) = (self.next_launch, self.latest);
+        let id = self.launches.insert(LaunchNote { number, asked, extra: false, state: Launch::Starting });
         self.next_launch += 1;
         self.expected += 1;
         id

@@ -26,7 +26,12 @@ impl Dispatcher {
         let deadline = now.after(self.policy.launch);
         let mut launches = Vec::new();
         for _ in 0..count {
-            let id = self.launches.insert(LaunchNote { number: self.next_launch, extra, state: Launch::Requested });
+            let id = self.launches.insert(LaunchNote {
+                number: self.next_launch,
+                asked: now,
+                extra,
+                state: Launch::Requested,
+            });
             self.next_launch += 1;
             self.extra_launches += u64::from(extra);
             *self.expected(extra) += 1;
@@ -115,7 +120,7 @@ impl Dispatcher {
         }
     }
 
-    fn abandon(&mut self, id: LaunchId) {
+    pub(super) fn abandon(&mut self, id: LaunchId) {
         if let Some(note) = self.launches.get_mut(id) {
             note.state = Launch::Abandoned;
             let extra = note.extra;
@@ -127,6 +132,7 @@ impl Dispatcher {
     /// A worker of this machine came of this launch. `None`: it may not join, because the launch was given up, has a
     /// worker already, or never was.
     pub fn join(&mut self, now: Time, launch: LaunchId, face: Face) -> Option<WorkerId> {
+        self.latest = self.latest.max(now);
         let id = self.let_in(now, launch, face, None)?;
         self.settle(now);
         Some(id)
@@ -360,7 +366,7 @@ impl Dispatcher {
         // more. What it may have been at runs alone from now on.
         let unseen = worker.link == Link::Remote && begun == Begun::Unknown;
         let crashed = matches!(worker.stage, Stage::Preparing | Stage::Active | Stage::Draining(_)) && !unseen;
-        let certificate = Arc::new(certificate);
+        let certificate = Arc::new(if worker.dismissed { by_its_user(certificate) } else { certificate });
         // Where one task ran within the wait of another, nobody but the last can have been at work.
         let begun = match (begun, worker.inner.last()) {
             (_, Some(_)) if self.planted(Bug::BlameWaiting) => {
@@ -448,6 +454,12 @@ impl Dispatcher {
             self.requeue(now, id);
         }
     }
+}
+
+/// What `Dispatcher::dismiss` has led to.
+fn by_its_user(certificate: Certificate) -> Certificate {
+    let cause = format!("ended from outside by its user (kumi kill): {}", certificate.cause);
+    Certificate { cause, ..certificate }
 }
 
 /// What is known about the death of a worker.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use kumi_core::message::{FromWorker, Leave, ToWorker};
-use kumi_core::{Begun, Event, Link, Outcome, Policy, Run, Staff, TaskId, Ticket, TicketId, Time, WorkerId};
+use kumi_core::{
+    Begun, Condition, Event, Link, Outcome, Policy, Run, Staff, TaskId, Ticket, TicketId, Time, WorkerId,
+};
 
 use super::crew::{Crew, MILLI, SECOND, policy};
 
@@ -494,6 +496,35 @@ fn an_agent_goes_on_after_a_worker_that_was_killed_but_not_after_its_controller(
     crew.dies(worker, Begun::Nothing);
     let late = crew.call(code, 0, 1);
     assert!(crew.refused[&late].contains("ending"));
+}
+
+#[test]
+fn a_worker_of_an_agent_that_its_user_ends_makes_room_for_the_agents_next() {
+    let (mut crew, code) = by_hand(1, 1);
+    let task = crew.submit();
+    let worker = joins(&mut crew, code, 1);
+    let listed = crew.brain.roster(crew.now).remove(0);
+    assert_eq!((listed.link, listed.worker), (Some(Link::Remote), Some(worker)));
+    assert!(crew.brain.dismiss(crew.now, listed.number));
+    crew.listen();
+    assert_eq!((&crew.killed[..], &crew.renewed[..]), (&[worker][..], &[worker][..]));
+    crew.dies_of(worker, task);
+    let next = joins(&mut crew, code, 1);
+    crew.finish(next, task, 10_000);
+    assert_eq!(crew.attempts(task), 1);
+}
+
+#[test]
+fn a_worker_without_a_connection_is_listed_as_such_and_lost_when_its_user_ends_it() {
+    let (mut crew, code) = by_hand(1, 1);
+    let worker = joins(&mut crew, code, 1);
+    crew.tell(Event::Cut { worker });
+    let listed = crew.brain.roster(crew.now).remove(0);
+    assert_eq!(listed.condition, Condition::Cut);
+    assert!(crew.brain.dismiss(crew.now, listed.number));
+    crew.listen();
+    assert_eq!((crew.killed.len(), &crew.fenced[..]), (0, &[worker][..]));
+    assert_eq!(crew.brain.roster(crew.now), []);
 }
 
 // Workers that are started by hand, and fail.

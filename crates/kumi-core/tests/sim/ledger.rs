@@ -55,6 +55,8 @@ pub struct Ledger {
     /// Kept tasks in the order of finishing.
     pub kept: VecDeque<usize>,
     pub closing: bool,
+    /// The launch that the user has given up last: no failure.
+    pub given_up: Option<LaunchId>,
     /// How many ended before the start: they are nobody's tasks.
     pub uncounted: usize,
     /// When a launch failed, and nothing gave hope since.
@@ -87,6 +89,7 @@ impl Ledger {
             asked: 0,
             kept: VecDeque::new(),
             closing: false,
+            given_up: None,
             uncounted: 0,
             failed: None,
             failing: BTreeSet::new(),
@@ -349,7 +352,7 @@ impl Ledger {
             Action::Recall { worker, lease, .. } => self.asked_back(*worker, *lease),
             Action::Launch { launches } => self.launch(now, launches),
             Action::Abandon { launch } => {
-                if !self.open.is_empty() {
+                if !self.open.is_empty() && self.given_up != Some(*launch) {
                     self.failed = Some(now);
                 }
                 let before = self.launches.insert(*launch, Launch::Abandoned);

@@ -1,8 +1,9 @@
 //! What must hold after every step, between the world's books and the brain.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kumi_core::{Dispatcher, Link, Time};
+use kumi_core::{Condition, Dispatcher, Entry, Link, Time};
 
 use super::families;
 use super::ledger::{Check, Ledger, rule};
@@ -17,6 +18,7 @@ pub fn check(ledger: &mut Ledger, brain: &Dispatcher, now: Time) -> Check {
     brain.check()?;
     counts(ledger, brain)?;
     reports(ledger, brain)?;
+    roster(ledger, brain, now)?;
     ledger.calls_are_done(now)?;
     ledger.groups_are_over(|group| brain.first_failure(group))?;
     nobody_idle_beside_work(ledger, brain, now)?;
@@ -58,6 +60,39 @@ fn reports(ledger: &Ledger, brain: &Dispatcher) -> Check {
         let report = brain.report(task.id).map(|report| &report.payload);
         rule!(report == task.report.as_ref(), "task {number} reports {report:?}, really {:?}", task.report);
     }
+    Ok(())
+}
+
+/// Everybody is on the list, with what they are at.
+fn roster(ledger: &Ledger, brain: &Dispatcher, now: Time) -> Check {
+    let listed = brain.roster(now);
+    let workers: BTreeSet<_> = listed.iter().filter_map(|entry| entry.worker).collect();
+    rule!(workers.iter().eq(ledger.workers.keys()), "{workers:?} are listed, really there are {:?}", ledger.workers);
+    let launches: BTreeSet<_> =
+        listed.iter().filter(|entry| entry.worker.is_none()).map(|entry| entry.launch).collect();
+    let expected = ledger.launches.iter().filter(|(_, launch)| matches!(launch, Launch::Expected(_)));
+    rule!(launches.iter().eq(expected.map(|(id, _)| id)), "{launches:?} are listed, really {:?}", ledger.launches);
+    for entry in &listed {
+        match entry.worker.and_then(|worker| ledger.workers.get(&worker)) {
+            Some(worker) => at_work(ledger, worker, entry)?,
+            None => rule!(entry.condition == Condition::Starting, "{entry:?} has not joined"),
+        }
+    }
+    Ok(())
+}
+
+fn at_work(ledger: &Ledger, worker: &WorkerNote, entry: &Entry) -> Check {
+    let really = (worker.idle(), worker.killed);
+    let says = (entry.condition == Condition::Idle, entry.condition == Condition::Killed);
+    rule!(says == really, "{entry:?} is (idle, killed): {really:?}");
+    let listed = entry.work.as_ref().map(|work| work.task);
+    let top = worker.top().map(|held| held.task);
+    let right = match listed {
+        Some(task) => top.is_some_and(|number| ledger.tasks[number].id == task),
+        // What is over may be forgotten, though the worker is still at it.
+        None => top.is_none_or(|number| !ledger.open.contains(&number)),
+    };
+    rule!(right, "{entry:?} is at {:?}", worker.top());
     Ok(())
 }
 

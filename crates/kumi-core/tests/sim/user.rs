@@ -1,6 +1,6 @@
-//! The user: submits, cancels, forgets, resizes, closes, at random moments.
+//! The user: submits, cancels, forgets, resizes, ends workers, closes, at random moments.
 
-use kumi_core::{FunctionId, GroupId, SubmitError};
+use kumi_core::{Condition, FunctionId, GroupId, SubmitError};
 
 use super::ledger::{Check, rule};
 use super::profile::{MICRO, SECOND};
@@ -23,7 +23,8 @@ impl World {
             70..76 => self.release(),
             76..80 => self.tend_group()?,
             80..90 => self.collect()?,
-            90..96 => self.resize()?,
+            90..95 => self.resize()?,
+            95 => self.dismiss()?,
             _ if self.profile.ends_early && self.rng.chance(500) => self.close()?,
             _ if self.profile.ends_early => self.terminate()?,
             _ => self.submit_some(1)?,
@@ -159,6 +160,25 @@ impl World {
         (self.ledger.policy.workers, self.ledger.policy.workers_min) = (workers, least);
         self.brain.resize(self.now, workers, least);
         self.absorb()
+    }
+
+    /// The user ends some worker, or one that is to come: at once, and then it is on nobody's list as one that works.
+    fn dismiss(&mut self) -> Check {
+        let all = self.brain.roster(self.now);
+        if all.is_empty() {
+            return Ok(());
+        }
+        let entry = &all[self.rng.below(all.len() as u64) as usize];
+        let number = entry.number;
+        self.say(|| format!("dismiss {number}: {entry:?}"));
+        self.ledger.saw(if entry.face.is_some() { "a worker ended by its user" } else { "a launch ended by its user" });
+        self.ledger.given_up = Some(entry.launch);
+        rule!(self.brain.dismiss(self.now, number), "{entry:?} is not there to be ended");
+        self.absorb()?;
+        let left = self.brain.roster(self.now).into_iter().find(|entry| entry.number == number);
+        let ends = left.as_ref().is_none_or(|entry| entry.condition == Condition::Killed);
+        rule!(ends, "the user has ended {left:?}");
+        self.carry_out()
     }
 
     pub(super) fn close(&mut self) -> Check {
