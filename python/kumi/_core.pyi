@@ -287,7 +287,7 @@ class Status:
         """Workers that left because of `seconds_wall` or `tasks_max`."""
     @property
     def left_stopped(self) -> int:
-        """Workers that left because the controller ended."""
+        """Workers that left because the controller ended, or that were killed, as by `kumi kill`."""
     @property
     def lost(self) -> int:
         """Workers that died."""
@@ -332,6 +332,16 @@ class Pool:
     def name(self) -> str: ...
     def start(self) -> None:
         """Starts the I/O thread; the brain may ask for workers from now on."""
+    def open_desk(self, directory: str, launcher: str, /) -> None:
+        """Has other terminals see this pool, from its start to its end. Not where tasks run in this process.
+
+        Args:
+            directory: Nobody but this user may enter it.
+            launcher: What to say of the launcher.
+
+        Raises:
+            OSError: If no socket can be made there.
+        """
     def spawn_by(
         self, argv: list[str], environment: dict[str, str], directory: str | None, slots: list[dict[str, str]], /
     ) -> None:

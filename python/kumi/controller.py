@@ -18,7 +18,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Literal, Self, cast
 from weakref import WeakSet
 
-from kumi import current, loops, remote, serial
+from kumi import current, desks, loops, remote, serial
 from kumi._core import Group, Inbox, Pool, memory_bytes
 from kumi.deliver import deliverer
 from kumi.errors import ControllerClosed, ControllerError, LaunchError, QueueFull
@@ -589,6 +589,8 @@ class Controller(Submitter, Keeper, Executor):
             # Before there is a worker: each does it when it joins.
             self._submit_setup(pool, functions, self._setup)
             self._setup = None  # not again, if what follows fails and the controller is opened another time
+        if self._executor is None:
+            desks.open_desk(pool, self.launcher)
         pool.start()
         if self._executor is None:
             deliverer.start()

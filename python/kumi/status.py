@@ -24,7 +24,7 @@ class Summary:
         workers_launched: Workers that ever joined.
         workers_left_idle: How many of them left because there was no work, or because of `Controller.resize`,
         workers_left_limit: because of `seconds_wall` or `tasks_max`, an edited module or an interrupted import,
-        workers_left_stopped: because the controller ended,
+        workers_left_stopped: because the controller ended, or they were killed, as by `kumi kill`,
         workers_lost: or died.
         launch_failure: Why a launch of a worker failed last; None if none did.
 

@@ -14,6 +14,8 @@ pub(crate) struct Epoll(OwnedFd);
 pub(crate) const READ: u32 = libc::EPOLLIN as u32;
 /// Writable as well.
 pub(crate) const WRITE: u32 = libc::EPOLLOUT as u32;
+/// With one of those: told once each time that something comes.
+pub(crate) const EDGE: u32 = libc::EPOLLET as u32;
 /// Registered but switched off.
 pub(crate) const OFF: u32 = 0;
 

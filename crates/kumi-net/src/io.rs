@@ -3,18 +3,19 @@
 use std::io;
 use std::mem;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use kumi_core::{Certificate, Event};
 
 use crate::child::{Heard, LAST_READS, read_pipe};
 use crate::deliver;
+use crate::desk::Desk;
 use crate::epoll::{OFF, READ, Ready};
 use crate::link::Link;
 use crate::memory;
-use crate::pool::{ALARM, DATA, PROCESS, SOCKETS, STDOUT, Shared, State, WAKE, Wires};
+use crate::pool::{ALARM, DATA, DESK, PROCESS, SOCKETS, STDOUT, Shared, State, WAKE, Wires};
 use crate::sys::with_signals_blocked;
 
 pub(crate) fn start(shared: Arc<Shared>, wires: Arc<Wires>) -> io::Result<JoinHandle<()>> {
@@ -24,11 +25,12 @@ pub(crate) fn start(shared: Arc<Shared>, wires: Arc<Wires>) -> io::Result<JoinHa
 
 fn run(shared: &Shared, wires: &Wires) {
     shared.oom_kills.store(memory::oom_kills(), Ordering::Relaxed);
+    let mut desk = take_desk(shared, wires);
     let (mut ready, mut sockets) = (Ready::default(), Ready::default());
     loop {
         // All signals are blocked here, so nothing interrupts; an error could only be a bug, and the next turn sees it.
         let _ = wires.all.wait(&mut ready, None);
-        let mut dead = Vec::new();
+        let (mut dead, mut asked) = (Vec::new(), false);
         let mut state = shared.lock();
         for (key, _) in ready.iter() {
             match key {
@@ -46,6 +48,7 @@ fn run(shared: &Shared, wires: &Wires) {
                     wires.wake.hush();
                     unmute(shared, &mut state, wires);
                 }
+                DESK => asked = true,
                 key if key % 4 == PROCESS => dead.push(key / 4),
                 key => {
                     read_output(shared, &mut state, wires, key / 4, (key % 4 - STDOUT) as usize);
@@ -54,6 +57,9 @@ fn run(shared: &Shared, wires: &Wires) {
         }
         shared.carry_out(&mut state);
         drop(state);
+        if let Some(desk) = desk.as_mut().filter(|_| asked) {
+            desk.attend(shared);
+        }
         for link in dead {
             bury(shared, wires, link);
         }
@@ -67,6 +73,13 @@ fn run(shared: &Shared, wires: &Wires) {
             return shared.end(&mut state);
         }
     }
+}
+
+/// Without one, other terminals do not see this controller.
+fn take_desk(shared: &Shared, wires: &Wires) -> Option<Desk> {
+    let desk = shared.desk.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+    wires.all.add(desk.fd(), DESK, READ).ok()?;
+    Some(desk)
 }
 
 /// Starts what the brain wants, without the lock: a spawn takes a millisecond.

@@ -2,7 +2,7 @@
 //!
 //! May not know: Python. Decides nothing: every rule is in `kumi-core`.
 //! - Host: [`pool`] (the brain behind its lock), `act` (carrying out what it wants), `hear` (what workers say),
-//!   [`wait`] (threads that wait), `seats` (who they are, the baton), [`inbox`] (event loops that wait), `release` (what nobody holds), `io` (the I/O thread), `link` (one worker), [`orders`] (for launchers), [`deliver`] (news for Python), [`fork`].
+//!   [`wait`] (threads that wait), `seats` (who they are, the baton), [`inbox`] (event loops that wait), `release` (what nobody holds), `io` (the I/O thread), `desk` (what other terminals ask), `link` (one worker), [`orders`] (for launchers), [`deliver`] (news for Python), [`fork`].
 //! - Worker: [`worker`], [`outbox`], [`reports`] (what tasks say while they run), [`watchdog`], [`memory`] and `nap` (how much it has).
 //! - Agent: [`agent`] (its one loop), `line` (to the host), `ward` (its worker), `outlet` (what that writes), `signals`.
 //! - Remote workers: [`gate`] (who dials in), `remote` (their sessions), [`stream`] (connections), [`tls`] (certificates), [`proof`] (secrets).
@@ -14,6 +14,7 @@ pub mod agent;
 pub mod berths;
 mod child;
 pub mod deliver;
+mod desk;
 mod epoll;
 mod fds;
 pub mod fork;

@@ -6,7 +6,7 @@
 //! - `wait.rs`: threads that wait, and which of them reads the sockets. `inbox.rs`: event loops that wait.
 //! - `release.rs`: what nobody holds any more.
 //! - `orders.rs`: what a launcher that lives in Python is to do.
-//! - `io.rs`: the I/O thread: processes, timers, output.
+//! - `io.rs`: the I/O thread: processes, timers, output. `desk.rs`: what other terminals ask it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -21,6 +21,7 @@ use kumi_core::{Begun, Dispatcher, GroupId, LaunchId, LoanId, Policy, SegmentId,
 
 use crate::berths::{Berth, Berths};
 use crate::deliver::Written;
+use crate::desk::Desk;
 use crate::epoll::{Alarm, Bell, Epoll, READ};
 use crate::fork;
 use crate::inbox::{Address, Vigil};
@@ -47,6 +48,7 @@ pub(crate) const KICK: u64 = u64::MAX;
 pub(crate) const SOCKETS: u64 = u64::MAX - 1;
 pub(crate) const ALARM: u64 = u64::MAX - 2;
 pub(crate) const WAKE: u64 = u64::MAX - 3;
+pub(crate) const DESK: u64 = u64::MAX - 4;
 
 /// What a pool is told about its host.
 #[derive(Clone, Debug)]
@@ -87,6 +89,8 @@ pub(crate) struct Shared {
     epoch: Instant,
     epoch_wall: SystemTime,
     pub releases: Releases,
+    /// Until the I/O thread takes it.
+    pub desk: Mutex<Option<Desk>>,
     started: Mutex<bool>,
     /// Of ours: they end when the pool has.
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -227,6 +231,7 @@ impl Pool {
             epoch: Instant::now(),
             epoch_wall: SystemTime::now(),
             releases: Releases::default(),
+            desk: Mutex::new(None),
             started: Mutex::new(false),
             threads: Mutex::new(Vec::new()),
         });

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -242,6 +243,12 @@ impl Pool {
     fn start(&self, py: Python<'_>) -> PyResult<()> {
         check(&self.net)?;
         Ok(detached(py, || self.net.start())?)
+    }
+
+    #[pyo3(signature = (directory, launcher, /))]
+    fn open_desk(&self, py: Python<'_>, directory: PathBuf, launcher: String) -> PyResult<()> {
+        check(&self.net)?;
+        Ok(detached(py, || self.net.open_desk(&directory, launcher))?)
     }
 
     #[pyo3(signature = (argv, environment, directory, slots, /))]
