@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -217,7 +218,8 @@ def test_guests_who_say_nothing_or_nonsense_are_no_harm(alone: Path) -> None:
         assert visit(b"what\n").recv(100) == b'{"error":"no such question"}\n'
         assert visit(b"kill x\n").recv(100) == b'{"error":"no such question"}\n'
         assert visit(b"kill 99\n").recv(100) == b'{"found":false}\n'
-        assert visit(b"x" * 1000).recv(100) == b""
+        with contextlib.suppress(ConnectionResetError):  # it was cut off before all was read
+            assert visit(b"x" * 1000).recv(100) == b""
         assert quiet[0].recv(1) == b"", "the oldest had to go"
         assert len(asking.look().controllers) == 1
 
@@ -315,7 +317,7 @@ def test_top_draws_one_picture_for_those_who_want_no_more() -> None:
         shown = run("top", "--once", env=os.environ | {"COLUMNS": "400"})
         assert (shown.returncode, shown.stderr) == (0, "")
         assert "TASKS/S" in shown.stdout
-        assert "[red]pictured-1  idle" in shown.stdout
+        assert re.search(r"\[red\]pictured-1 +idle ", shown.stdout)
 
 
 def test_top_without_a_terminal_says_so() -> None:

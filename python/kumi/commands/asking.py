@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from kumi import desks
 
-SECONDS = 1.5  # a host that has not answered by then is stopped, or its machine is
+SECONDS = 2.0  # a host that has not answered by then is stopped, or its machine is
 BYTES_MAX = 1 << 28  # of one answer: a hundred thousand workers
 
 

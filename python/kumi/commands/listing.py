@@ -7,6 +7,7 @@ from typing import Any
 
 CONTROLLERS = ("CONTROLLER", "PID", "LAUNCHER", "WORKERS", "WAITING", "RUNNING", "FINISHED", "FAILED", "AGE", "PROGRAM")
 WORKERS = ("WORKER", "STATE", "PID", "HOST", "AGE", "TASKS", "MEMORY", "SINCE", "TASK")
+PROGRAM_MAX = 60  # characters of a command line, so that the columns before it keep their room; `ps --json` has all
 ANY = 1_000_000  # as the most workers: as many as come
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
@@ -30,7 +31,7 @@ def controller_row(facts: dict[str, Any]) -> tuple[str, ...]:
         str(counts["finished"]),
         str(counts["error"] + counts["crash"] + counts["timeout"]),
         span(facts["seconds"]),
-        plain(facts["program"]),
+        plain(facts["program"])[:PROGRAM_MAX],
     )
 
 
