@@ -37,7 +37,8 @@ pub mod worker;
 pub use agent::{AgentHalf, Order};
 pub use agent_message::{FromAgent, Secret, ToAgent};
 pub use dispatcher::{
-    Action, Begun, Bug, Caller, Condition, Counts, Dispatcher, Entry, Event, Origin, Policy, Situation, Staff, Ticket, Work,
+    Action, Begun, Bug, Caller, Condition, Counts, Dispatcher, Entry, Event, Origin, Policy, Situation, Staff, Ticket,
+    Work,
 };
 pub use error::{FrameError, SubmitError};
 pub use frame::Decoder;

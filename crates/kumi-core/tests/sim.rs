@@ -100,7 +100,7 @@ fn the_same_seed_gives_the_same_history() {
 }
 
 /// What the seeds must contain between them, or they prove nothing.
-const HAPPENINGS: [&str; 75] = [
+const HAPPENINGS: [&str; 77] = [
     "a burst hurried",
     "a call repeated",
     "a call replayed",

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use kumi_core::message::{FromWorker, Leave, ToWorker};
-use kumi_core::{
-    Begun, Condition, Event, Link, Outcome, Policy, Run, Staff, TaskId, Ticket, TicketId, Time, WorkerId,
-};
+use kumi_core::{Begun, Condition, Event, Link, Outcome, Policy, Run, Staff, TaskId, Ticket, TicketId, Time, WorkerId};
 
 use super::crew::{Crew, MILLI, SECOND, policy};
 
