@@ -99,7 +99,7 @@ def test_the_package_of_the_document_is_found_by_name_once_it_is_installed(packa
     program = (
         "import os, kumi\n"
         "with kumi.Controller('niced', workers=1) as crew:\n"
-        "    assert crew.submit(os.nice, 0).result() == os.nice(0) + 10\n"
+        "    assert crew.submit(os.nice, 0).result() == min(os.nice(0) + 10, 19)\n"
     )
     environment = os.environ | {"PYTHONPATH": str(place)}
     words = [sys.executable, "-c", program]
