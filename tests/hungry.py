@@ -35,6 +35,14 @@ def fill_and_sleep(megabytes: int, seconds: float = jobs.SECONDS_MAX) -> int:
     return len(kept)
 
 
+def fill_then_die(file: str, megabytes: int) -> None:
+    """Takes too much memory the first time, and kills its worker the next."""
+    jobs.note(file, "begun")
+    if len(Path(file).read_text(encoding="utf-8").split()) > 1:
+        jobs.kill_self()
+    fill_and_sleep(megabytes)
+
+
 def fill_in_child(megabytes: int, seconds: float = jobs.SECONDS_MAX) -> None:
     program = CHILD.format(bytes=megabytes * MEGABYTE)
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:

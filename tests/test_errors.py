@@ -14,9 +14,11 @@ from kumi._core import Certificate
 SAMPLES = [
     errors.KumiError("a"),
     errors.RemoteError("SystemExit", "3", "Traceback ..."),
-    errors.CrashError("a", Certificate("killed by signal 9 (SIGKILL)", 7, "there", None, 9, 0.5, "last words")),
+    errors.CrashError(
+        "a", Certificate("killed by signal 9 (SIGKILL)", "memory", 7, "there", None, 9, 0.5, "last words")
+    ),
     errors.CrashError("a"),
-    errors.LaunchError("a", Certificate("exited with code 3", None, None, 3, None, None, "")),
+    errors.LaunchError("a", Certificate("exited with code 3", "other", None, None, 3, None, None, "")),
     errors.TaskTimeout("a"),
     errors.TaskCancelled("a"),
     errors.SerializationError("a"),

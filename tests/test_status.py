@@ -8,9 +8,9 @@ import pytest
 
 LIMIT = jobs.SECONDS_MAX
 FIELDS = (
-    *("workers", "idle", "extra", "launching", "waiting", "running", "finished", "uncollected", "queued_bytes"),
-    *("queued_bytes_max", "result_bytes", "success", "error", "crash", "cancel", "timeout", "launched", "left_idle"),
-    *("left_limit", "left_stopped", "lost"),
+    *("workers", "idle", "extra", "launching", "waiting", "running", "away", "finished", "uncollected"),
+    *("queued_bytes", "queued_bytes_max", "result_bytes", "success", "error", "crash", "cancel", "timeout", "launched"),
+    *("left_idle", "left_limit", "left_stopped", "lost"),
 )
 
 

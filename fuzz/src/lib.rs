@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use kumi_core::frame::{CHUNK, PART, Wire};
 use kumi_core::{
-    Certificate, Ending, Face, FromAgent, FromWorker, FunctionId, Lease, Leave, Notes, Payload, Run, Secret, SegmentId,
-    TaskId, Terms, Time, ToAgent, ToWorker, Word,
+    Cause, Certificate, CrashesMax, Ending, Face, FromAgent, FromWorker, FunctionId, Lease, Leave, Notes, Payload,
+    PerCause, Run, Secret, SegmentId, TaskId, Terms, Time, ToAgent, ToWorker, Word,
 };
 use libfuzzer_sys::arbitrary::{Arbitrary, Result, Unstructured};
 
@@ -141,10 +141,23 @@ impl Make for FromWorker {
     }
 }
 
+fn crashes_max(input: &mut Unstructured) -> Result<Option<CrashesMax>> {
+    Ok(match input.int_in_range(0..=2)? {
+        0 => None,
+        1 => Some(CrashesMax::Together(input.arbitrary()?)),
+        _ => Some(CrashesMax::Each(PerCause {
+            memory: input.arbitrary()?,
+            time: input.arbitrary()?,
+            spot: input.arbitrary()?,
+            other: input.arbitrary()?,
+        })),
+    })
+}
+
 fn terms(input: &mut Unstructured) -> Result<Terms> {
     let span = |nanoseconds: Option<u64>| nanoseconds.map(Duration::from_nanos);
     Ok(Terms {
-        crashes_max: input.arbitrary()?,
+        crashes_max: crashes_max(input)?,
         once: input.arbitrary()?,
         seconds_run: span(input.arbitrary()?),
         seconds_total: span(input.arbitrary()?),
@@ -157,6 +170,7 @@ fn ending(input: &mut Unstructured) -> Result<Ending> {
     let face = Face { name: name(input)?, pid: input.arbitrary()?, host: name(input)? };
     let certificate = Certificate {
         cause: name(input)?,
+        kind: *input.choose(&[Cause::Memory, Cause::Time, Cause::Spot, Cause::Other])?,
         pid: input.arbitrary()?,
         host: Some(name(input)?).filter(|host| host.len() > 3),
         exit_code: input.arbitrary()?,

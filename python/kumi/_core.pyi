@@ -7,7 +7,7 @@ instants are Unix time as a float.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol, Self, final, type_check_only
+from typing import Any, Literal, Protocol, Self, TypeAlias, final, type_check_only
 
 from typing_extensions import Buffer
 
@@ -58,6 +58,9 @@ class Stored:
     def memory(self) -> Memory | None:
         """Where the rest of it lies: a new mapping."""
 
+# At most so many crashes in all, or by each cause (None: any number): memory, time, spot, other.
+_CrashesMax: TypeAlias = int | tuple[int | None, int | None, int | None, int | None]
+
 @final
 class Group:
     """Tasks that belong together, as the elements of a map do. Without it they go on, each for itself."""
@@ -78,7 +81,7 @@ class Handle:
     """One task, seen from the host; `kumi.Task` derives from it. Making one submits the task.
 
     With the last reference the core forgets the task's result (the task itself still runs).
-    `crashes_max=None` means the pool's own. `limits`: `seconds_run`, `seconds_total`
+    `crashes_max=None` means what the pool says. `limits`: `seconds_run`, `seconds_total`
     and `once`. `kept` tasks are counted as pushed and come out of `Pool.pop`.
     `everywhere`: every worker makes the call before its next task, now and later; the result is None.
     `wait`: block while the queue is full, instead of raising `kumi.QueueFull`.
@@ -91,7 +94,7 @@ class Handle:
         function: Function,
         payload: bytes | Parcel,
         name: str | None,
-        crashes_max: int | None,
+        crashes_max: _CrashesMax | None,
         limits: tuple[float | None, float | None, bool] | None,
         kept: bool,
         wait: bool,
@@ -158,6 +161,7 @@ class Certificate:
     def __new__(
         cls,
         cause: str,
+        kind: str,
         pid: int | None,
         host: str | None,
         exit_code: int | None,
@@ -170,6 +174,13 @@ class Certificate:
     @property
     def cause(self) -> str:
         """In words: "killed by signal 9 (SIGKILL)", "exited with code 3", ..."""
+    @property
+    def kind(self) -> Literal["memory", "time", "spot", "other"]:
+        """What it counts as for `crashes_max`.
+
+        "memory": `memory_gigabytes_max`, or the machine had too little, as far as can be seen; "time": a limit of the
+        scheduler that runs the worker; "spot": the machine was taken away.
+        """
     @property
     def pid(self) -> int | None: ...
     @property
@@ -220,6 +231,9 @@ class Facts:
     def certificate(self) -> Certificate | None:
         """Of the last worker that died of this task, if any did."""
     @property
+    def controller(self) -> str | None:
+        """The name of the backup that it has ended with; None: it has ended here."""
+    @property
     def peak_gigabytes(self) -> float | None:
         """The most memory of its own that its worker was seen to have meanwhile, if it was not short."""
     @property
@@ -251,6 +265,9 @@ class Status:
         """Tasks that no worker has begun."""
     @property
     def running(self) -> int: ...
+    @property
+    def away(self) -> int:
+        """Tasks that go on with the backup."""
     @property
     def finished(self) -> int:
         """Tasks resolved since the start, however they ended."""
@@ -322,7 +339,8 @@ class Pool:
         tasks_max: int | None,
         memory_bytes: int | None,
         reset: int,
-        crashes_max: int,
+        crashes_max: _CrashesMax,
+        backup: bool,
         queue_bytes: int,
         staff: Literal["host", "local", "launched", "by hand"],
         seconds_reconnect: float,
@@ -370,6 +388,12 @@ class Pool:
         """
     def join_code(self, uses: int, seconds: float, /) -> str:
         """Lets in so many agents that have this text, within this time."""
+    def next_leaving(self) -> list[int] | None:
+        """Waits for tasks that are to go to the backup. None when the pool has ended."""
+    def hand_over(self, task: int, to: Pool, /) -> None:
+        """Hands over a task that is to go, unless it has ended meanwhile; what becomes of it comes back by itself."""
+    def strand(self, task: int, text: str, /) -> None:
+        """Says why a task that is to go cannot: it ends as the crash that it was."""
     def next_order(self, timeout: float | None, /) -> tuple[list[tuple[int, int]], list[int]] | None:
         """Waits for what the brain wants and the core cannot carry out by itself.
 

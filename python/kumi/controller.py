@@ -10,7 +10,7 @@ import re
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from functools import partial
@@ -20,6 +20,7 @@ from weakref import WeakSet
 
 from kumi import current, desks, loops, remote, serial
 from kumi._core import Group, Inbox, Pool, memory_bytes
+from kumi.backup import carry_over, chain, checked
 from kumi.deliver import deliverer
 from kumi.errors import ControllerClosed, ControllerError, LaunchError, QueueFull
 from kumi.feed import Feed
@@ -40,7 +41,7 @@ from kumi.launchers import (
     usable_cpus,
 )
 from kumi.modules import ByValue
-from kumi.options import Options, module_names, numbering, positive, text, whole
+from kumi.options import Options, crashes, module_names, numbering, positive, text, whole
 from kumi.registry import registry
 from kumi.remote import TLS
 from kumi.reset import chosen
@@ -54,6 +55,7 @@ SECONDS_UNTIL_GONE = 5.0  # a bound for the case that a worker that was killed h
 SECONDS_UNTIL_NOTICE = 10.0  # a program that waits longer than this at its end says for what
 BYTES_UNBOUNDED = 2**63 - 1
 SECONDS_LAUNCH = 60.0
+FAR = frozenset({"launched", "by hand"})  # workers that call from elsewhere
 WORKERS_ANY = 1_000_000  # as many as come from other machines
 SYNC = "KUMI_SYNC"  # the environment variable that has all controllers run their tasks in this process
 
@@ -87,7 +89,16 @@ class Controller(Submitter, Keeper, Executor):
             (handlers), "random" (the generators of `random` and `numpy.random`, which are set anew). What a module does
             when it is imported stays, and so does `kumi.state`, and what native code does by itself, such as handlers
             of its own.
-        crashes_max: How often a task may crash its worker and be run again.
+        crashes_max: How often a task may crash its worker and be run again. A number counts all crashes, or a
+            dictionary each cause for itself: `{"memory": 0, "time": 0, "spot": None, "other": 5}`; None: any number.
+            "memory" is `memory_gigabytes_max`, or a machine that had too little; "time" the limit of a scheduler;
+            "spot" a machine that was taken away. Causes left out are 5, and "spot" None; a number does not count it.
+        backup: Another controller, where a task goes on that has crashed once more than `crashes_max` allows, before it
+            ends as a crash. It opens when the first one comes, counts its own `crashes_max`, and may have a backup in
+            turn. Whoever holds the task, and its record, see nothing of that but the record's `controller`; limits of
+            time go on. Tasks with `once=True`, and those that tasks have submitted, do not go there. If the backup has
+            ended, they end as the crash that they were. Ending this controller ends what it has there; the backup
+            itself stays open, as others do. There a task runs by the backup's settings, such as `setup`.
         seed: As `with_options` takes it, for all tasks; None: each run draws other numbers.
         queue_gigabytes_max: Bound of the arguments in the queue, in 10^9 bytes; None: a quarter of the
             memory that the machine has, or its control group, such as that of a container.
@@ -128,7 +139,8 @@ class Controller(Submitter, Keeper, Executor):
         seconds_kill: float = 5,
         tasks_max: int | None = None,
         reset: bool | Collection[str] = True,
-        crashes_max: int = 5,
+        crashes_max: int | Mapping[str, int | None] = 5,
+        backup: "Controller | None" = None,
         seed: int | None = None,
         queue_gigabytes_max: float | None = None,
         memory_gigabytes_max: float | None = None,
@@ -143,7 +155,7 @@ class Controller(Submitter, Keeper, Executor):
         given = _launcher(launcher)
         self.launcher = given if os.environ.get(SYNC, "0") in {"", "0"} else Sequential()
         staff = _staff(self.launcher)
-        far = staff in {"launched", "by hand"}
+        far = staff in FAR
         most = whole("workers", workers, least=1, none=True)
         self._slots = whole("slots of the launcher", slots_of(self.launcher), least=1, none=True)
         self.workers = most or self._slots or _workers(self.launcher, staff)
@@ -152,6 +164,7 @@ class Controller(Submitter, Keeper, Executor):
         address = _listens_at(given, host, port, tls)
         self._listens_at = address if far else None
         self.name = text("name", name, none=True) or registry.make_up_name()
+        self._backup = checked(backup, self.name, Controller)
         self._reset = chosen(reset)
         self._make_pool = partial(
             Pool,
@@ -165,7 +178,8 @@ class Controller(Submitter, Keeper, Executor):
             tasks_max=whole("tasks_max", tasks_max, least=1, none=True),
             memory_bytes=_bytes(positive("memory_gigabytes_max", memory_gigabytes_max, none=True)),
             reset=self._reset,
-            crashes_max=whole("crashes_max", crashes_max, least=0),
+            crashes_max=crashes(crashes_max),
+            backup=backup is not None,
             queue_bytes=_queue_bytes(positive("queue_gigabytes_max", queue_gigabytes_max, none=True), self.launcher),
             staff=staff,
             seconds_reconnect=positive("seconds_reconnect", seconds_reconnect),
@@ -174,7 +188,8 @@ class Controller(Submitter, Keeper, Executor):
         self._seconds_until_gone = seconds_kill + SECONDS_UNTIL_GONE
         self._setup = _setup(setup)
         named = self._arguments["modules_by_value"] = module_names("modules_by_value", modules_by_value)
-        self._by_value = ByValue(named, elsewhere=far) if named or far else None
+        elsewhere = any(_staff(member.launcher) in FAR for member in (self, *chain(self._backup)))
+        self._by_value = ByValue(named, elsewhere=elsewhere) if named or elsewhere else None
         self._url: str | None = None  # from the start on, if workers dial in
         self._life = threading.RLock()  # guards the next three; a signal's handler may come in between
         self._pool: Pool | None = None
@@ -428,6 +443,11 @@ class Controller(Submitter, Keeper, Executor):
         del self._blocks[-1:]  # none, if it was never entered, as by ExitStack.push
         return not self._blocks
 
+    @property
+    def _places(self) -> int:
+        """In how many controllers its tasks may run."""
+        return len(chain(self))
+
     def __del__(self) -> None:
         if getattr(self, "_pid", None) != os.getpid() or self._closed:
             return
@@ -499,7 +519,7 @@ class Controller(Submitter, Keeper, Executor):
         group: Group | None = None,
     ) -> Task[Any] | None:
         pool, handle, limits = self._pool, function.handle, options.limits
-        name, crashes_max = options.name, options.crashes_max
+        name, crashes_max = options.name, options.crashes
         assert pool is not None, "a function is prepared by a controller that was started"
         if type(payload) is not bytes:
             cast("Functions", self._functions).tell(cast("serial.Parcel", payload))
@@ -576,6 +596,10 @@ class Controller(Submitter, Keeper, Executor):
                     raise
             return self._functions
 
+    def _open_for_others(self) -> Pool:
+        self._open()
+        return self._live_pool()
+
     def _start(self) -> Functions:
         pool = self._made_pool()
         functions = Functions(pool, self._by_value)
@@ -597,6 +621,9 @@ class Controller(Submitter, Keeper, Executor):
         if (work := self._launching(pool)) is not None:
             self._launcher_thread = threading.Thread(target=work, name="kumi-launcher", daemon=True)
             self._launcher_thread.start()
+        if self._executor is None and self._backup is not None:
+            given = (pool, self._backup)
+            threading.Thread(target=carry_over, args=given, name="kumi-backup", daemon=True).start()
         return functions
 
     def _launching(self, pool: Pool) -> Callable[[], None] | None:
@@ -663,9 +690,10 @@ class Controller(Submitter, Keeper, Executor):
     def _say_what_is_left(self, pool: Pool) -> None:
         status = pool.status()
         none = "" if self._url is None or status.workers else f"; `kumi worker {self._url}` starts one"
+        away = f"{status.away} with its backup, " if status.away else ""
         sys.stderr.write(
             f"kumi: controller {self.name!r} waits until its tasks are done: {status.running} running, "
-            f"{status.waiting} waiting, {status.workers} workers{none}\n"
+            f"{status.waiting} waiting, {away}{status.workers} workers{none}\n"
         )
 
     def _tell_overlooked(self, *, held: bool = False) -> None:

@@ -60,7 +60,7 @@ class CrashError(KumiError):
     """The fault of what the function did to its process, or of the machine: the worker died while it ran the task.
 
     Read the certificate: a signal, an exit code, the last lines on stderr. `crashes_max` says how often such a task
-    is run again.
+    is run again, and `backup` of its controller where it goes on then.
 
     Attributes:
         certificate: How the last worker died; None if nobody could find out.

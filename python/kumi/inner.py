@@ -97,7 +97,7 @@ class Inner(Submitter, Executor):
                 function.handle,
                 payload,
                 options.name,
-                options.crashes_max,
+                options.crashes,
                 options.limits,
                 False,
                 False,

@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from copy import copy
 from dataclasses import dataclass, field, fields
 from types import ModuleType
@@ -15,6 +15,12 @@ from kumi.timeouts import as_float
 Chooser = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], str]
 """Names the controller of a task, by its function and its arguments."""
 
+Most = int | tuple[int | None, int | None, int | None, int | None]
+
+# What holds for causes that `crashes_max` leaves out. None is any number: that a machine was taken away is nobody's
+# fault.
+CRASHES = {"memory": 5, "time": 5, "spot": None, "other": 5}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -26,10 +32,11 @@ class Options:
         seed: Where the streams of random numbers begin.
         seconds_run: How long a task may run.
         seconds_total: How long a task may take from its submission on.
-        crashes_max: How often a task may crash its worker and be run again.
+        crashes_max: How often a task may crash its worker and be run again, or how often by each cause.
         once: Whether a task is never run again once it may have begun.
         seeds: What numbers the streams of the seed.
         trace: The context of the map that the task is an element of, for a program that traces.
+        crashes: `crashes_max`, as the core takes it.
         limits: `seconds_run`, `seconds_total` and `once`, as the core takes them; None: nothing of that is set.
     """
 
@@ -38,9 +45,10 @@ class Options:
     seed: int | None = None
     seconds_run: float | None = None
     seconds_total: float | None = None
-    crashes_max: int | None = None
+    crashes_max: int | Mapping[str, int | None] | None = None
     once: bool | None = None
     trace: tracing.Carrier | None = field(init=False, default=None)
+    crashes: Most | None = field(init=False, default=None)
     limits: tuple[float | None, float | None, bool] | None = field(init=False, default=None)
     seeds: Seeds | None = field(init=False, default=None)
 
@@ -48,7 +56,7 @@ class Options:
         text("name", self.name, none=True)
         if not callable(self.controller):
             text("controller", self.controller, none=True)
-        whole("crashes_max", self.crashes_max, least=0, none=True)
+        object.__setattr__(self, "crashes", None if self.crashes_max is None else crashes(self.crashes_max))
         positive("seconds_run", self.seconds_run, none=True)
         positive("seconds_total", self.seconds_total, none=True)
         if self.once is not None and not isinstance(self.once, bool):
@@ -144,6 +152,29 @@ def whole(argument: str, value: object, *, least: int, none: bool = False, bits:
         shown = repr(value) if abs(number) < 2**64 else f"an integer of {number.bit_length()} bits"
         raise ValueError(f"{accepted}, not {shown}")
     return number
+
+
+def crashes(value: object) -> Most:
+    """Checks `crashes_max`: a number, or a mapping of causes to numbers, in which None stands for any number.
+
+    Returns:
+        The number, or those of all causes, in the order that the core takes them in.
+    """
+    accepted = (
+        "crashes_max must be a whole number of at least 0, or a dictionary of such numbers by cause "
+        f"({', '.join(CRASHES)}), in which None is any number"
+    )
+    if not isinstance(value, Mapping):
+        try:
+            return whole("crashes_max", value, least=0)
+        except TypeError:
+            raise TypeError(f"{accepted}, not {value!r}") from None
+    if not value.keys() <= CRASHES.keys():
+        unknown = next(cause for cause in value if cause not in CRASHES)
+        raise ValueError(f"{accepted}: {unknown!r} is no cause")
+    most = {**CRASHES, **value}
+    memory, time, spot, other = (whole(f"crashes_max[{cause!r}]", most[cause], least=0, none=True) for cause in CRASHES)
+    return memory, time, spot, other
 
 
 @overload

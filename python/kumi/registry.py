@@ -23,6 +23,10 @@ class Member(Protocol):
 
     name: str
 
+    @property
+    def _places(self) -> int:
+        """In how many controllers its tasks may run."""
+
     def shutdown(self, wait: bool = True) -> None:
         """Waits for what was submitted and ends."""
 
@@ -107,7 +111,8 @@ class Registry:
         with self._lock:
             members = {*self._open.values(), *self._ending}
         try:
-            for member in () if _failed() else members:
+            # Those first whose tasks may still go to another one.
+            for member in () if _failed() else sorted(members, key=lambda member: -member._places):
                 member.shutdown()
                 member._tell_overlooked(held=True)
         finally:

@@ -1,7 +1,7 @@
 """The ways to hand in work: the same for a controller, a group, a view of one with options, and the module `kumi`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from kumi import current, serial, tracing
@@ -254,7 +254,7 @@ class Submitter(ABC):
         seed: int | None = None,
         seconds_run: float | None = None,
         seconds_total: float | None = None,
-        crashes_max: int | None = None,
+        crashes_max: int | Mapping[str, int | None] | None = None,
         once: bool | None = None,
     ) -> "View":
         """The same controller, with settings for the tasks that are submitted through what is returned.
@@ -271,7 +271,8 @@ class Submitter(ABC):
             seconds_run: A task that has run for so long is stopped, as by `cancel`, and raises TaskTimeout. Waiting for
                 tasks that it has submitted counts. None: as before.
             seconds_total: The same from its submission on, whether it runs or waits. None: as before.
-            crashes_max: How often a task may crash its worker and be run again; None: as before.
+            crashes_max: How often a task may crash its worker and be run again, or how often by each cause: see
+                `Controller`. None: as before.
             once: Whether a task is never run again once it may have begun: if its worker dies, it ends with CrashError.
                 None: as before.
 

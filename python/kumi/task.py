@@ -295,10 +295,10 @@ class Record(Generic[T]):
             this each task begins as if nothing had been shown before it. Empty if it neither returned nor raised.
         warnings_more: How many more there were.
         report: What it reported last; None if it reported nothing.
-        attempts: How often a worker ran it: to its end, or to the worker's death.
+        attempts: How often a worker ran it: to its end, or to the worker's death; with a backup all of them.
         seed: The stream of its random numbers, as `with_options(seed=...)` began it: the seed, and the numbers that
             lead from there to the task; None: it had none.
-        controller: The controller's name.
+        controller: The name of the controller where it has ended: its own, or a backup.
         peak_gigabytes: The most memory that its worker, with its children, was seen to have of its own while it ran,
             looked at every 50 ms or more often and at the end; None if it ran for less, in your own process, or
             neither returned nor raised.
@@ -360,7 +360,7 @@ class Record(Generic[T]):
             report=_report(task),
             attempts=facts.attempts,
             seed=task._stream,
-            controller=task.pool.name,
+            controller=facts.controller or task.pool.name,
             peak_gigabytes=facts.peak_gigabytes,
             certificate=facts.certificate,
         )

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::crashes::{Cause, CrashesMax, PerCause};
 use crate::error::FrameError;
 use crate::ids::{FunctionId, Lease, SegmentId, TaskId, Time};
 use crate::message::{Ending, FromWorker, Leave, Notes, Payload, Run, Terms, ToWorker, WARNINGS_MAX, Word};
@@ -243,10 +244,24 @@ impl Reader<'_> {
 
     fn terms(&mut self) -> Result<Terms, FrameError> {
         Ok(Terms {
-            crashes_max: self.maybe(Self::u32)?,
+            crashes_max: self.crashes_max()?,
             once: self.bool()?,
             seconds_run: self.maybe(Self::span)?,
             seconds_total: self.maybe(Self::span)?,
+        })
+    }
+
+    fn crashes_max(&mut self) -> Result<Option<CrashesMax>, FrameError> {
+        Ok(match self.u8()? {
+            0 => None,
+            1 => Some(CrashesMax::Together(self.u32()?)),
+            2 => Some(CrashesMax::Each(PerCause {
+                memory: self.maybe(Self::u32)?,
+                time: self.maybe(Self::u32)?,
+                spot: self.maybe(Self::u32)?,
+                other: self.maybe(Self::u32)?,
+            })),
+            _ => return Err(FrameError::Malformed),
         })
     }
 
@@ -282,6 +297,7 @@ impl Reader<'_> {
     pub(crate) fn certificate(&mut self) -> Result<Certificate, FrameError> {
         Ok(Certificate {
             cause: self.text()?,
+            kind: Cause::from_code(self.u8()?)?,
             pid: self.maybe(Self::u32)?,
             host: self.maybe(Self::text)?,
             exit_code: self.maybe(Self::u32)?.map(|bits| bits as i32),
@@ -371,10 +387,24 @@ fn span(out: &mut Vec<u8>, span: Duration) {
 }
 
 fn terms(out: &mut Vec<u8>, terms: &Terms) {
-    maybe(out, terms.crashes_max, small);
+    crashes_max(out, terms.crashes_max);
     out.push(u8::from(terms.once));
     maybe(out, terms.seconds_run, span);
     maybe(out, terms.seconds_total, span);
+}
+
+fn crashes_max(out: &mut Vec<u8>, most: Option<CrashesMax>) {
+    match most {
+        None => out.push(0),
+        Some(CrashesMax::Together(most)) => {
+            out.push(1);
+            small(out, most);
+        }
+        Some(CrashesMax::Each(PerCause { memory, time, spot, other })) => {
+            out.push(2);
+            [memory, time, spot, other].into_iter().for_each(|most| maybe(out, most, small));
+        }
+    }
 }
 
 fn ending(out: &mut Vec<u8>, ending: &Ending) {
@@ -407,6 +437,7 @@ fn notes(out: &mut Vec<u8>, notes: &Notes) {
 
 pub(crate) fn certificate(out: &mut Vec<u8>, certificate: &Certificate) {
     short_text(out, &certificate.cause);
+    out.push(certificate.kind.code());
     maybe(out, certificate.pid, small);
     maybe(out, certificate.host.as_ref(), |out, host| short_text(out, host));
     maybe(out, certificate.exit_code.map(|code| code as u32), small);
@@ -437,6 +468,27 @@ impl Word {
             4 => Ok(Word::TimeoutRun),
             5 => Ok(Word::TimeoutTotal),
             6 => Ok(Word::Unlaunchable),
+            _ => Err(FrameError::Malformed),
+        }
+    }
+}
+
+impl Cause {
+    fn code(self) -> u8 {
+        match self {
+            Cause::Memory => 0,
+            Cause::Time => 1,
+            Cause::Spot => 2,
+            Cause::Other => 3,
+        }
+    }
+
+    fn from_code(code: u8) -> Result<Cause, FrameError> {
+        match code {
+            0 => Ok(Cause::Memory),
+            1 => Ok(Cause::Time),
+            2 => Ok(Cause::Spot),
+            3 => Ok(Cause::Other),
             _ => Err(FrameError::Malformed),
         }
     }

@@ -19,6 +19,7 @@
 pub mod agent;
 pub mod agent_message;
 pub mod children;
+pub mod crashes;
 pub mod dispatcher;
 pub mod error;
 pub mod frame;
@@ -36,6 +37,7 @@ pub mod worker;
 
 pub use agent::{AgentHalf, Order};
 pub use agent_message::{FromAgent, Secret, ToAgent};
+pub use crashes::{Cause, CrashesMax, PerCause};
 pub use dispatcher::{
     Action, Begun, Bug, Caller, Condition, Counts, Dispatcher, Entry, Event, Origin, Policy, Situation, Staff, Ticket,
     Work,
@@ -51,4 +53,4 @@ pub use task::{Certificate, Large, Limit, NewTask, Outcome, Overlooked, REPORT_M
 pub use worker::{Face, HELD_MAX, Job, Link, WorkerHalf};
 
 /// Version of the wire protocol (`docs/protocol.md`). Host and worker must speak the same one.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::crashes::CrashesMax;
 use crate::ids::{FunctionId, Lease, SegmentId, TaskId, Time};
 use crate::task::Certificate;
 use crate::worker::Face;
@@ -291,8 +292,8 @@ pub enum FromWorker {
 /// What is asked of a task besides its call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
-    /// How many crashes it may cause and still be run again; `None`: the policy's number.
-    pub crashes_max: Option<u32>,
+    /// How many crashes it may cause and still be run again; `None`: what the policy says.
+    pub crashes_max: Option<CrashesMax>,
     /// Never run it again once it may have begun.
     pub once: bool,
     /// How long it may run.

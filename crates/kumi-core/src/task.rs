@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::crashes::{Cause, Crashes, CrashesMax};
 use crate::ids::{FunctionId, GroupId, Lease, LoanId, SegmentId, TaskId, Time, WorkerId};
 use crate::message::{Ending, Payload, Run, Word};
 use crate::worker::Face;
@@ -18,8 +19,8 @@ pub struct NewTask {
     pub payload: Payload,
     /// What belongs to them elsewhere.
     pub large: Option<Box<Large>>,
-    /// How many crashes it may cause and still be run again; `None`: the policy's number.
-    pub crashes_max: Option<u32>,
+    /// How many crashes it may cause and still be run again; `None`: what the policy says.
+    pub crashes_max: Option<CrashesMax>,
     /// Never run it again once it may have begun.
     pub once: bool,
     /// What it is called, for [`Dispatcher::names`](crate::Dispatcher::names).
@@ -135,6 +136,8 @@ pub enum Limit {
 pub struct Certificate {
     /// In words.
     pub cause: String,
+    /// What counts against `crashes_max`.
+    pub kind: Cause,
     /// Process id.
     pub pid: Option<u32>,
     /// Machine.
@@ -158,6 +161,8 @@ pub(crate) enum Place {
     Held(WorkerId),
     /// Run by the host process itself.
     Here,
+    /// With the backup, or on its way there, since this worker has died of it.
+    Away(Arc<Face>),
     /// A call of `everywhere`, under its number: done when the workers that were present have done it.
     Everywhere(u64),
     /// Done; kept until nobody wants the result any more.
@@ -195,8 +200,9 @@ pub(crate) struct Task {
     pub large: Option<Box<Large>>,
     pub submitted: Time,
     pub place: Place,
-    pub crashes: u32,
-    pub crashes_max: u32,
+    pub crashes: Option<Box<Crashes>>,
+    /// `None`: what the policy says.
+    pub crashes_max: Option<Box<CrashesMax>>,
     pub attempts: u32,
     pub once: bool,
     pub name: Option<Arc<str>>,
@@ -204,6 +210,8 @@ pub(crate) struct Task {
     pub group: Option<GroupId>,
     /// A call of `everywhere`, in a process without workers.
     pub everywhere: bool,
+    /// It was handed over by a dispatcher whose backup this is.
+    pub guest: bool,
     /// May have killed a worker: it runs alone from now on, so that guilt is certain.
     pub suspect: bool,
     /// Somebody holds a handle on it and may ask for the result.
@@ -214,7 +222,6 @@ pub(crate) struct Task {
     pub seen: bool,
     pub report: Option<Box<Report>>,
     pub limits: Option<Box<Limits>>,
-    pub certificate: Option<Arc<Certificate>>,
     /// Of the few tasks that were submitted by tasks, or submit some.
     pub family: Option<Box<Family>>,
 }
@@ -277,6 +284,8 @@ pub struct TaskView {
     pub certificate: Option<Arc<Certificate>>,
     /// How it ended.
     pub outcome: Outcome,
+    /// The controller that it ended with; `None`: the one that was asked for it.
+    pub controller: Option<Arc<str>>,
 }
 
 /// Tasks that failed without anybody asking how they ended.
@@ -312,11 +321,17 @@ impl TaskView {
             attempts: ending.attempts,
             certificate,
             outcome,
+            controller: None,
         }
     }
 }
 
 impl Task {
+    /// Of the last worker that died of it.
+    pub fn certificate(&self) -> Option<&Arc<Certificate>> {
+        self.crashes.as_ref().map(|crashes| &crashes.certificate)
+    }
+
     pub fn parent(&self) -> Option<TaskId> {
         self.family.as_ref().and_then(|family| family.parent).map(|(parent, _, _)| parent)
     }
@@ -328,7 +343,7 @@ impl Task {
     pub fn is_done(&self) -> bool {
         match self.place {
             Place::Done(_) => true,
-            Place::Waiting | Place::Held(_) | Place::Here | Place::Everywhere(_) => false,
+            Place::Waiting | Place::Held(_) | Place::Here | Place::Away(_) | Place::Everywhere(_) => false,
         }
     }
 
@@ -349,7 +364,7 @@ impl Task {
         let report = self.report.as_ref().map_or(0, |report| report.payload.len() as u64);
         match &self.place {
             Place::Done(done) => done.bytes() + report,
-            Place::Waiting | Place::Held(_) | Place::Here | Place::Everywhere(_) => 0,
+            Place::Waiting | Place::Held(_) | Place::Here | Place::Away(_) | Place::Everywhere(_) => 0,
         }
     }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
 mod dispatcher {
+    pub mod backup;
     pub mod berths;
     pub mod crew;
     pub mod remote;
@@ -17,8 +18,8 @@ use dispatcher::crew::{Crew, MILLI, SECOND, policy};
 use kumi_core::interrupts::Signal;
 use kumi_core::message::{FromWorker, Leave, Terms, ToWorker};
 use kumi_core::{
-    Begun, Bug, Certificate, Condition, Entry, Event, Face, FunctionId, Interrupts, Job, Large, Lease, Limit, Link,
-    Outcome, Policy, Run, SegmentId, TaskId, WorkerHalf,
+    Begun, Bug, Cause, Certificate, Condition, CrashesMax, Entry, Event, Face, FunctionId, Interrupts, Job, Large,
+    Lease, Limit, Link, Outcome, PerCause, Policy, Run, SegmentId, TaskId, WorkerHalf,
 };
 
 #[test]
@@ -159,6 +160,41 @@ fn a_task_crashes_at_most_once_more_than_allowed() {
         assert_eq!(crew.crashed(task), !allowed);
     }
     assert_eq!(crew.brain.view(task).unwrap().certificate.unwrap().cause, "SIGSEGV");
+}
+
+#[test]
+fn what_a_crash_counts_as_decides_whether_the_task_runs_again() {
+    let each = PerCause { memory: Some(0), time: Some(1), spot: None, other: Some(0) };
+    let mut crew = Crew::new(Policy { crashes_max: CrashesMax::Each(each), ..policy(1) });
+    let task = crew.submit();
+    for kind in [Cause::Spot, Cause::Spot, Cause::Time, Cause::Spot, Cause::Memory] {
+        assert!(!crew.crashed(task), "before {kind:?}");
+        let worker = crew.join(Link::Local);
+        assert_eq!(crew.dealt(worker), [task]);
+        crew.dies_like(worker, Begun::One(crew.leases[&task]), kind);
+    }
+    assert!(crew.crashed(task));
+    let view = crew.brain.view(task).unwrap();
+    assert_eq!((view.attempts, view.certificate.unwrap().kind), (5, Cause::Memory));
+}
+
+#[test]
+fn a_lost_machine_does_not_count_unless_that_is_said() {
+    let mut crew = Crew::new(Policy { crashes_max: CrashesMax::Together(0), ..policy(1) });
+    let task = crew.submit();
+    let strict = crew.submit_as(|task| {
+        task.crashes_max = Some(CrashesMax::Each(PerCause { spot: Some(0), ..PerCause::default() }));
+    });
+    for expected in [task, task] {
+        let worker = crew.join(Link::Local);
+        assert_eq!(crew.dealt(worker), [expected]);
+        crew.dies_like(worker, Begun::One(crew.leases[&task]), Cause::Spot);
+    }
+    let worker = crew.join(Link::Local);
+    crew.finish(worker, task, 10_000);
+    assert_eq!(crew.dealt(worker), [task, strict]);
+    crew.dies_like(worker, Begun::One(crew.leases[&strict]), Cause::Spot);
+    assert_eq!((crew.crashed(task), crew.crashed(strict)), (false, true));
 }
 
 #[test]
@@ -938,7 +974,7 @@ fn a_task_is_at_work_since_the_one_before_it_was_answered() {
 
 #[test]
 fn nobody_is_blamed_for_a_worker_that_its_user_ends() {
-    let mut crew = Crew::new(Policy { crashes_max: 0, ..policy(1) });
+    let mut crew = Crew::new(Policy { crashes_max: CrashesMax::Together(0), ..policy(1) });
     let task = crew.submit();
     let worker = crew.join(Link::Local);
     assert!(crew.brain.dismiss(crew.now, only(&crew).number));

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // A test fails by panicking.
 
 mod sim {
+    pub mod backup;
     pub mod ends;
     pub mod everywhere;
     pub mod families;
@@ -100,7 +101,7 @@ fn the_same_seed_gives_the_same_history() {
 }
 
 /// What the seeds must contain between them, or they prove nothing.
-const HAPPENINGS: [&str; 77] = [
+const HAPPENINGS: [&str; 82] = [
     "a burst hurried",
     "a call repeated",
     "a call replayed",
@@ -116,6 +117,8 @@ const HAPPENINGS: [&str; 77] = [
     "a group cancelled",
     "a group ended by a failure",
     "a group united",
+    "a guest",
+    "a guest turned out",
     "a late hello",
     "a late signal",
     "a launch ended by its user",
@@ -138,7 +141,9 @@ const HAPPENINGS: [&str; 77] = [
     "a silent connection cut",
     "a surplus worker leaves",
     "a suspect",
+    "a task called back",
     "a task gathered",
+    "a task handed over",
     "a task interrupted",
     "a task interrupted in its wait",
     "a task of a dead worker",
@@ -172,6 +177,7 @@ const HAPPENINGS: [&str; 77] = [
     "left as idle",
     "left by tasks_max",
     "left by wall time",
+    "news of a task that is not wanted any more",
     "success",
     "timeout of seconds_run",
     "timeout of seconds_total",
@@ -215,6 +221,7 @@ fn planted_bugs_are_found() {
         Bug::ForgetsAgents,
         Bug::SentAgain,
         Bug::LostAtCut,
+        Bug::NoCallBack,
     ];
     for bug in bugs {
         let found = (0..SEEDS_MAX).find_map(|seed| run(seed, Some(bug)).err().map(|rule| (seed, rule)));

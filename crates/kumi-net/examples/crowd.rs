@@ -17,7 +17,9 @@ use std::{env, thread};
 
 use kumi_core::agent_message::ANSWER;
 use kumi_core::frame::Wire;
-use kumi_core::{Decoder, FromAgent, FromWorker, NewTask, PROTOCOL, Policy, Run, Session, Staff, ToAgent, ToWorker};
+use kumi_core::{
+    CrashesMax, Decoder, FromAgent, FromWorker, NewTask, PROTOCOL, Policy, Run, Session, Staff, ToAgent, ToWorker,
+};
 use kumi_net::pool::{Host, Pool};
 use kumi_net::proof::{self, JoinCode};
 use kumi_net::stream::{Heard, Stream};
@@ -70,7 +72,8 @@ fn policy(workers: u64) -> Policy {
         silence: Duration::from_secs(30),
         reconnect: Duration::from_secs(60),
         tasks_max: None,
-        crashes_max: 0,
+        crashes_max: CrashesMax::Together(0),
+        backup: false,
         queue_bytes: u64::MAX,
         spare_bytes: 0,
         reset: 0,

@@ -50,13 +50,20 @@ impl Shared {
                 }
                 Action::Unmap { loan } => drop(state.loans.remove(&loan)),
                 Action::TooManyResults { bytes } => self.warn_of_results(bytes),
+                Action::HandOver { task } => {
+                    state.leaving.push_back(task);
+                    self.poke(state, Wants::Leaving);
+                }
+                Action::CallBack { task } => self.call_back(state, task),
                 Action::Reported { task } => {
+                    self.pass_report_on(state, task);
                     state.tell_followers(task);
                     self.poke(state, Wants::Task(task));
                 }
                 Action::Resolved { task } => {
                     state.tell_watchers(task);
                     self.poke(state, Wants::Task(task));
+                    self.pass_end_on(state, task);
                 }
             }
         }

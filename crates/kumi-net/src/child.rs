@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use kumi_core::frame::Wire;
-use kumi_core::{Begun, Certificate, Decoder, FrameError, FromWorker, Lease, ToWorker};
+use kumi_core::{Begun, Cause, Certificate, Decoder, FrameError, FromWorker, Lease, ToWorker};
 
 use crate::fds;
 use crate::memory;
@@ -274,20 +274,21 @@ impl Child {
         };
         let peak = self.page.peak();
         let slain = signal == Some(libc::SIGKILL) && !self.killed.get();
-        let cause = match (&self.fault, self.page.above(), limit) {
-            (Some(fault), _, _) => format!("{ending}, because {fault}"),
-            (None, Some(above), Some(limit)) => format!(
-                "memory limit: with its children it had {:.3} GB of its own, and memory_gigabytes_max is {}",
-                above as f64 / 1e9,
-                limit as f64 / 1e9
-            ),
-            (None, _, _) if slain && memory::was_short(limit, peak, oom_kills) => {
-                format!("{ending}, likely out of memory")
+        let (kind, cause) = match (&self.fault, self.page.above(), limit) {
+            (Some(fault), _, _) => (Cause::Other, format!("{ending}, because {fault}")),
+            (None, Some(above), Some(limit)) => {
+                let (above, limit) = (above as f64 / 1e9, limit as f64 / 1e9);
+                let had = format!("with its children it had {above:.3} GB of its own");
+                (Cause::Memory, format!("memory limit: {had}, and memory_gigabytes_max is {limit}"))
             }
-            (None, _, _) => ending.to_string(),
+            (None, _, _) if slain && memory::was_short(limit, peak, oom_kills) => {
+                (Cause::Memory, format!("{ending}, likely out of memory"))
+            }
+            (None, _, _) => (Cause::Other, ending.to_string()),
         };
         Certificate {
             cause,
+            kind,
             pid: u32::try_from(self.pid).ok(),
             host: Some(host.to_owned()),
             exit_code,

@@ -60,6 +60,7 @@ fn run(shared: &Shared, wires: &Wires) {
         if let Some(desk) = desk.as_mut().filter(|_| asked) {
             desk.attend(shared);
         }
+        shared.open_mail();
         for link in dead {
             bury(shared, wires, link);
         }

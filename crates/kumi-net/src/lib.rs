@@ -11,6 +11,7 @@
 
 mod act;
 pub mod agent;
+mod backup;
 pub mod berths;
 mod child;
 pub mod deliver;

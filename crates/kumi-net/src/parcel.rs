@@ -52,6 +52,13 @@ pub fn seal_shares(payload: &mut Vec<u8>, numbers: &[u64]) {
     }
 }
 
+/// Takes those numbers away again.
+pub fn strip_shares(payload: &mut Vec<u8>) {
+    if let Some(end) = cut(payload).map(|(rest, _)| rest.len()) {
+        payload.truncate(end);
+    }
+}
+
 fn seal(payload: &mut Vec<u8>, lengths: &[usize], letter: u8) {
     append(payload, lengths.iter().map(|length| (*length as u64).to_le_bytes()), letter);
 }
@@ -204,6 +211,17 @@ mod tests {
         let made = payload(LARGE - 100, &[30, 30], &[]);
         assert!(split(&made).is_none(), "its parts are small");
         assert_eq!(whole(&made, &[]), Some(made));
+    }
+
+    #[test]
+    fn the_numbers_of_shared_values_can_be_exchanged() {
+        for (pickle, buffers) in [(10, vec![LARGE]), (7, vec![])] {
+            let mut made = payload(pickle, &buffers, &[7, 8]);
+            strip_shares(&mut made);
+            assert!(made == payload(pickle, &buffers, &[]));
+            seal_shares(&mut made, &[3, 4]);
+            assert!(made == payload(pickle, &buffers, &[3, 4]));
+        }
     }
 
     #[test]

@@ -4,11 +4,12 @@
 //! microseconds and never across a wait. Whoever needs it while holding Python's GIL uses [`Pool::try_with`].
 //! - `act.rs`: carrying out what the brain wants. `hear.rs`: what workers say.
 //! - `wait.rs`: threads that wait, and which of them reads the sockets. `inbox.rs`: event loops that wait.
+//! - `backup.rs`: tasks that go on in another pool.
 //! - `release.rs`: what nobody holds any more.
 //! - `orders.rs`: what a launcher that lives in Python is to do.
 //! - `io.rs`: the I/O thread: processes, timers, output. `desk.rs`: what other terminals ask it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use kumi_core::scaling::Launch;
 use kumi_core::{Begun, Dispatcher, GroupId, LaunchId, LoanId, Policy, SegmentId, Staff, TaskId, Time, WorkerId};
 
+use crate::backup::{Guest, Mailbox, Stay};
 use crate::berths::{Berth, Berths};
 use crate::deliver::Written;
 use crate::desk::Desk;
@@ -91,6 +93,8 @@ pub(crate) struct Shared {
     pub releases: Releases,
     /// Until the I/O thread takes it.
     pub desk: Mutex<Option<Desk>>,
+    /// What other pools have said.
+    pub mail: Mailbox,
     started: Mutex<bool>,
     /// Of ours: they end when the pool has.
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -133,6 +137,10 @@ pub struct State {
     pub(crate) spawning: BTreeSet<LaunchId>,
     /// For Python's launcher.
     pub(crate) orders: Orders,
+    /// Tasks that are to go to the backup, those that are there, and those of others that are here.
+    pub(crate) leaving: VecDeque<TaskId>,
+    pub(crate) away: BTreeMap<TaskId, Stay>,
+    pub(crate) guests: BTreeMap<TaskId, Guest>,
     /// The memory of our segments, and of the workers' that results lie in.
     pub(crate) segments: BTreeMap<SegmentId, Arc<Segment>>,
     pub(crate) loans: BTreeMap<LoanId, Arc<Mapping>>,
@@ -214,6 +222,9 @@ impl Pool {
                 written_in_vain: Written::default(),
                 spawning: BTreeSet::new(),
                 orders: Orders::default(),
+                leaving: VecDeque::new(),
+                away: BTreeMap::new(),
+                guests: BTreeMap::new(),
                 segments: BTreeMap::new(),
                 loans: BTreeMap::new(),
                 garbage: Vec::new(),
@@ -232,6 +243,7 @@ impl Pool {
             epoch_wall: SystemTime::now(),
             releases: Releases::default(),
             desk: Mutex::new(None),
+            mail: Mailbox::default(),
             started: Mutex::new(false),
             threads: Mutex::new(Vec::new()),
         });

@@ -15,8 +15,20 @@ pub enum Wants {
     Task(TaskId),
     /// Anything that follows from tasks being done: room, records, the end.
     Any,
-    /// Launches to carry out. Such a thread never reads sockets: it waits nearly always.
+    /// Launches to carry out.
     Orders,
+    /// Tasks to hand over to the backup.
+    Leaving,
+}
+
+impl Wants {
+    /// Whether such a thread may read sockets; not if it waits nearly always.
+    fn may_lead(self) -> bool {
+        match self {
+            Wants::Task(_) | Wants::Any => true,
+            Wants::Orders | Wants::Leaving => false,
+        }
+    }
 }
 
 /// Everybody who waits.
@@ -48,7 +60,7 @@ impl Seats {
 
     /// Takes the baton, if nobody has it and this thread may.
     pub fn lead(&mut self, number: u64, wants: Wants) -> bool {
-        if self.leader.is_none() && wants != Wants::Orders {
+        if self.leader.is_none() && wants.may_lead() {
             self.leader = Some(number);
         }
         self.leader == Some(number)
@@ -69,7 +81,7 @@ impl Seats {
         if self.leader.is_some() || !self.off {
             return false;
         }
-        match self.taken.iter().find(|seat| seat.wants != Wants::Orders) {
+        match self.taken.iter().find(|seat| seat.wants.may_lead()) {
             Some(next) => next.bell.ring(),
             None => return true,
         }

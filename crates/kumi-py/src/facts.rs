@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kumi_core::{Counts, Outcome, TaskView};
+use kumi_core::{Cause, Counts, CrashesMax, Outcome, PerCause, TaskView};
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
@@ -43,6 +43,7 @@ pub fn word(outcome: &Outcome) -> &'static str {
 #[derive(Clone)]
 pub struct Certificate {
     cause: String,
+    kind: &'static str,
     pid: Option<u32>,
     host: Option<String>,
     exit_code: Option<i32>,
@@ -52,14 +53,16 @@ pub struct Certificate {
 }
 
 /// What a certificate is made of, in the order of `Certificate::new`.
-type Parts<'a> = (&'a str, Option<u32>, Option<&'a str>, Option<i32>, Option<i32>, Option<f64>, &'a str);
+type Parts<'a> = (&'a str, &'a str, Option<u32>, Option<&'a str>, Option<i32>, Option<i32>, Option<f64>, &'a str);
 
 #[pymethods]
 impl Certificate {
     #[new]
-    #[pyo3(signature = (cause, pid, host, exit_code, signal, peak_gigabytes, stderr, /))]
+    #[pyo3(signature = (cause, kind, pid, host, exit_code, signal, peak_gigabytes, stderr, /))]
+    #[allow(clippy::too_many_arguments)] // By position, as in the stub: it is made by hand only to be unpickled.
     fn new(
         cause: String,
+        kind: &str,
         pid: Option<u32>,
         host: Option<String>,
         exit_code: Option<i32>,
@@ -67,7 +70,8 @@ impl Certificate {
         peak_gigabytes: Option<f64>,
         stderr: String,
     ) -> Self {
-        Self { cause, pid, host, exit_code, signal, peak_gigabytes, stderr }
+        let kind = Cause::from_word(kind).word();
+        Self { cause, kind, pid, host, exit_code, signal, peak_gigabytes, stderr }
     }
 
     fn __reduce__<'a, 'py>(slf: &'a Bound<'py, Self>) -> (Bound<'py, PyType>, Parts<'a>) {
@@ -81,16 +85,16 @@ impl Certificate {
 
 impl Certificate {
     fn parts(&self) -> Parts<'_> {
-        let Self { cause, pid, host, exit_code, signal, peak_gigabytes, stderr } = self;
-        (cause, *pid, host.as_deref(), *exit_code, *signal, *peak_gigabytes, stderr)
+        let Self { cause, kind, pid, host, exit_code, signal, peak_gigabytes, stderr } = self;
+        (cause, kind, *pid, host.as_deref(), *exit_code, *signal, *peak_gigabytes, stderr)
     }
 }
 
 impl From<&kumi_core::Certificate> for Certificate {
     fn from(certificate: &kumi_core::Certificate) -> Self {
-        let kumi_core::Certificate { cause, pid, host, exit_code, signal, peak, stderr } = certificate.clone();
+        let kumi_core::Certificate { cause, kind, pid, host, exit_code, signal, peak, stderr } = certificate.clone();
         let peak_gigabytes = peak.map(gigabytes);
-        Self { cause, pid, host, exit_code, signal, peak_gigabytes, stderr }
+        Self { cause, kind: kind.word(), pid, host, exit_code, signal, peak_gigabytes, stderr }
     }
 }
 
@@ -112,6 +116,7 @@ pub struct Facts {
     host: Option<String>,
     attempts: u32,
     certificate: Option<Certificate>,
+    controller: Option<String>,
     peak_gigabytes: Option<f64>,
     warnings: Vec<u8>,
 }
@@ -133,6 +138,7 @@ impl Facts {
             host: face.map(|face| face.host.clone()),
             attempts: view.attempts,
             certificate: view.certificate.as_deref().map(Certificate::from),
+            controller: view.controller.as_deref().map(str::to_owned),
             peak_gigabytes: notes.and_then(|notes| notes.peak).map(gigabytes),
             warnings: notes.map(|notes| notes.warnings.to_vec()).unwrap_or_default(),
         }
@@ -149,6 +155,7 @@ pub struct Status {
     launching: u64,
     waiting: u64,
     running: u64,
+    away: u64,
     finished: u64,
     uncollected: u64,
     queued_bytes: u64,
@@ -176,6 +183,7 @@ impl Status {
             launching: self.launching.saturating_add(other.launching),
             waiting: self.waiting.saturating_add(other.waiting),
             running: self.running.saturating_add(other.running),
+            away: self.away.saturating_add(other.away),
             finished: self.finished.saturating_add(other.finished),
             uncollected: self.uncollected.saturating_add(other.uncollected),
             queued_bytes: self.queued_bytes.saturating_add(other.queued_bytes),
@@ -205,6 +213,22 @@ impl Status {
     }
 }
 
+/// How often a task may crash: a number, or one for each cause in the order of `PerCause`.
+#[derive(FromPyObject)]
+pub enum Most {
+    Together(u32),
+    Each(Option<u32>, Option<u32>, Option<u32>, Option<u32>),
+}
+
+impl From<Most> for CrashesMax {
+    fn from(most: Most) -> Self {
+        match most {
+            Most::Together(most) => CrashesMax::Together(most),
+            Most::Each(memory, time, spot, other) => CrashesMax::Each(PerCause { memory, time, spot, other }),
+        }
+    }
+}
+
 impl From<Counts> for Status {
     fn from(counts: Counts) -> Self {
         Self {
@@ -214,6 +238,7 @@ impl From<Counts> for Status {
             launching: counts.launching,
             waiting: counts.waiting,
             running: counts.running,
+            away: counts.away,
             finished: counts.finished,
             uncollected: counts.uncollected,
             queued_bytes: counts.queued_bytes,

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::facts::{Facts, parts, word};
+use crate::facts::{Facts, Most, parts, word};
 use crate::group::Group;
 use crate::inbox::Inbox;
 use crate::inner::{Child, Inner};
@@ -81,7 +81,7 @@ impl Handle {
         function: &Bound<'_, Function>,
         payload: &Bound<'_, PyAny>,
         name: Option<Py<PyString>>,
-        crashes_max: Option<u32>,
+        crashes_max: Option<Most>,
         limits: Option<(Option<f64>, Option<f64>, bool)>,
         kept: bool,
         wait: bool,
@@ -91,8 +91,8 @@ impl Handle {
         let py = function.py();
         let made = Made::of(payload)?;
         let (seconds_run, seconds_total, once) = limits.unwrap_or_default();
-        let terms =
-            Terms { crashes_max, once, seconds_run: seconds_run.map(span), seconds_total: seconds_total.map(span) };
+        let (seconds_run, seconds_total) = (seconds_run.map(span), seconds_total.map(span));
+        let terms = Terms { crashes_max: crashes_max.map(Most::into), once, seconds_run, seconds_total };
         let Ok(pool) = pool.cast::<Pool>() else {
             let inner = pool.cast::<Inner>()?;
             let number = group.and_then(|group| group.get().number());
@@ -180,11 +180,14 @@ impl Handle {
         match &self.home {
             Home::Pool(pool, id) => {
                 let id = *id;
-                with(py, pool.get().net(), move |state, _| match state.brain.outcome(id) {
-                    Some(outcome) => word(outcome),
-                    None if state.brain.is_running(id) => "running",
-                    None => "waiting",
-                })
+                let net = pool.get().net();
+                let (found, away) = with(py, net, move |state, _| match state.brain.outcome(id) {
+                    Some(outcome) => (word(outcome), false),
+                    None if state.brain.is_running(id) => ("running", false),
+                    None => ("waiting", state.brain.is_away(id)),
+                })?;
+                let runs = away && detached(py, || net.is_running(id));
+                Ok(if runs { "running" } else { found })
             }
             Home::Inner(nested) => nested.inner.get().state(&nested.child),
         }

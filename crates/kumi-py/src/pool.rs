@@ -19,7 +19,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::facts::{Situation, Status, parts};
+use crate::facts::{Most, Situation, Status, parts};
 use crate::handle::outcome_here;
 use crate::here::check_length;
 use crate::inbox::Inbox;
@@ -190,7 +190,8 @@ fn staff_of(word: &str) -> PyResult<Staff> {
 impl Pool {
     #[new]
     #[pyo3(signature = (*, name, workers, workers_min, seconds_idle, seconds_wall, seconds_launch, seconds_kill,
-                        tasks_max, memory_bytes, reset, crashes_max, queue_bytes, staff, seconds_reconnect, slots))]
+                        tasks_max, memory_bytes, reset, crashes_max, backup, queue_bytes, staff, seconds_reconnect,
+                        slots))]
     #[allow(clippy::too_many_arguments)] // A policy by name, as in the stub.
     fn new(
         py: Python<'_>,
@@ -204,7 +205,8 @@ impl Pool {
         tasks_max: Option<u64>,
         memory_bytes: Option<u64>,
         reset: u8,
-        crashes_max: u32,
+        crashes_max: Most,
+        backup: bool,
         queue_bytes: u64,
         staff: &str,
         seconds_reconnect: f64,
@@ -226,7 +228,8 @@ impl Pool {
             tasks_max,
             memory: memory_bytes,
             reset,
-            crashes_max,
+            crashes_max: crashes_max.into(),
+            backup,
             queue_bytes,
             spare_bytes: spare_bytes(),
             staff: staff_of(staff)?,
@@ -297,6 +300,26 @@ impl Pool {
     fn join_code(&self, py: Python<'_>, uses: u32, seconds: f64) -> PyResult<String> {
         check(&self.net)?;
         Ok(detached(py, || self.net.issue_code(uses, span(seconds)))?.to_string())
+    }
+
+    fn next_leaving(&self, py: Python<'_>) -> PyResult<Option<Vec<u64>>> {
+        let tasks = wait_for(py, &self.net, Wants::Leaving, None, pool::State::take_leaving)?;
+        Ok(tasks.map(|tasks| tasks.into_iter().map(TaskId::number).collect()))
+    }
+
+    #[pyo3(signature = (task, to, /))]
+    fn hand_over(&self, py: Python<'_>, task: u64, to: &Bound<'_, Pool>) -> PyResult<()> {
+        check(&self.net)?;
+        let to = to.get();
+        detached(py, || self.net.hand_over(TaskId::from_number(task), &to.net));
+        Ok(())
+    }
+
+    #[pyo3(signature = (task, text, /))]
+    fn strand(&self, py: Python<'_>, task: u64, text: &str) -> PyResult<()> {
+        check(&self.net)?;
+        detached(py, || self.net.strand(TaskId::from_number(task), text));
+        Ok(())
     }
 
     #[pyo3(signature = (timeout, /))]

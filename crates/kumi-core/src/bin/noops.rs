@@ -17,8 +17,8 @@ use std::time::Duration;
 use kumi_core::frame::Wire;
 use kumi_core::ids::Id;
 use kumi_core::{
-    Action, Decoder, Dispatcher, Event, Face, FromWorker, FunctionId, Job, Lease, NewTask, Outcome, Policy, Run, Staff,
-    TaskId, Time, ToWorker, WorkerHalf, WorkerId,
+    Action, CrashesMax, Decoder, Dispatcher, Event, Face, FromWorker, FunctionId, Job, Lease, NewTask, Outcome, Policy,
+    Run, Staff, TaskId, Time, ToWorker, WorkerHalf, WorkerId,
 };
 
 /// What Python takes to submit a task, the host to hear of its end, and a worker, which is one of many, to run it.
@@ -225,7 +225,8 @@ fn policy(workers: u64) -> Policy {
         silence: hour,
         reconnect: hour,
         tasks_max: None,
-        crashes_max: 5,
+        crashes_max: CrashesMax::Together(5),
+        backup: false,
         queue_bytes: u64::MAX,
         spare_bytes: 0,
         reset: 0,

@@ -46,7 +46,8 @@ impl Dispatcher {
     }
 
     fn check_tasks(&self) -> Check {
-        let (mut waiting, mut here, mut spread, mut bytes, mut kept, mut results) = (Vec::new(), 0, 0, 0, 0, 0);
+        let (mut waiting, mut here, mut away, mut spread, mut bytes, mut kept, mut results) =
+            (Vec::new(), 0, 0, 0, 0, 0, 0);
         let mut held = BTreeMap::new();
         for (id, task) in self.tasks.iter() {
             match &task.place {
@@ -55,6 +56,7 @@ impl Dispatcher {
                     held.insert(id, *worker);
                 }
                 Place::Here => here += 1,
+                Place::Away(_) => away += 1,
                 Place::Everywhere(_) => spread += 1,
                 Place::Done(_) => {
                     results += task.result_bytes();
@@ -67,6 +69,7 @@ impl Dispatcher {
         same("waiting", self.waiting, waiting.len() as u64)?;
         same("dealt", self.dealt, held.len() as u64)?;
         same("here", self.here, here)?;
+        same("away", self.away, away)?;
         same("spread", self.spread, spread)?;
         same("bytes", self.bytes, bytes)?;
         same("result_bytes", self.result_bytes, results)?;

@@ -31,6 +31,7 @@ impl Dispatcher {
             Place::Waiting => self.waiting -= 1,
             Place::Held(_) => self.dealt -= 1,
             Place::Here => self.here -= 1,
+            Place::Away(_) => self.away -= 1,
             Place::Everywhere(_) => self.spread -= 1,
             Place::Done(_) => return,
         }
@@ -129,7 +130,7 @@ impl Dispatcher {
         match self.tasks.get(id).map(|task| &task.place) {
             Some(Place::Waiting) => self.resolve_waiting(now, id, Outcome::Cancel),
             Some(Place::Held(worker)) => self.ask_back_of(*worker, id, Recall::CancelIfWaiting),
-            Some(Place::Here | Place::Everywhere(_) | Place::Done(_)) | None => {}
+            Some(Place::Here | Place::Away(_) | Place::Everywhere(_) | Place::Done(_)) | None => {}
         }
         self.settle(now);
     }
@@ -158,6 +159,11 @@ impl Dispatcher {
                 self.discard(now, worker, id);
             }
             Some(Place::Here) => self.resolve(now, id, outcome, None, None),
+            Some(Place::Away(face)) => {
+                let face = Arc::clone(face);
+                self.call_back(id);
+                self.resolve(now, id, outcome, None, Some(face));
+            }
             Some(Place::Everywhere(number)) => self.stop_call(now, *number, id, outcome),
             Some(Place::Done(_)) | None => {}
         }

@@ -5,9 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::crashes::CrashesMax;
 use crate::ids::{LaunchId, Lease, LoanId, SegmentId, TaskId, TicketId, Time, WorkerId};
 use crate::message::{FromWorker, ToWorker};
-use crate::task::Certificate;
+use crate::task::{Certificate, TaskView};
 
 /// What the user wants of a controller.
 #[derive(Clone, Debug)]
@@ -41,7 +42,9 @@ pub struct Policy {
     /// What workers put back after each task: see [`ToWorker::Welcome`].
     pub reset: u8,
     /// How many crashes a task may cause and still be run again.
-    pub crashes_max: u32,
+    pub crashes_max: CrashesMax,
+    /// There is a backup for tasks that crash once more.
+    pub backup: bool,
     /// Bound of the queue.
     pub queue_bytes: u64,
     /// How many bytes free segments may have.
@@ -143,6 +146,20 @@ pub enum Event {
     Resumed {
         /// Who.
         worker: WorkerId,
+    },
+    /// The backup says how a task ended that was handed over.
+    CameBack {
+        /// Which.
+        task: TaskId,
+        /// All that is known there.
+        view: Box<TaskView>,
+    },
+    /// The backup cannot have a task that was to be handed over.
+    Stranded {
+        /// Which.
+        task: TaskId,
+        /// Why.
+        text: Arc<str>,
     },
     /// A worker is no more.
     Gone {
@@ -248,6 +265,16 @@ pub enum Action {
     },
     /// A task that is watched has reported something.
     Reported {
+        /// Which.
+        task: TaskId,
+    },
+    /// Hand this task over to the backup ([`Dispatcher::leaving`]), and report [`Event::CameBack`] or [`Event::Stranded`].
+    HandOver {
+        /// Which.
+        task: TaskId,
+    },
+    /// Nobody wants this task any more, which was to be handed over: cancel it wherever it is by now.
+    CallBack {
         /// Which.
         task: TaskId,
     },

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::deal::LONG;
 use super::{Action, Begun, Dispatcher, Staff};
+use crate::crashes::Crashes;
 use crate::error::SubmitError;
 use crate::ids::{FunctionId, Lease, TaskId, Time, WorkerId};
 use crate::message::{Payload, ToWorker};
@@ -200,7 +201,7 @@ impl Dispatcher {
             (None, Some((certificate, face))) if !call.done => {
                 last = Some(Arc::clone(face));
                 if let Some(task) = self.tasks.get_mut(task) {
-                    (task.attempts, task.certificate) = (1, Some(Arc::clone(certificate)));
+                    (task.attempts, task.crashes) = (1, Some(Box::new(Crashes::new(Arc::clone(certificate)))));
                 }
                 Outcome::Crash(Arc::clone(certificate))
             }

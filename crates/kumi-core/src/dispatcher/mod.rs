@@ -1,7 +1,7 @@
 //! The dispatcher's brain: where every task is, and what happens next.
 //!
-//! Rule: a task's place is changed only by `resolve` (`ends.rs`), by `assign` and `requeue` (`deal.rs`) and, where the host
-//! runs tasks itself, by `begin_here` (`here.rs`); every public function leaves all invariants of `tests/sim.rs` true.
+//! Rule: a task's place is changed only by `resolve` (`ends.rs`), by `assign` and `requeue` (`deal.rs`), by `send_away`
+//! (`backup.rs`) and, where the host runs tasks itself, by `begin_here` (`here.rs`); every public function leaves all invariants of `tests/sim.rs` true.
 //! - this file: the state; what comes in, what goes out, and what is done after every change.
 //! - `event.rs`: what it is told and what it answers.
 //! - `functions.rs`: the functions that tasks name.
@@ -10,6 +10,7 @@
 //! - `everywhere.rs`: what every worker does before its next task.
 //! - `nested.rs`: tasks that submit tasks.
 //! - `here.rs`: tasks that the host runs itself.
+//! - `backup.rs`: tasks that go on with another dispatcher.
 //! - `report.rs`: what tasks say of themselves while they run.
 //! - `ends.rs`: how tasks end: resolve, cancel, time out, release.
 //! - `segments.rs`: who uses which shared memory.
@@ -20,6 +21,7 @@
 //!
 //! Given up: priorities and fairness between submitters. Tasks are dealt in the order of submission.
 
+mod backup;
 #[cfg(feature = "planted-bugs")]
 mod check;
 mod deal;
@@ -123,6 +125,8 @@ pub struct Dispatcher {
     /// Of those, how many run within the wait of another.
     inner: u64,
     here: u64,
+    /// With the backup, or on their way there.
+    away: u64,
     /// Calls of `everywhere` that are not done, and those that have not been withdrawn, by number.
     spread: u64,
     calls: BTreeMap<u64, Call>,
@@ -193,6 +197,8 @@ pub enum Bug {
     SentAgain,
     /// Of the hands: a message is acknowledged that has not come.
     LostAtCut,
+    /// A task that ends here while it is away goes on with the backup.
+    NoCallBack,
 }
 
 #[cfg(feature = "planted-bugs")]
@@ -242,6 +248,7 @@ impl Dispatcher {
             dealt: 0,
             inner: 0,
             here: 0,
+            away: 0,
             spread: 0,
             calls: BTreeMap::new(),
             last_call: 0,
@@ -323,21 +330,21 @@ impl Dispatcher {
             large: new.large,
             submitted: now,
             place,
-            crashes: 0,
-            crashes_max: new.crashes_max.unwrap_or(self.policy.crashes_max),
+            crashes: None,
+            crashes_max: new.crashes_max.map(Box::new),
             attempts: 0,
             once: new.once,
             name: new.name,
             kept: new.kept,
             group: new.group,
             everywhere: false,
+            guest: false,
             suspect: false,
             wanted: true,
             watched: false,
             seen: false,
             report: None,
             limits: limited.then(|| Box::new(Limits { run: new.seconds_run, run_until: None, deadline })),
-            certificate: None,
             family,
         };
         if self.functions.get(new.function).is_none() {
@@ -375,6 +382,8 @@ impl Dispatcher {
             Event::Called { caller } => self.called(now, caller),
             Event::Cut { worker } => self.cut(now, worker),
             Event::Resumed { worker } => self.resumed(now, worker),
+            Event::CameBack { task, view } => self.came_back(now, task, *view),
+            Event::Stranded { task, text } => self.stranded(now, task, &text),
             Event::Gone { worker, begun, certificate } => self.gone(now, worker, begun, certificate),
         }
         while let Some(timer) = self.timers.due(now) {
@@ -485,7 +494,7 @@ impl Dispatcher {
             waiting: self.waiting,
             running: self.active - self.idle.len() as u64,
             joined: self.active,
-            leaving: if self.planted(Bug::OverCap) { 0 } else { self.leaving() },
+            leaving: if self.planted(Bug::OverCap) { 0 } else { self.on_their_way_out() },
             expected: self.expected,
             failures: self.failures,
             failed: self.failed,
@@ -493,7 +502,7 @@ impl Dispatcher {
     }
 
     /// Workers that take no more tasks and are not gone yet, and launches that were given up; not the extra ones.
-    fn leaving(&self) -> u64 {
+    fn on_their_way_out(&self) -> u64 {
         (self.launches.len() as u64).saturating_sub(self.extra_launches + self.active + self.expected)
     }
 
@@ -536,7 +545,10 @@ impl Dispatcher {
         let open: Vec<_> = self.tasks.iter().filter(|(_, task)| !task.is_done()).map(|(id, _)| id).collect();
         for id in open {
             let face = self.runner(id);
-            self.resolve(now, id, Outcome::Cancel, None, face);
+            self.call_back(id);
+            let guest = self.tasks.get(id).is_some_and(|task| task.guest);
+            let outcome = if guest { self.turned_out() } else { Outcome::Cancel };
+            self.resolve(now, id, outcome, None, face);
         }
         self.kill_all();
         self.settle(now);

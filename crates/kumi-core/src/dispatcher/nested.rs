@@ -15,7 +15,7 @@ use super::{Action, Bug, Dispatcher};
 use crate::ids::{Lease, TaskId, Time, WorkerId};
 use crate::message::{Ending, Leave, Payload, Terms, ToWorker};
 use crate::scaling::{self, Bounds, Snapshot};
-use crate::task::{Family, NewTask, Outcome, Place, Rank};
+use crate::task::{Certificate, Family, NewTask, Outcome, Place, Rank};
 use crate::timer::Timer;
 use crate::worker::{Recall, Stage, Worker};
 
@@ -425,7 +425,7 @@ impl Dispatcher {
             attempts: task.attempts,
             run: done.run.clone(),
             face: done.face.as_deref().cloned(),
-            certificate: task.certificate.as_deref().cloned(),
+            certificate: task.certificate().map(|certificate| Certificate::clone(certificate)),
         };
         Some((ending, payload))
     }

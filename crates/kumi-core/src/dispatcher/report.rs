@@ -27,7 +27,7 @@ impl Dispatcher {
         self.tasks.get(id)?.report.as_deref()
     }
 
-    fn keep_report(&mut self, id: TaskId, payload: Payload) {
+    pub(super) fn keep_report(&mut self, id: TaskId, payload: Payload) {
         let Some(task) = self.tasks.get_mut(id).filter(|_| payload.len() <= REPORT_MAX) else { return };
         let number = task.report.as_ref().map_or(1, |report| report.number.saturating_add(1));
         task.report = Some(Box::new(Report { number, payload }));

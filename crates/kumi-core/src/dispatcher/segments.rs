@@ -191,7 +191,7 @@ impl Dispatcher {
         let Some(id) = offered else { return };
         let done = task.and_then(|task| self.tasks.get_mut(task)).and_then(|task| match &mut task.place {
             Place::Done(done) => Some(done),
-            Place::Waiting | Place::Held(_) | Place::Here | Place::Everywhere(_) => None,
+            Place::Waiting | Place::Held(_) | Place::Here | Place::Away(_) | Place::Everywhere(_) => None,
         });
         if let (Some(done), Some(loan)) = (done, self.loans.get_mut(id)) {
             loan.users += 1;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::nested::EXTRA_IDLE;
 use super::{Action, Begun, Bug, Dispatcher, LaunchNote, Origin, Staff};
+use crate::crashes::Crashes;
 use crate::ids::{LaunchId, Lease, TaskId, Time, WorkerId};
 use crate::message::{Leave, ToWorker};
 use crate::scaling::Launch;
@@ -445,9 +446,13 @@ impl Dispatcher {
     fn crashed(&mut self, now: Time, id: TaskId, certificate: &Arc<Certificate>, face: &Arc<Face>) {
         let Some(task) = self.tasks.get_mut(id) else { return };
         task.attempts += 1;
-        task.crashes += 1;
-        task.certificate = Some(Arc::clone(certificate));
-        if task.once || task.crashes > task.crashes_max {
+        let most = task.crashes_max.as_deref().unwrap_or(&self.policy.crashes_max);
+        let crashes = task.crashes.get_or_insert_with(|| Box::new(Crashes::new(Arc::clone(certificate))));
+        let again = crashes.add(certificate, most);
+        let ends = task.once || !again;
+        if ends && self.tasks.get(id).is_some_and(|task| self.has_backup(task)) {
+            self.send_away(now, id, face);
+        } else if ends {
             let outcome = Outcome::Crash(Arc::clone(certificate));
             self.resolve(now, id, outcome, None, Some(Arc::clone(face)));
         } else {

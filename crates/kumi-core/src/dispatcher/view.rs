@@ -18,6 +18,7 @@ pub struct Counts {
     pub launching: u64,
     pub waiting: u64,
     pub running: u64,
+    pub away: u64,
     pub finished: u64,
     pub uncollected: u64,
     pub queued_bytes: u64,
@@ -80,7 +81,7 @@ impl Dispatcher {
     }
 
     pub(super) fn open_tasks(&self) -> u64 {
-        self.waiting + self.dealt + self.here + self.spread
+        self.waiting + self.dealt + self.here + self.away + self.spread
     }
 
     /// Kept tasks that are not done.
@@ -102,7 +103,7 @@ impl Dispatcher {
     pub fn outcome(&self, id: TaskId) -> Option<&Outcome> {
         match &self.tasks.get(id)?.place {
             Place::Done(done) => Some(&done.outcome),
-            Place::Waiting | Place::Held(_) | Place::Here | Place::Everywhere(_) => None,
+            Place::Waiting | Place::Held(_) | Place::Here | Place::Away(_) | Place::Everywhere(_) => None,
         }
     }
 
@@ -115,7 +116,7 @@ impl Dispatcher {
                 self.workers.get(*worker).is_some_and(begun)
             }
             Some(Place::Here | Place::Everywhere(_)) => true,
-            Some(Place::Waiting | Place::Done(_)) | None => false,
+            Some(Place::Waiting | Place::Away(_) | Place::Done(_)) | None => false,
         }
     }
 
@@ -125,7 +126,10 @@ impl Dispatcher {
             Some(Place::Held(worker)) if self.is_running(id) => {
                 self.workers.get(*worker).map(|worker| Arc::clone(&worker.face))
             }
-            Some(Place::Held(_) | Place::Waiting | Place::Here | Place::Everywhere(_) | Place::Done(_)) | None => None,
+            Some(
+                Place::Held(_) | Place::Waiting | Place::Here | Place::Away(_) | Place::Everywhere(_) | Place::Done(_),
+            )
+            | None => None,
         }
     }
 
@@ -140,8 +144,9 @@ impl Dispatcher {
             run: done.run.clone(),
             face: done.face.clone(),
             attempts: task.attempts,
-            certificate: task.certificate.clone(),
+            certificate: task.certificate().cloned(),
             outcome: done.outcome.clone(),
+            controller: task.crashes.as_ref().and_then(|crashes| crashes.controller.clone()),
         })
     }
 
@@ -163,6 +168,7 @@ impl Dispatcher {
             launching: self.expected + self.extras_expected,
             waiting: self.waiting + self.dealt - begun,
             running: begun + self.here + self.spread,
+            away: self.away,
             uncollected: self.kept_open + self.kept_done.len() as u64,
             queued_bytes: self.bytes,
             queued_bytes_max: self.policy.queue_bytes,

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use kumi_core::message::{FromWorker, Leave, ToWorker};
 use kumi_core::{
-    Action, Begun, Caller, Certificate, Dispatcher, Event, Face, FunctionId, LaunchId, Lease, Link, NewTask, Origin,
-    Outcome, Policy, Run, Staff, TaskId, Ticket, TicketId, Time, WorkerId,
+    Action, Begun, Caller, Cause, Certificate, CrashesMax, Dispatcher, Event, Face, FunctionId, LaunchId, Lease, Link,
+    NewTask, Origin, Outcome, Policy, Run, Staff, TaskId, Ticket, TicketId, Time, WorkerId,
 };
 
 pub const MILLI: Duration = Duration::from_millis(1);
@@ -32,6 +32,9 @@ pub struct Crew {
     pub cut: Vec<WorkerId>,
     pub fenced: Vec<WorkerId>,
     pub calls: u64,
+    /// Tasks that went to the backup, and those that nobody wants there any more.
+    pub handed_over: Vec<TaskId>,
+    pub called_back: Vec<TaskId>,
     /// Task of each lease, and the last lease of each task.
     pub tasks: BTreeMap<Lease, TaskId>,
     pub leases: BTreeMap<TaskId, Lease>,
@@ -52,7 +55,8 @@ pub fn policy(workers: u64) -> Policy {
         silence: 30 * SECOND,
         reconnect: 60 * SECOND,
         tasks_max: None,
-        crashes_max: 1,
+        crashes_max: CrashesMax::Together(1),
+        backup: false,
         queue_bytes: u64::MAX,
         spare_bytes: 1 << 20,
         reset: 0,
@@ -86,6 +90,8 @@ impl Crew {
             cut: Vec::new(),
             fenced: Vec::new(),
             calls: 0,
+            handed_over: Vec::new(),
+            called_back: Vec::new(),
             tasks: BTreeMap::new(),
             leases: BTreeMap::new(),
         };
@@ -126,6 +132,8 @@ impl Crew {
                 Action::Refuse { caller, reason } => drop(self.refused.insert(caller, reason)),
                 Action::Cut { worker } => self.cut.push(worker),
                 Action::Fence { worker, .. } => self.fenced.push(worker),
+                Action::HandOver { task } => self.handed_over.push(task),
+                Action::CallBack { task } => self.called_back.push(task),
                 Action::Resolved { .. }
                 | Action::Reported { .. }
                 | Action::TooManyResults { .. }
@@ -262,7 +270,11 @@ impl Crew {
     }
 
     pub fn dies(&mut self, worker: WorkerId, begun: Begun) {
-        let certificate = Certificate { cause: "SIGSEGV".into(), ..Certificate::default() };
+        self.dies_like(worker, begun, Cause::Other);
+    }
+
+    pub fn dies_like(&mut self, worker: WorkerId, begun: Begun, kind: Cause) {
+        let certificate = Certificate { cause: "SIGSEGV".into(), kind, ..Certificate::default() };
         self.tell(Event::Gone { worker, begun, certificate });
     }
 

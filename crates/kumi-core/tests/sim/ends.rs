@@ -15,8 +15,7 @@ pub fn justified(now: Time, number: usize, task: &Note, view: &TaskView, result:
             rule!(result.as_ref() == Some(payload), "task {number} takes a result that is not, or no more, its own");
         }
         Outcome::Crash(_) => {
-            let enough = task.crashes > task.spec.crashes_max || task.spec.once && task.crashes > 0;
-            rule!(enough, "task {number} ends as crash after {} of its own", task.crashes);
+            rule!(task.spent, "task {number} ends as crash after {} of its own", task.crashes);
         }
         Outcome::Cancel => {
             rule!(over || task.wish != Wish::Result, "task {number} is cancelled, but nobody asked for it")

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use kumi_core::message::{Leave, ToWorker};
 use kumi_core::{
-    Action, Begun, GroupId, LaunchId, Lease, Link, Outcome, Payload, Policy, Staff, TaskId, TaskView, Time, WorkerId,
+    Action, Begun, Cause, GroupId, LaunchId, Lease, Link, Outcome, Payload, Policy, Staff, TaskId, TaskView, Time,
+    WorkerId,
 };
 
 use super::ends::{justified, leave_word, outcome_word};
@@ -57,6 +58,9 @@ pub struct Ledger {
     pub closing: bool,
     /// The launch that the user has given up last: no failure.
     pub given_up: Option<LaunchId>,
+    pub terminated: bool,
+    /// What the backup is about to say the end of.
+    pub from_afar: Option<usize>,
     /// How many ended before the start: they are nobody's tasks.
     pub uncounted: usize,
     /// When a launch failed, and nothing gave hope since.
@@ -90,6 +94,8 @@ impl Ledger {
             kept: VecDeque::new(),
             closing: false,
             given_up: None,
+            terminated: false,
+            from_afar: None,
             uncounted: 0,
             failed: None,
             failing: BTreeSet::new(),
@@ -246,6 +252,11 @@ impl Ledger {
         }
     }
 
+    /// Is about to be told: this result of a task that was away.
+    pub fn expect_from_afar(&mut self, number: usize, payload: &Payload) {
+        self.expected = Some((number, payload.clone(), true));
+    }
+
     /// Is about to be told: this report. The last one of who holds the task counts.
     pub fn reported(&mut self, worker: WorkerId, lease: Lease, payload: &Payload) {
         let task = self.held(worker, lease).map(|held| held.task);
@@ -281,7 +292,7 @@ impl Ledger {
     }
 
     /// The worker is gone: it is about to be told, or the brain concluded it from its silence; then it has fenced it.
-    pub fn gone(&mut self, now: Time, worker: WorkerId, begun: Begun) -> Check {
+    pub fn gone(&mut self, now: Time, worker: WorkerId, begun: Begun, kind: Cause) -> Check {
         let Some(note) = self.workers.remove(&worker) else {
             return Ok(());
         };
@@ -313,9 +324,10 @@ impl Ledger {
                 Begun::Unknown => task.spec.once,
             };
             task.suspect |= unseen;
-            task.crashes += u32::from(blamed && crashed || (blamed || lent) && task.spec.once);
-            let most = task.spec.crashes_max + 1;
-            rule!(task.crashes <= most, "task {} crashed {} times of {most}", held.task, task.crashes);
+            rule!(!task.spent, "task {} is run again after {} crashes", held.task, task.crashes);
+            if blamed && crashed || (blamed || lent) && task.spec.once {
+                task.killed_one(kind);
+            }
             innocent &= !(blamed && crashed);
             let suspect = unseen && !blamed;
             self.saw(if suspect { "a suspect" } else { "a task of a dead worker" });
@@ -379,7 +391,7 @@ impl Ledger {
                 // Who has no connection cannot be killed.
                 self.may_be_late(now, *worker);
                 self.saw("a worker fenced");
-                self.gone(now, *worker, Begun::Unknown)
+                self.gone(now, *worker, Begun::Unknown, Cause::Other)
             }
             Action::Refuse { .. } => {
                 self.saw("a caller refused");
@@ -391,6 +403,8 @@ impl Ledger {
                 Ok(())
             }
             Action::CloseSegment { .. } | Action::Unmap { .. } => Ok(()),
+            Action::HandOver { task } => self.leaves(*task),
+            Action::CallBack { task } => self.called_back(*task),
             Action::Resolved { task } => self.resolved(now, *task, view(*task)),
             Action::Reported { task } => {
                 let known = self.by_id.get(task).is_some_and(|number| self.tasks[*number].report.is_some());
@@ -593,6 +607,9 @@ impl Ledger {
         };
         rule!(self.open.remove(&number), "task {number} is resolved twice");
         self.waiting.remove(&number);
+        if self.tasks[number].spot == Spot::Away {
+            self.ended_afar(number)?;
+        }
         let result = self.expected.take_if(|(expected, ..)| *expected == number);
         let returned = result.as_ref().is_some_and(|(_, _, success)| *success);
         self.tasks[number].kin.hopeless = self.hopeless(number).err();
@@ -620,6 +637,9 @@ impl Ledger {
         };
         self.saw(outcome_word(&view.outcome));
         let over = self.tasks[number].group.is_some_and(|group| self.ended_with_group(number, group, &view));
+        if self.turned_out(number, &view.outcome)? {
+            return Ok(());
+        }
         if matches!(view.outcome, Outcome::Unlaunchable(_)) {
             if self.policy.staff == Staff::ByHand {
                 self.saw("unlaunchable by hand");

@@ -275,12 +275,12 @@ impl World {
     fn overlooked(&mut self) -> Check {
         let counts = self.brain.counts();
         let failed = counts.error + counts.crash + counts.timeout;
-        let nested = self.ledger.tasks.iter().filter(|note| note.kin.generation > 0).count() as u64;
+        let nested = self.ledger.tasks.iter().filter(|note| note.kin.generation > 0 || note.guest).count() as u64;
         let asked = self.ledger.asked;
         let told = self.brain.take_overlooked(false).map_or(0, |overlooked| overlooked.count);
         rule!(
             told <= failed && failed - told <= nested + asked,
-            "{told} failures are told, of {failed} ({nested} nested tasks, {asked} asked for)"
+            "{told} failures are told, of {failed} ({nested} nested tasks and guests, {asked} asked for)"
         );
         rule!(self.brain.take_overlooked(true).is_none(), "failures are told twice");
         if told > 0 {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kumi_core::{Link, Policy, Staff};
+use kumi_core::{CrashesMax, Link, PerCause, Policy, Staff};
 
 use super::rng::Rng;
 
@@ -115,6 +115,14 @@ impl Profile {
     }
 }
 
+/// By each cause always some: what crashes each time would run for ever.
+pub fn draw_crashes_max(rng: &mut Rng) -> CrashesMax {
+    let mut most = || rng.below(4) as u32;
+    let together = CrashesMax::Together(most());
+    let each = PerCause { memory: Some(most()), time: Some(most()), spot: Some(most()), other: Some(most()) };
+    if rng.chance(500) { together } else { CrashesMax::Each(each) }
+}
+
 fn policy(rng: &mut Rng) -> Policy {
     let workers = rng.between(1, 6);
     Policy {
@@ -132,7 +140,8 @@ fn policy(rng: &mut Rng) -> Policy {
         silence: rng.span(SECOND, 10 * SECOND),
         reconnect: rng.span(100 * MILLI, 10 * SECOND),
         tasks_max: if rng.chance(250) { Some(rng.between(1, 30)) } else { None },
-        crashes_max: rng.below(4) as u32,
+        crashes_max: draw_crashes_max(rng),
+        backup: rng.chance(500),
         queue_bytes: if rng.chance(300) { rng.between(500, 20_000) } else { u64::MAX },
         spare_bytes: 1 << 20,
         reset: 0,

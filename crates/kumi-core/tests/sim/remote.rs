@@ -185,7 +185,7 @@ impl World {
             Begun::One(lease) => Some(lease),
             Begun::Nothing | Begun::Unknown => None,
         };
-        let certificate = Certificate { cause: "exit code 3".into(), ..Certificate::default() };
+        let certificate = self.certificate();
         if let Some(agent) = self.processes[id].agent.as_mut() {
             agent.unheard.push_back(FromAgent::Died { begun, certificate: certificate.clone() });
             agent.half.died(begun, certificate);
@@ -450,7 +450,7 @@ impl World {
                 self.forget_line(worker);
                 self.host_closes(conn);
                 let begun = begun.map_or(Begun::Nothing, Begun::One);
-                self.ledger.gone(self.now, worker, begun)?;
+                self.ledger.gone(self.now, worker, begun, certificate.kind)?;
                 self.tell(Event::Gone { worker, begun, certificate })?;
             }
             FromAgent::Prove { .. } | FromAgent::Resume { .. } => {

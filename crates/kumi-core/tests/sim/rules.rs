@@ -8,6 +8,7 @@ use kumi_core::{Condition, Dispatcher, Entry, Link, Time};
 use super::families;
 use super::ledger::{Check, Ledger, rule};
 use super::staff::{Launch, WorkerNote};
+use super::task::{Note, Spot};
 
 /// How long a burst of short tasks may be gathered.
 const GATHER: Duration = Duration::from_micros(500);
@@ -40,16 +41,19 @@ fn counts(ledger: &Ledger, brain: &Dispatcher) -> Check {
     let worlds = (worlds.0 as u64, worlds.1 as u64, worlds.2 as u64, worlds.3 as u64, worlds.4 as u64);
     rule!(brains == worlds, "(workers, idle, launching, uncollected, finished): {brains:?} is really {worlds:?}");
     let open = ledger.open.len() as u64;
-    rule!(counts.waiting + counts.running == open, "{} + {} tasks are really {open}", counts.waiting, counts.running);
+    rule!(counts.away == ledger.away() as u64, "{} tasks away are really {}", counts.away, ledger.away());
+    let told = counts.waiting + counts.running + counts.away;
+    rule!(told == open, "{told} tasks that wait, run or are away are really {open}");
     let unresolved = open + ledger.promises.len() as u64;
     rule!(brain.unresolved() == unresolved, "{} unresolved tasks are really {unresolved}", brain.unresolved());
     let ends = [counts.success, counts.error, counts.crash, counts.cancel, counts.timeout];
     rule!(ends.iter().sum::<u64>() == counts.finished, "{ends:?} are not {} ends", counts.finished);
     rule!(counts.queued_bytes == ledger.bytes, "{} bytes are really {}", counts.queued_bytes, ledger.bytes);
-    // Nested tasks are never held up.
-    let nested = ledger.open.iter().any(|number| ledger.tasks[*number].kin.generation > 0);
+    // Nested tasks and guests are never held up.
+    let free = |task: &Note| task.kin.generation > 0 || task.guest;
+    let free = ledger.open.iter().any(|number| free(&ledger.tasks[*number]));
     let most = ledger.policy.queue_bytes;
-    rule!(nested || ledger.bytes <= most || open == 1, "{} bytes in {open} tasks, of {most} allowed", ledger.bytes);
+    rule!(free || ledger.bytes <= most || open == 1, "{} bytes in {open} tasks, of {most} allowed", ledger.bytes);
     Ok(())
 }
 
@@ -165,7 +169,7 @@ fn nothing_overdue(ledger: &Ledger, now: Time) -> Check {
         let total = task.spec.total_limit.map(|limit| task.submitted.after(limit));
         rule!(total.is_none_or(|end| now <= end), "task {number} exceeds seconds_total");
         let run = task.spec.run_limit.map(|limit| task.dealt.after(limit));
-        let held = !ledger.waiting.contains(number);
+        let held = !ledger.waiting.contains(number) && task.spot != Spot::Away;
         rule!(!held || run.is_none_or(|end| now <= end), "task {number} exceeds seconds_run");
     }
     Ok(())

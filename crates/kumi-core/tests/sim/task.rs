@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kumi_core::{GroupId, Large, Lease, NewTask, Payload, TaskId, Time, WorkerId};
+use kumi_core::{Cause, CrashesMax, GroupId, Large, Lease, NewTask, Payload, TaskId, Time, WorkerId};
 
 use super::everywhere::Call;
-use super::profile::{MICRO, MILLI, Profile, SECOND};
+use super::profile::{MICRO, MILLI, Profile, SECOND, draw_crashes_max};
 use super::rng::Rng;
 
 /// Most bytes in a segment: two fill what may be spare.
@@ -38,7 +38,7 @@ pub struct Spec {
     pub raises: bool,
     pub once: bool,
     pub kept: bool,
-    pub crashes_max: u32,
+    pub crashes_max: CrashesMax,
     pub run_limit: Option<Duration>,
     pub total_limit: Option<Duration>,
     pub payload: usize,
@@ -54,6 +54,8 @@ pub struct Spec {
 pub enum Spot {
     Waiting,
     Held(WorkerId, Lease),
+    /// With the backup, or on the way.
+    Away,
     Done,
 }
 
@@ -78,6 +80,13 @@ pub struct Note {
     pub begun: u32,
     /// Workers that died while they, as far as anybody can know, worked on it.
     pub crashes: u32,
+    pub kinds: Vec<Cause>,
+    /// No worker may begin it any more: too many have died of it.
+    pub spent: bool,
+    /// It was away, and is called back.
+    pub unwanted: bool,
+    /// It comes from another dispatcher.
+    pub guest: bool,
     /// Held by such a worker, but among others.
     pub suspect: bool,
     /// What it reported last to who counts.
@@ -145,7 +154,7 @@ impl Spec {
             raises: rng.chance(100),
             once: rng.chance(80),
             kept: rng.chance(300),
-            crashes_max: if rng.chance(200) { rng.below(3) as u32 } else { profile.policy.crashes_max },
+            crashes_max: if rng.chance(200) { draw_crashes_max(rng) } else { profile.policy.crashes_max },
             run_limit: if rng.chance(60) { Some(rng.span(MILLI, SECOND)) } else { None },
             total_limit: if rng.chance(60) { Some(rng.span(MILLI, 3 * SECOND)) } else { None },
             payload: if rng.chance(30) { 5_000 } else { 8 + rng.below(200) as usize },
@@ -175,7 +184,7 @@ impl Spec {
         &self,
         function: kumi_core::FunctionId,
         number: usize,
-        policy_max: u32,
+        policy_max: CrashesMax,
         large: Option<Large>,
         group: Option<GroupId>,
     ) -> NewTask {
@@ -210,6 +219,10 @@ impl Note {
             dealt: now,
             begun: 0,
             crashes: 0,
+            kinds: Vec::new(),
+            spent: false,
+            unwanted: false,
+            guest: false,
             suspect: false,
             report: None,
             accepted: false,
@@ -225,6 +238,30 @@ impl Note {
     pub fn unborn(spec: Spec, generation: u32) -> Self {
         let kin = Kin { generation, ..Kin::default() };
         Self { spot: Spot::Done, kin, ..Self::new(TaskId::from_number(u64::MAX), spec, Time(0)) }
+    }
+}
+
+impl Note {
+    /// A worker has died of it, like this.
+    pub fn killed_one(&mut self, kind: Cause) {
+        self.crashes += 1;
+        self.kinds.push(kind);
+        let count = |kind| self.kinds.iter().filter(|other| **other == kind).count();
+        self.spent |= self.spec.once
+            || match self.spec.crashes_max {
+                CrashesMax::Together(most) => {
+                    kind != Cause::Spot && self.kinds.len() - count(Cause::Spot) > most as usize
+                }
+                CrashesMax::Each(most) => {
+                    let most = match kind {
+                        Cause::Memory => most.memory,
+                        Cause::Time => most.time,
+                        Cause::Spot => most.spot,
+                        Cause::Other => most.other,
+                    };
+                    most.is_some_and(|most| count(kind) > most as usize)
+                }
+            };
     }
 }
 

@@ -23,8 +23,12 @@ impl World {
             70..76 => self.release(),
             76..80 => self.tend_group()?,
             80..90 => self.collect()?,
-            90..95 => self.resize()?,
-            95 => self.dismiss()?,
+            90..93 => self.resize()?,
+            93 => self.dismiss()?,
+            94..96 => {
+                let function = self.rng.pick(&self.functions);
+                self.receive(function)?;
+            }
             _ if self.profile.ends_early && self.rng.chance(500) => self.close()?,
             _ if self.profile.ends_early => self.terminate()?,
             _ => self.submit_some(1)?,
@@ -133,7 +137,7 @@ impl World {
     fn release(&mut self) {
         let Some(number) = self.some_task() else { return };
         let note = &mut self.ledger.tasks[number];
-        if !note.spec.kept && !note.released && note.kin.generation == 0 && note.group.is_none() {
+        if !note.spec.kept && !note.guest && !note.released && note.kin.generation == 0 && note.group.is_none() {
             note.released = true;
             self.brain.release(note.id);
         }
@@ -196,6 +200,7 @@ impl World {
             self.ledger.tasks[*number].wish = Wish::Cancel;
         }
         self.ledger.promises.clear();
+        self.ledger.terminated = true;
         self.brain.terminate(self.now);
         self.absorb()?;
         rule!(self.ledger.open.is_empty(), "tasks {:?} survive the end", self.ledger.open);

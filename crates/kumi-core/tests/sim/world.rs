@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use kumi_core::message::ToWorker;
 use kumi_core::{
-    Action, Bug, Certificate, Dispatcher, Event, Face, FromWorker, FunctionId, LaunchId, Lease, Link, LoanId,
-    SegmentId, Staff, Time, ToAgent, WorkerId,
+    Action, Bug, Cause, Certificate, Dispatcher, Event, Face, FromWorker, FunctionId, LaunchId, Lease, Link, LoanId,
+    SegmentId, Staff, TaskId, Time, ToAgent, WorkerId,
 };
 
+use super::backup::News;
 use super::ledger::{Check, Ledger, rule};
 use super::memory::Memory;
 use super::process::Process;
@@ -121,6 +122,11 @@ pub enum Letter {
     /// The host notices that it is gone.
     Gone {
         process: usize,
+    },
+    /// The backup says something of a task that was handed over.
+    FromBackup {
+        task: TaskId,
+        news: News,
     },
     /// A worker does not map this segment of the host's any more.
     Returns {
@@ -331,6 +337,7 @@ impl World {
                 Ok(())
             }
             Letter::Forgets { loan, forked } => self.forgets(loan, forked),
+            Letter::FromBackup { task, news } => self.backup_says(task, news),
         }
     }
 
@@ -412,9 +419,14 @@ impl World {
             self.said(worker, message)?;
         }
         let begun = self.processes[id].begun();
-        self.ledger.gone(self.now, worker, begun)?;
-        let certificate = Certificate { cause: "exit code 3".into(), ..Certificate::default() };
+        let certificate = self.certificate();
+        self.ledger.gone(self.now, worker, begun, certificate.kind)?;
         self.tell(Event::Gone { worker, begun, certificate })
+    }
+
+    pub(super) fn certificate(&mut self) -> Certificate {
+        let kind = self.rng.pick(&[Cause::Other, Cause::Other, Cause::Memory, Cause::Time, Cause::Spot]);
+        Certificate { cause: "exit code 3".into(), kind, ..Certificate::default() }
     }
 
     pub(super) fn tell(&mut self, event: Event) -> Check {
@@ -478,7 +490,9 @@ impl World {
                 Action::Refuse { caller, reason } => self.refuse(caller as usize, &reason)?,
                 Action::Cut { worker } => self.cut_remote(worker),
                 Action::Fence { worker, .. } => self.fence(worker),
-                Action::Resolved { .. }
+                Action::HandOver { task } => self.hand_over(task)?,
+                Action::Resolved { task } => self.guest_leaves(task),
+                Action::CallBack { .. }
                 | Action::Reported { .. }
                 | Action::TooManyResults { .. }
                 | Action::CloseSegment { .. }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use kumi_core::frame::Wire;
 use kumi_core::{
-    Decoder, FromAgent, FromWorker, FunctionId, Lease, NewTask, Outcome, PROTOCOL, Policy, Run, Secret, Session, Staff,
-    TaskId, ToAgent, ToWorker,
+    CrashesMax, Decoder, FromAgent, FromWorker, FunctionId, Lease, NewTask, Outcome, PROTOCOL, Policy, Run, Secret,
+    Session, Staff, TaskId, ToAgent, ToWorker,
 };
 use kumi_net::pool::{Host, Pool};
 use kumi_net::proof::{self, JoinCode};
@@ -49,7 +49,8 @@ pub fn policy(workers: u64, staff: Staff) -> Policy {
         silence: 30 * second,
         reconnect: 60 * second,
         tasks_max: None,
-        crashes_max: 1,
+        crashes_max: CrashesMax::Together(1),
+        backup: false,
         queue_bytes: u64::MAX,
         spare_bytes: 1 << 20,
         reset: 0,
