@@ -2,6 +2,7 @@
 
 import os
 import select
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,13 @@ import kumi
 import pytest
 
 SECONDS_TO_LEAVE = 10.0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What tasks of tests print is not kept among the user's logs."""
+    state = tempfile.TemporaryDirectory(prefix="kumi-tests-", ignore_cleanup_errors=True)
+    config.add_cleanup(state.cleanup)
+    os.environ["XDG_STATE_HOME"] = state.name
 
 
 @pytest.fixture(scope="module")

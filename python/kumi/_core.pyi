@@ -348,6 +348,13 @@ class Pool:
     ) -> Self: ...
     @property
     def name(self) -> str: ...
+    def route_output(self, log_directory: tuple[str, bool] | None, forward: bool | None, /) -> None:
+        """Where the output of workers goes. To be called before the start.
+
+        Args:
+            log_directory: Where it is kept, and whether to remove those of earlier runs beside it; None: nowhere.
+            forward: Whether the host shows it; None: the host decides.
+        """
     def start(self) -> None:
         """Starts the I/O thread; the brain may ask for workers from now on."""
     def open_desk(self, directory: str, launcher: str, /) -> None:
@@ -493,10 +500,11 @@ class Inner:
         """The controller's name."""
     def define(self, payload: bytes | Parcel, label: str, /) -> Function: ...
 
-def next_deliveries() -> list[int | tuple[str, bool, bytes]] | None:
+def next_deliveries() -> list[int | str | tuple[str, bool, bytes, tuple[int, str] | None, bool | None]] | None:
     """For the one thread that brings news to Python: waits, then returns what has happened. None when Python is ending.
 
-    An int is a token of `Handle.watch`; a tuple is output of a worker: its name, whether it is stderr, the bytes.
+    An int is a token of `Handle.watch`; a string is for stderr; a tuple is output of a worker that is to be shown: its
+    name, whether it is stderr, the bytes, the id and the name of the task if that is known, and `forward`.
     """
 
 def end_deliveries() -> None:
@@ -522,6 +530,11 @@ class Worker:
         """Takes over the descriptors that the host passed. Raises OSError where there are none."""
     def shared(self, number: int, load: Callable[[bytes, Memory | None], Any], /) -> Any:
         """A shared value, unpickled by `load` when it is first asked for."""
+    @property
+    def name(self) -> str:
+        """What the host calls it. Empty before the host has said so."""
+    def function(self) -> Any | None:
+        """What the task that runs calls. None if none runs, or it is not unpickled yet."""
     def take_interrupt(self) -> bool:
         """For SIGINT's handler: whether to interrupt the running task. A signal from elsewhere has the worker leave."""
     def leave_soon(self) -> None:
@@ -602,6 +615,7 @@ def run_agent(
     authorities: bytes,
     index: int | None,
     seconds_connect: float,
+    log_directory: tuple[str, bool] | None,
     talkative: bool,
 ) -> int | None:
     """Runs one worker after another for the controller that listens there, in the main thread, until that ends it.
@@ -619,6 +633,7 @@ def run_agent(
         authorities: Certificates (PEM) of who vouches for the host's, if there is no fingerprint.
         index: Which of the workers of one launch this is: the only one it runs. None: it was started by hand.
         seconds_connect: For how long to try before the host has let it in. Later the host says for how long.
+        log_directory: As `Pool.route_output` takes it.
         talkative: Say on stderr when it has joined, when it has ended, and what it waits for.
 
     Returns:

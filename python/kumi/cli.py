@@ -5,10 +5,10 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from kumi.commands import kill, ps, top, worker
+from kumi.commands import kill, logs, metrics, ps, top, worker
 from kumi.commands.base import ended_by, say
 
-VERBS = (worker, ps, top, kill)
+VERBS = (worker, ps, top, logs, metrics, kill)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -42,6 +42,7 @@ from kumi.launchers import (
 )
 from kumi.modules import ByValue
 from kumi.options import Options, crashes, module_names, numbering, positive, text, whole
+from kumi.output import Directory, Output
 from kumi.registry import registry
 from kumi.remote import TLS
 from kumi.reset import chosen
@@ -116,6 +117,12 @@ class Controller(Submitter, Keeper, Executor):
         seconds_reconnect: When the connection to a worker on another machine is cut, the worker works on, and has so
             long to come back. Then its tasks are run by others. A worker that is silent for half of that, or for 30 s,
             is cut off.
+        log_directory: Where what workers print is kept, in a directory for each run; None: where `kumi logs` looks for
+            it, which is `~/.local/state/kumi/logs`; False: nowhere. Workers on other machines keep theirs there.
+        log_forward: Whether this process writes out what workers on this machine print. True: with the name of the task
+            before each line; None: so where that goes to a terminal or notebook, elsewhere as it came; False: not.
+        seconds_metrics: How often each worker measures its CPU, memory and open files, into a file beside its log that
+            `kumi metrics` reads; it needs psutil. None: never. Not measured where tasks run in this process.
 
     Raises:
         TypeError, ValueError: If an argument is not of the kind or in the range that the message names.
@@ -150,6 +157,9 @@ class Controller(Submitter, Keeper, Executor):
         port: int = 0,
         tls: TLS | None = None,
         seconds_reconnect: float = 60,
+        log_directory: Directory = None,
+        log_forward: bool | None = None,
+        seconds_metrics: float | None = None,
     ) -> None:
         self._arguments = {key: value for key, value in locals().items() if key not in {"self", "__class__"}}
         given = _launcher(launcher)
@@ -185,6 +195,7 @@ class Controller(Submitter, Keeper, Executor):
             seconds_reconnect=positive("seconds_reconnect", seconds_reconnect),
             slots=self._slots,
         )
+        self._output = Output(self.name, log_directory, log_forward, seconds_metrics)
         self._seconds_until_gone = seconds_kill + SECONDS_UNTIL_GONE
         self._setup = _setup(setup)
         named = self._arguments["modules_by_value"] = module_names("modules_by_value", modules_by_value)
@@ -252,6 +263,11 @@ class Controller(Submitter, Keeper, Executor):
         seconds = positive("seconds", seconds)
         assert self.url
         return self._live_pool().join_code(uses, seconds)
+
+    @property
+    def log_directory(self) -> str | None:
+        """Where what its workers print is kept, from its start on. It is made when one of them prints something."""
+        return self._output.run
 
     def status(self) -> Status:
         """Counts of workers and tasks at this instant. Takes microseconds."""
@@ -609,6 +625,9 @@ class Controller(Submitter, Keeper, Executor):
         if isinstance(self.launcher, Sequential):
             self._executor = TaskExecutor(self._reset)
             current.may_run = True
+        self._output.begin(pool)
+        if self._executor is None and (measure := self._output.measuring()) is not None:
+            self._submit_setup(pool, functions, measure)
         if self._setup is not None:
             # Before there is a worker: each does it when it joins.
             self._submit_setup(pool, functions, self._setup)

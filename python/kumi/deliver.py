@@ -15,6 +15,9 @@ from kumi.errors import ControllerClosed
 _LOGGER = logging.getLogger(__name__)
 _UTF8 = codecs.getincrementaldecoder("utf-8")
 
+Writer = tuple[int, str]  # a task's id, and its name, which may be empty
+Source = tuple[str, Writer | None]
+
 
 class Watched(Protocol):
     """A task, as far as it matters here."""
@@ -34,6 +37,8 @@ class Deliverer:
         self._watched: dict[int, Watched] = {}
         self._thread: threading.Thread | None = None
         self._decoders: dict[tuple[str, bool], codecs.IncrementalDecoder] = {}  # in the middle of a character
+        self._written: dict[bool, TextIO] = {}  # and not flushed yet: stderr and stdout
+        self._lines: dict[bool, Source | None] = {}  # who is in the middle of a line, of stderr or stdout
 
     def start(self) -> None:
         """Starts the thread, unless it runs."""
@@ -68,7 +73,14 @@ class Deliverer:
         try:
             while (news := next_deliveries()) is not None:
                 for item in news:
-                    self._resolve(item) if isinstance(item, int) else self._echo(*item)
+                    if isinstance(item, int):
+                        self._flush()
+                        self._resolve(item)
+                    elif isinstance(item, str):
+                        self._write(True, "kumi", item)
+                    else:
+                        self._echo(*item)
+                self._flush()
         except ControllerClosed:  # Python is ending, and a callback took longer than that waits
             return
 
@@ -78,18 +90,52 @@ class Deliverer:
         if task is not None:  # else Ctrl-C came between the core's note of it and ours
             task._deliver()
 
-    def _echo(self, worker: str, is_stderr: bool, output: bytes) -> None:
-        stream: TextIO | None = sys.stderr if is_stderr else sys.stdout
+    def _echo(self, worker: str, is_stderr: bool, output: bytes, writer: Writer | None, forward: bool | None) -> None:
         decoder = self._decoders.pop((worker, is_stderr), None) or _UTF8(errors="replace")
         text = decoder.decode(output)
         if decoder.getstate()[0]:
             self._decoders[worker, is_stderr] = decoder
+        if text and (forward or (forward is None and _is_watched(sys.stderr if is_stderr else sys.stdout))):
+            text = self._labelled(text, is_stderr, (worker, writer))
+        self._write(is_stderr, worker, text)
+
+    def _flush(self) -> None:
+        """Has what was written appear, before callbacks that follow are called."""
+        while self._written:
+            _, stream = self._written.popitem()
+            try:
+                stream.flush()
+            except Exception:  # see `_write`
+                _LOGGER.debug("output of workers could not be flushed", exc_info=True)
+
+    def _labelled(self, text: str, is_stderr: bool, source: "Source") -> str:
+        """With its task, or else its worker, at the beginning of each line."""
+        worker, writer = source
+        label = f"[{worker}] " if writer is None else f"[{writer[1] or f'task {writer[0]}'}] "
+        before = self._lines.get(is_stderr)
+        begin = "" if before == source else label if before is None else f"\n{label}"
+        lines = text.removesuffix("\n")
+        self._lines[is_stderr] = source if lines == text else None
+        return begin + lines.replace("\n", f"\n{label}") + text[len(lines) :]
+
+    def _write(self, is_stderr: bool, worker: str, text: str) -> None:
+        stream: TextIO | None = sys.stderr if is_stderr else sys.stdout
         try:
             if stream is not None:
                 stream.write(text)
-                stream.flush()
+                self._written[is_stderr] = stream
         except Exception:  # the stream may be the user's own, and whoever waits for a callback must not lose it
             _LOGGER.debug("output of worker %s could not be written", worker, exc_info=True)
+
+
+def _is_watched(stream: TextIO | None) -> bool:
+    """Whether somebody sees what is written there, in a terminal or a notebook."""
+    if type(stream).__module__.startswith("ipykernel"):
+        return True
+    try:
+        return stream is not None and stream.isatty()
+    except Exception:  # the stream may be the user's own
+        return False
 
 
 deliverer = Deliverer()

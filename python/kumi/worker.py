@@ -6,7 +6,6 @@ come from, when the process should leave.
 
 import _signal  # type: ignore[import-not-found]  # `signal` would make enumerations of all its numbers first
 import atexit
-import io
 import os
 import sys
 from functools import partial
@@ -14,6 +13,7 @@ from types import CoroutineType
 
 from kumi import current, serial, tracing, warned
 from kumi.errors import SerializationError
+from kumi.marked import Streams
 from kumi.modules import Edits
 from kumi.reset import Reset, kept
 from kumi.seeds import Generators
@@ -37,11 +37,24 @@ def serving() -> "Worker | None":
     return _serving[0] if _serving else None
 
 
+def task_name() -> str:
+    """What the task that this worker runs is called: the user's name for it, or else that of its function."""
+    found, worker = current.running(), serving()
+    if found is None or worker is None:
+        return ""
+    try:
+        name, function = found[3].get("name"), worker.function()
+        return str(name or ("" if function is None else serial.label(function)))
+    except Exception:  # it is an object of the user's own that is called
+        return ""
+
+
 class Executor:
     """Runs tasks in this process. What `_core.Worker.serve` calls; `Sequential` uses it as well.
 
     Args:
         parts: What `run_as_guest` puts back, as `reset.chosen` returns it.
+        streams: Those of the process, if what tasks print is to be marked.
 
     Example:
         >>> executor = Executor()
@@ -51,8 +64,9 @@ class Executor:
         (True, 1024)
     """
 
-    def __init__(self, parts: int = 0) -> None:
+    def __init__(self, parts: int = 0, streams: "Streams | None" = None) -> None:
         self._pid = os.getpid()
+        self._streams = streams
         self._edits = Edits()
         self._parts = parts
         self._generators = Generators()
@@ -85,6 +99,8 @@ class Executor:
         outer = warned.here()
         if outer is not None:
             outer.hide()
+        if self._streams is not None:
+            self._streams.unmark()
         return self._reset.pause()
 
     def resume(self, paused: "Paused") -> None:
@@ -204,8 +220,6 @@ def main(remote: bool = False) -> None:
         worker = Worker()
     except OSError as error:
         sys.exit(f"kumi.worker is started by a controller, which passes it its sockets: {error}")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # what a task prints appears at once, and lines stay whole
     if "PYTHONBREAKPOINT" not in os.environ:
         sys.breakpointhook = _refuse_breakpoint
     serial.follow_host(remote)
@@ -215,7 +229,7 @@ def main(remote: bool = False) -> None:
     _signal.signal(_signal.SIGINT, partial(_interrupted, worker, os.getpid()))
     _serving.append(worker)
     try:
-        worker.serve(Executor())
+        worker.serve(Executor(streams=Streams(task_name)))
     except OSError as error:  # what the host refuses, or the core does: its text says it all
         _leave_at_once(SystemExit(str(error)))
     except BaseException as error:

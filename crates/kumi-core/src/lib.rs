@@ -26,6 +26,7 @@ pub mod frame;
 mod group;
 pub mod ids;
 pub mod interrupts;
+pub mod marks;
 pub mod message;
 pub mod queue;
 pub mod scaling;

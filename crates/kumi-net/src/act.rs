@@ -88,7 +88,7 @@ impl Shared {
             bytes / 1_000_000
         );
         // To the host's stderr, by the thread that shows what workers write.
-        deliver::put(Delivery::Output { worker: self.name.clone(), stderr: true, bytes: text.into_bytes() });
+        deliver::put(Delivery::Notice(text));
     }
 
     fn queue(&self, state: &mut State, worker: WorkerId, message: ToWorker) {

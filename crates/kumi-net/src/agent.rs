@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use kumi_core::agent_message::ANSWER;
 use kumi_core::frame::Wire;
+use kumi_core::marks::Piece;
 use kumi_core::{AgentHalf, Certificate, FromAgent, FromWorker, Order, PROTOCOL, Secret, Time, ToAgent, ToWorker};
 
 use rustls::ClientConfig;
@@ -19,6 +20,7 @@ use rustls::ClientConfig;
 use crate::child::Heard;
 use crate::epoll::{Bell, Epoll, READ, Ready};
 use crate::line::Line;
+use crate::log::Shelf;
 use crate::outlet::Outlet;
 use crate::process::signal_name;
 use crate::proof::{self, JoinCode};
@@ -62,6 +64,8 @@ pub struct Plan {
     pub machine: String,
     /// For how long to dial before the host has let it in.
     pub patience: Duration,
+    /// Where what its workers write is kept, if it is.
+    pub shelf: Option<Shelf>,
     /// Say on stderr what goes on.
     pub talkative: bool,
 }
@@ -117,7 +121,7 @@ impl Agent {
             half: AgentHalf::new(Time(0), plan.patience, plan.index.is_some()),
             epoch: Instant::now(),
             epoll,
-            outlet: Outlet::start(Arc::clone(&bell))?,
+            outlet: Outlet::start(Arc::clone(&bell), plan.shelf.clone())?,
             bell,
             signals,
             muted: false,
@@ -419,7 +423,8 @@ impl Agent {
     /// A line on stderr, for who looks on.
     fn note(&self, text: &str) {
         if self.plan.talkative {
-            self.outlet.put(true, format!("kumi worker: {text}\n").into_bytes());
+            let bytes = format!("kumi worker: {text}\n").into_bytes();
+            self.outlet.put(None, true, Piece { writer: None, bytes });
         }
     }
 }

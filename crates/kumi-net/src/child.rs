@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use kumi_core::frame::Wire;
+use kumi_core::marks::{Marks, Piece};
 use kumi_core::{Begun, Cause, Certificate, Decoder, FrameError, FromWorker, Lease, ToWorker};
 
 use crate::fds;
@@ -32,6 +33,24 @@ pub(crate) struct Output {
     pub pipe: OwnedFd,
     pub stderr: bool,
     pub open: bool,
+    marks: Marks,
+}
+
+impl Output {
+    fn new(pipe: OwnedFd, stderr: bool) -> Self {
+        Self { pipe, stderr, open: true, marks: Marks::default() }
+    }
+
+    /// One reading: whether there may be more, and what was there. At the end of the pipe it is not open any more.
+    pub fn read(&mut self) -> (bool, Vec<Piece>) {
+        match read_pipe(self.pipe.as_fd()) {
+            None => {
+                self.open = false;
+                (false, self.marks.end())
+            }
+            Some(bytes) => (!bytes.is_empty(), self.marks.feed(&bytes)),
+        }
+    }
 }
 
 /// See the head of this file.
@@ -86,8 +105,7 @@ impl Child {
         let page = Page::create()?;
         let Spawned { pid, pidfd, stdout, stderr } =
             spawn::spawn(&command, its_data.into(), its_control.into(), page.fd())?;
-        let outputs =
-            [Output { pipe: stdout, stderr: false, open: true }, Output { pipe: stderr, stderr: true, open: true }];
+        let outputs = [Output::new(stdout, false), Output::new(stderr, true)];
         Ok(Self {
             name,
             marker,
@@ -321,7 +339,7 @@ fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
 }
 
 /// Reads what a pipe has, up to a bound. `None`: the pipe has ended.
-pub(crate) fn read_pipe(pipe: BorrowedFd<'_>) -> Option<Vec<u8>> {
+fn read_pipe(pipe: BorrowedFd<'_>) -> Option<Vec<u8>> {
     let mut bytes = vec![0; 1 << 16];
     // SAFETY: the buffer is valid for its length.
     let count = unsafe { libc::read(pipe.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len()) };

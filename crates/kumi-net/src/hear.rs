@@ -102,7 +102,7 @@ impl Shared {
         let face = Face { name: link.child.name.clone(), ..face };
         let launch = link.launch;
         let early = link.end_of_early();
-        deliver::show(&link.child.name, early);
+        deliver::show(&state.route, &link.child.name, None, early);
         state.written_in_vain = Written::default();
         match state.brain.join(self.now(), launch, face) {
             Some(worker) => {

@@ -7,9 +7,10 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use kumi_core::marks::Piece;
 use kumi_core::{Certificate, Event};
 
-use crate::child::{Heard, LAST_READS, read_pipe};
+use crate::child::{Heard, LAST_READS};
 use crate::deliver;
 use crate::desk::Desk;
 use crate::epoll::{OFF, READ, Ready};
@@ -151,26 +152,23 @@ fn read_output(shared: &Shared, state: &mut State, wires: &Wires, key: u64, inde
         return false;
     };
     let stderr = output.stderr;
-    match read_pipe(output.pipe.as_fd()) {
-        None => {
-            output.open = false;
-            let _ = wires.all.remove(output.pipe.as_fd());
-            false
-        }
-        Some(bytes) if bytes.is_empty() => false,
-        Some(bytes) => {
-            if stderr {
-                link.child.remember(&bytes);
-                state.brain.wrote(link.launch, || link.child.last_words());
-            }
-            let name = link.child.name.clone();
-            let written = link.wrote(stderr, bytes);
-            if deliver::show(&name, written) {
-                mute(shared, state, wires);
-            }
-            true
-        }
+    let (more, pieces) = output.read();
+    if !output.open {
+        let _ = wires.all.remove(output.pipe.as_fd());
     }
+    let mut full = false;
+    for Piece { writer, bytes } in pieces {
+        if stderr {
+            link.child.remember(&bytes);
+            state.brain.wrote(link.launch, || link.child.last_words());
+        }
+        let written = link.wrote(stderr, bytes);
+        full |= deliver::show(&state.route, &link.child.name, writer, written);
+    }
+    if full {
+        mute(shared, state, wires);
+    }
+    more
 }
 
 fn mute(shared: &Shared, state: &State, wires: &Wires) {
@@ -225,7 +223,7 @@ fn show_once(shared: &Shared, link: &mut Link) {
     let written = link.end_of_early();
     let mut state = shared.lock();
     if state.written_in_vain != written {
-        deliver::show(&link.child.name, written.clone());
+        deliver::show(&state.route, &link.child.name, None, written.clone());
         state.written_in_vain = written;
     }
 }

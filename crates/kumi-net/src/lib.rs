@@ -26,6 +26,7 @@ pub mod inbox;
 mod io;
 mod line;
 mod link;
+pub mod log;
 pub mod memory;
 mod nap;
 pub mod orders;

@@ -1,12 +1,17 @@
-//! An agent's own stdout and stderr: a thread writes to them, because whoever reads them may be slow, or gone.
+//! An agent's own stdout and stderr, and the logs of its workers: a thread writes to them, because whoever reads them may be
+//! slow, or gone, and so may the disk.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use kumi_core::marks::Piece;
+
 use crate::epoll::Bell;
+use crate::log::Shelf;
 use crate::sys::with_signals_blocked;
 
 /// When so many bytes wait to be written, no more should be put in: some thousand lines.
@@ -22,11 +27,16 @@ struct Shared {
     changed: Condvar,
     /// Rung when what was there is written.
     bell: Arc<Bell>,
+    /// For the logs, if they are kept.
+    shelf: Option<Shelf>,
 }
+
+/// The worker that has written it, if it was one; whether to stderr; and what.
+type Entry = (Option<String>, bool, Piece);
 
 #[derive(Debug, Default)]
 struct Queue {
-    pieces: VecDeque<(bool, Vec<u8>)>,
+    pieces: VecDeque<Entry>,
     /// Of these, and of what is being written.
     bytes: usize,
     over: bool,
@@ -34,19 +44,19 @@ struct Queue {
 
 impl Outlet {
     /// Starts the thread.
-    pub fn start(bell: Arc<Bell>) -> io::Result<Self> {
-        let shared = Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new(), bell });
+    pub fn start(bell: Arc<Bell>, shelf: Option<Shelf>) -> io::Result<Self> {
+        let shared = Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new(), bell, shelf });
         let outlet = Self(Arc::clone(&shared));
         let thread = thread::Builder::new().name("kumi-output".into());
         with_signals_blocked(|| thread.spawn(move || shared.run()))??;
         Ok(outlet)
     }
 
-    /// To be written, in this order.
-    pub fn put(&self, stderr: bool, bytes: Vec<u8>) {
+    /// To be written, in this order; kept if it is a worker's.
+    pub fn put(&self, worker: Option<&str>, stderr: bool, piece: Piece) {
         let mut queue = self.0.lock();
-        queue.bytes += bytes.len();
-        queue.pieces.push_back((stderr, bytes));
+        queue.bytes += piece.bytes.len();
+        queue.pieces.push_back((worker.map(str::to_owned), stderr, piece));
         self.0.changed.notify_all();
     }
 
@@ -75,16 +85,29 @@ impl Shared {
     }
 
     fn run(&self) {
-        while let Some((stderr, bytes)) = self.next() {
+        let mut kept = true;
+        while let Some((worker, stderr, piece)) = self.next() {
+            if let Err(error) = self.keep(worker.as_deref(), stderr, &piece) {
+                if mem::take(&mut kept) {
+                    let _ = write(io::stderr(), format!("kumi worker: {error}\n").as_bytes());
+                }
+            }
             // Where nobody reads any more there is nobody to be told either.
-            let _ = if stderr { write(io::stderr(), &bytes) } else { write(io::stdout(), &bytes) };
-            self.lock().bytes -= bytes.len();
+            let _ = if stderr { write(io::stderr(), &piece.bytes) } else { write(io::stdout(), &piece.bytes) };
+            self.lock().bytes -= piece.bytes.len();
             self.changed.notify_all();
             self.bell.ring();
         }
     }
 
-    fn next(&self) -> Option<(bool, Vec<u8>)> {
+    fn keep(&self, worker: Option<&str>, stderr: bool, piece: &Piece) -> io::Result<()> {
+        match (&self.shelf, worker) {
+            (Some(shelf), Some(worker)) => shelf.keep(worker, [(stderr, piece)].into_iter()),
+            (None, _) | (_, None) => Ok(()),
+        }
+    }
+
+    fn next(&self) -> Option<Entry> {
         let idle = |queue: &mut Queue| queue.pieces.is_empty() && !queue.over;
         let mut queue = self.changed.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
         queue.pieces.pop_front()

@@ -22,7 +22,7 @@ use kumi_core::{Begun, Dispatcher, GroupId, LaunchId, LoanId, Policy, SegmentId,
 
 use crate::backup::{Guest, Mailbox, Stay};
 use crate::berths::{Berth, Berths};
-use crate::deliver::Written;
+use crate::deliver::{Route, Written};
 use crate::desk::Desk;
 use crate::epoll::{Alarm, Bell, Epoll, READ};
 use crate::fork;
@@ -131,6 +131,8 @@ pub struct State {
     /// What every worker of this pool is marked with, beside its number: unguessable, so nobody else is ever killed.
     pub(crate) mark: String,
     pub(crate) to_spawn: Vec<LaunchId>,
+    /// Where the workers' output goes.
+    pub(crate) route: Arc<Route>,
     /// What the last launch that failed has written, if no worker has joined since.
     pub(crate) written_in_vain: Written,
     /// Being spawned by the I/O thread just now, without the lock.
@@ -219,6 +221,7 @@ impl Pool {
                 berths: Berths::default(),
                 mark: String::new(),
                 to_spawn: Vec::new(),
+                route: Arc::default(),
                 written_in_vain: Written::default(),
                 spawning: BTreeSet::new(),
                 orders: Orders::default(),
@@ -248,6 +251,11 @@ impl Pool {
             threads: Mutex::new(Vec::new()),
         });
         Self { shared }
+    }
+
+    /// Says where the workers' output goes. To be called before the start.
+    pub fn route_output(&self, route: Route) {
+        self.shared.lock().route = Arc::new(route);
     }
 
     /// Starts the I/O thread; workers may be asked for from now on. Does nothing the second time.

@@ -106,7 +106,7 @@ impl Remote {
             return;
         }
         let text = format!("kumi: controller '{controller}' has not let in {who}: {reason}\n");
-        deliver::put(Delivery::Output { worker: controller.to_owned(), stderr: true, bytes: text.into_bytes() });
+        deliver::put(Delivery::Notice(text));
     }
 
     /// To be done by the gate's thread.

@@ -9,7 +9,7 @@ use kumi_core::frame::Wire;
 use kumi_core::{Begun, Certificate, FromWorker, Lease, Payload, Time, ToWorker};
 
 use crate::agent::{DATA, PROCESS, STDOUT};
-use crate::child::{Child, Heard, LAST_READS, read_pipe};
+use crate::child::{Child, Heard, LAST_READS};
 use crate::epoll::{Epoll, OFF, READ, WRITE};
 use crate::hear::refusal;
 use crate::memory::oom_kills;
@@ -142,21 +142,17 @@ impl Ward {
     pub fn pass_on(&mut self, index: usize, outlet: &Outlet, epoll: &Epoll) -> bool {
         let Some(output) = self.child.outputs.get_mut(index).filter(|output| output.open) else { return false };
         let stderr = output.stderr;
-        match read_pipe(output.pipe.as_fd()) {
-            None => {
-                output.open = false;
-                let _ = epoll.remove(output.pipe.as_fd());
-                false
-            }
-            Some(bytes) if bytes.is_empty() => false,
-            Some(bytes) => {
-                if stderr {
-                    self.child.remember(&bytes);
-                }
-                outlet.put(stderr, bytes);
-                true
-            }
+        let (more, pieces) = output.read();
+        if !output.open {
+            let _ = epoll.remove(output.pipe.as_fd());
         }
+        for piece in pieces {
+            if stderr {
+                self.child.remember(&piece.bytes);
+            }
+            outlet.put(Some(&self.child.name), stderr, piece);
+        }
+        more
     }
 
     /// Whether its output is read; while it is not, it waits in `print`.

@@ -47,6 +47,7 @@ fn role_agent() {
         python: PYTHON,
         machine: "there".into(),
         patience: Duration::from_millis(said("PATIENCE").parse().unwrap()),
+        shelf: None,
         talkative: true,
     };
     match agent::run(plan) {

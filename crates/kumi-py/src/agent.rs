@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use kumi_net::agent::{self, Ended, Plan};
+use kumi_net::log::Shelf;
 use kumi_net::tls::{self, Trust};
 use pyo3::exceptions::{PyConnectionError, PyValueError};
 use pyo3::prelude::*;
@@ -13,7 +15,8 @@ use crate::pool::{command, host_name, python_version};
 
 /// See the stub.
 #[pyfunction]
-#[pyo3(signature = (host, port, code, argv, environment, /, *, fingerprint, authorities, index, seconds_connect, talkative))]
+#[pyo3(signature = (host, port, code, argv, environment, /, *, fingerprint, authorities, index, seconds_connect, log_directory,
+                    talkative))]
 #[allow(clippy::too_many_arguments)] // By name, as in the stub.
 pub fn run_agent(
     py: Python<'_>,
@@ -26,6 +29,7 @@ pub fn run_agent(
     authorities: &[u8],
     index: Option<u32>,
     seconds_connect: f64,
+    log_directory: Option<(PathBuf, bool)>,
     talkative: bool,
 ) -> PyResult<Option<i32>> {
     let plan = Plan {
@@ -39,6 +43,7 @@ pub fn run_agent(
         python: python_version(py),
         machine: host_name(),
         patience: span(seconds_connect),
+        shelf: log_directory.map(|(directory, tidy)| Shelf { directory, tidy }),
         talkative,
     };
     let ended = detached(py, || agent::run(plan));

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use kumi_core::{Lease, REPORT_MAX, TaskId};
+use kumi_core::{FunctionId, Lease, REPORT_MAX, TaskId};
 use kumi_net::worker::WorkerEnd;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -26,6 +26,7 @@ struct Task {
     id: TaskId,
     lease: Lease,
     attempt: u32,
+    function: FunctionId,
     notes: Option<Py<PyDict>>,
 }
 
@@ -39,9 +40,14 @@ impl Here {
         Arc::clone(WORKER.get_or_init(|| Arc::new(here)))
     }
 
-    pub fn begin(&self, id: TaskId, lease: Lease, attempt: u32) -> Begun<'_> {
-        self.tasks().push(Task { id, lease, attempt, notes: None });
+    pub fn begin(&self, id: TaskId, lease: Lease, attempt: u32, function: FunctionId) -> Begun<'_> {
+        self.tasks().push(Task { id, lease, attempt, function, notes: None });
         Begun(self)
+    }
+
+    /// What the task that runs calls.
+    pub fn function(&self) -> Option<FunctionId> {
+        self.tasks().last().map(|task| task.function)
     }
 
     /// Whether no task runs, or waits for another one.

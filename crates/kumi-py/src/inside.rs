@@ -116,9 +116,12 @@ pub fn next_deliveries(py: Python<'_>) -> PyResult<Option<Vec<Py<PyAny>>>> {
     };
     let convert = |delivery| match delivery {
         Delivery::Resolved(token) => Ok(token.into_pyobject(py)?.into_any().unbind()),
-        Delivery::Output { worker, stderr, bytes } => {
-            Ok((worker, stderr, PyBytes::new(py, &bytes)).into_pyobject(py)?.into_any().unbind())
+        Delivery::Output { route, worker, stderr, piece } => {
+            let writer = piece.writer.map(|writer| (writer.task, writer.name.clone()));
+            let output = (worker, stderr, PyBytes::new(py, &piece.bytes), writer, route.forward);
+            Ok(output.into_pyobject(py)?.into_any().unbind())
         }
+        Delivery::Notice(text) => Ok(text.into_pyobject(py)?.into_any().unbind()),
     };
     news.into_iter().map(convert).collect::<PyResult<Vec<_>>>().map(Some)
 }

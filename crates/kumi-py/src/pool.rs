@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kumi_core::{Event, Face, FunctionId, LaunchId, Notes, Policy, Run, Staff, TaskId, Ticket, TicketId};
+use kumi_net::deliver::Route;
 use kumi_net::inbox::Until;
+use kumi_net::log::Shelf;
 use kumi_net::orders::Orders;
 use kumi_net::pool::{self, Host};
 use kumi_net::proof::JoinCode;
@@ -241,6 +243,19 @@ impl Pool {
     #[getter]
     fn name(&self) -> &str {
         self.net.name()
+    }
+
+    #[pyo3(signature = (log_directory, forward, /))]
+    fn route_output(
+        &self,
+        py: Python<'_>,
+        log_directory: Option<(PathBuf, bool)>,
+        forward: Option<bool>,
+    ) -> PyResult<()> {
+        check(&self.net)?;
+        let shelf = log_directory.map(|(directory, tidy)| Shelf { directory, tidy });
+        detached(py, || self.net.route_output(Route::new(shelf, forward)));
+        Ok(())
     }
 
     fn start(&self, py: Python<'_>) -> PyResult<()> {

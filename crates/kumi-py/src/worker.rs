@@ -68,6 +68,20 @@ impl Worker {
         Ok(Self { serving: Arc::new(Serving { end, running, definitions, calls, untouched, unfit }) })
     }
 
+    #[getter]
+    fn name(&self) -> String {
+        self.serving.end.name()
+    }
+
+    /// `None`: no task runs, or its function is not there yet.
+    fn function(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let id = self.serving.running.function()?;
+        match self.serving.definitions().get(&id) {
+            Some(Function::Loaded(function)) => Some(function.clone_ref(py)),
+            Some(Function::Pickled(..)) | None => None,
+        }
+    }
+
     fn inner(&self) -> Inner {
         Inner::new(Arc::clone(&self.serving))
     }
@@ -152,7 +166,7 @@ impl Serving {
                 let ((success, made), kept) = if paused.is_err() {
                     (interrupted(), None)
                 } else {
-                    let running = self.running.begin(task, lease, attempt);
+                    let running = self.running.begin(task, lease, attempt, function);
                     let ran = match Armed::new(self.end.interrupts(), lease) {
                         None => interrupted(),
                         Some(_armed) => {
@@ -210,7 +224,7 @@ impl Serving {
         }
     }
 
-    /// What there is to tell of a task besides, from what Python has kept while it ran.
+    /// What there is to tell of a task besides, from what Python has kept while it ran. What the task has printed is sent.
     fn notes(
         &self,
         py: Python<'_>,
@@ -219,7 +233,11 @@ impl Serving {
         kept: Option<Py<PyDict>>,
     ) -> PyResult<Option<Box<Notes>>> {
         let peak = self.end.memory().peak_of(lease, took);
-        let warned = kept.map(|kept| kept.bind(py).get_item("warned")).transpose()?.flatten();
+        let noted = |name| kept.as_ref().map(|kept| kept.bind(py).get_item(name)).transpose().map(Option::flatten);
+        if let Some(unmark) = noted("unmark")? {
+            unmark.call0()?;
+        }
+        let warned = noted("warned")?;
         if peak.is_none() && warned.is_none() {
             return Ok(None);
         }

@@ -1,14 +1,29 @@
 """What every verb of the command line has in common."""
 
 import argparse
+import os
 import signal
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 else:
     Verbs = object
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Prints what a verb was asked for, as long as somebody reads it.
+
+    Args:
+        lines: Without their ends.
+    """
+    try:
+        sys.stdout.writelines(f"{line}\n" for line in lines)
+        sys.stdout.flush()
+    except BrokenPipeError:  # as `head` does when it has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # lest Python complains when it ends
 
 
 def say(verb: str, text: str, code: int) -> int:

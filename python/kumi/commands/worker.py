@@ -19,6 +19,7 @@ from kumi import _core
 from kumi.commands.base import Verbs, ended_by
 from kumi.launchers.base import INDEX, JOIN_CODE
 from kumi.launchers.local import render
+from kumi.logs import new_run
 
 _CODE = re.compile(r"kumi-[0-9a-f]+-[0-9a-f]{16,}", re.IGNORECASE)
 _WAYS = (
@@ -66,6 +67,9 @@ def add(verbs: Verbs) -> None:
         type=_seconds,
         default=60.0,
         help="for how long to try before the controller has let this worker in (default: 60)",
+    )
+    worker.add_argument(
+        "--log-directory", metavar="DIR", help="where to keep what tasks print; else where `kumi logs` looks for it"
     )
     worker.set_defaults(run=run)
 
@@ -115,6 +119,7 @@ def run(options: argparse.Namespace) -> int:
         authorities=authorities,
         index=index,
         seconds_connect=options.seconds_connect,
+        log_directory=(new_run("worker", options.log_directory), options.log_directory is None),
         talkative=sys.stderr is not None and sys.stderr.isatty(),
     )
     return 0 if signal is None else ended_by("worker", signal)
