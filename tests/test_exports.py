@@ -82,7 +82,19 @@ print(threading.active_count(), sorted(slow & {*sys.modules}))
 def test_a_worker_imports_little() -> None:
     """Each worker pays for it before its first task."""
     program = "import sys, kumi.worker; print(sorted(name for name in sys.modules if name.startswith('kumi.')))"
-    names = ("_core", "current", "errors", "modules", "reset", "seeds", "serial", "tracing", "warned", "worker")
+    names = (
+        "_core",
+        "current",
+        "errors",
+        "marked",
+        "modules",
+        "reset",
+        "seeds",
+        "serial",
+        "tracing",
+        "warned",
+        "worker",
+    )
     assert said(program) == f"{[f'kumi.{name}' for name in names]}\n"
 
 
