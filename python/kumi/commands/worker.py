@@ -11,11 +11,13 @@ import os
 import re
 import stat
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from kumi import _core
+from kumi.commands import attached
 from kumi.commands.base import Verbs, ended_by
 from kumi.launchers.base import INDEX, JOIN_CODE
 from kumi.launchers.local import render
@@ -71,6 +73,18 @@ def add(verbs: Verbs) -> None:
     worker.add_argument(
         "--log-directory", metavar="DIR", help="where to keep what tasks print; else where `kumi logs` looks for it"
     )
+    worker.add_argument(
+        "--workers-here",
+        metavar="NUMBER",
+        type=_number,
+        default=1,
+        help="how many workers share this machine: the libraries' threads are divided by it (default: 1)",
+    )
+    worker.add_argument(
+        "--attached",
+        action="store_true",
+        help="for launchers: take variables from standard input, as one line of JSON, and end when that ends",
+    )
     worker.set_defaults(run=run)
 
 
@@ -94,6 +108,13 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _number(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
+    return number
+
+
 def run(options: argparse.Namespace) -> int:
     """Runs a worker, and the next when that dies, until the controller wants no more.
 
@@ -105,23 +126,26 @@ def run(options: argparse.Namespace) -> int:
     """
     address = _address(options.url)
     authorities = _authorities(address, options.authorities)
+    if options.attached:
+        attached.take_variables()
     code, index = _join_code(options.join_code), _index()
     _look_for_modules_here()
     _fill_missing_streams()
-    command = render(sys.executable, {}, workers=1, remote=True)
-    signal = _core.run_agent(
-        address.host,
-        address.port,
-        code,
-        command.argv,
-        command.environment,
-        fingerprint=address.fingerprint,
-        authorities=authorities,
-        index=index,
-        seconds_connect=options.seconds_connect,
-        log_directory=(new_run("worker", options.log_directory), options.log_directory is None),
-        talkative=sys.stderr is not None and sys.stderr.isatty(),
-    )
+    command = render(sys.executable, {}, workers=options.workers_here, remote=True)
+    with attached.ends_with_input() if options.attached else nullcontext():
+        signal = _core.run_agent(
+            address.host,
+            address.port,
+            code,
+            command.argv,
+            command.environment,
+            fingerprint=address.fingerprint,
+            authorities=authorities,
+            index=index,
+            seconds_connect=options.seconds_connect,
+            log_directory=(new_run("worker", options.log_directory), options.log_directory is None),
+            talkative=sys.stderr is not None and sys.stderr.isatty(),
+        )
     return 0 if signal is None else ended_by("worker", signal)
 
 

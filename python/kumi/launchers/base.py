@@ -11,6 +11,7 @@ from kumi.errors import ControllerClosed
 
 JOIN_CODE = "KUMI_JOIN_CODE"  # the environment variable that a join code may stand in
 INDEX = "KUMI_INDEX"  # and the one that says which worker of its launch an agent is for
+ATTACHED = b"kumi: attached\n"  # what an attached worker writes to both of its outputs before anything else
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,23 +56,8 @@ class Local:
 
     def __post_init__(self) -> None:
         self._check_gpus()
-        if isinstance(self.python, os.PathLike):
-            object.__setattr__(self, "python", os.fspath(self.python))
-        if self.python is not None and (not isinstance(self.python, str) or not self.python):
-            raise TypeError(
-                f"python must be the path of an interpreter as a non-empty string, or None: {self.python!r}"
-            )
-        if self.environment is None:
-            return
-        if not isinstance(self.environment, Mapping):
-            raise TypeError(f"environment must be a mapping of strings to strings, or None, not {self.environment!r}")
-        for name, value in self.environment.items():
-            if not isinstance(name, str) or not isinstance(value, str):
-                raise TypeError(f"environment must map strings to strings, not {name!r} to {value!r}")
-            if not name or "=" in name or "\0" in name + value:
-                raise ValueError(
-                    f"environment must map names without '=' to values, both without NUL: {name!r} to {value!r}"
-                )
+        object.__setattr__(self, "python", interpreter(self.python))
+        check_environment(self.environment)
 
     def _check_gpus(self) -> None:
         each = self.gpus_per_worker
@@ -108,6 +93,30 @@ class Local:
         if self.gpus is None:
             return command
         return replace(command, slots=devices.slots(devices.checked(self.gpus), self.gpus_per_worker))
+
+
+def interpreter(python: object) -> str | None:
+    """Checks the path of an interpreter, or None."""
+    if isinstance(python, os.PathLike):
+        python = os.fspath(python)
+    if python is not None and (not isinstance(python, str) or not python):
+        raise TypeError(f"python must be the path of an interpreter as a non-empty string, or None: {python!r}")
+    return python
+
+
+def check_environment(variables: object) -> None:
+    """Checks the variables that workers are to have besides others; None: there are none."""
+    if variables is None:
+        return
+    if not isinstance(variables, Mapping):
+        raise TypeError(f"environment must be a mapping of strings to strings, or None, not {variables!r}")
+    for name, value in variables.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"environment must map strings to strings, not {name!r} to {value!r}")
+        if not name or "=" in name or "\0" in name + value:
+            raise ValueError(
+                f"environment must map names without '=' to values, both without NUL: {name!r} to {value!r}"
+            )
 
 
 def render(python: str | os.PathLike[str], environment: dict[str, str], workers: int, remote: bool = False) -> Command:
