@@ -147,10 +147,14 @@ def _sudo() -> list[str]:
 
 
 @contextlib.contextmanager
-def link() -> Iterator[Link]:
-    """Another machine. Skips the test where none can be made, except in CI."""
-    # Of tests that run beside each other each has a number of its own.
-    made = Link(int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) + 100)
+def link(number: int = 0) -> Iterator[Link]:
+    """Another machine. Skips the test where none can be made, except in CI.
+
+    Args:
+        number: From 0 to 2, if there are several.
+    """
+    # Of tests that run beside each other each has numbers of its own.
+    made = Link(int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) + 100 + 50 * number)
     try:
         if shutil.which("ip", path=os.environ["PATH"] + ":/usr/sbin:/sbin") is None:
             raise OSError("ip is missing: apt-get install iproute2")

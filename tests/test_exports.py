@@ -11,7 +11,19 @@ import kumi
 import pytest
 
 FACE = {
-    *("TLS", "Controller", "ControllerGroup", "Local", "Map", "Record", "Sequential", "Status", "Summary", "Task"),
+    *(
+        "SSH",
+        "TLS",
+        "Controller",
+        "ControllerGroup",
+        "Local",
+        "Map",
+        "Record",
+        "Sequential",
+        "Status",
+        "Summary",
+        "Task",
+    ),
     *("as_completed", "wait", "daemons", "default", "map", "register_serializer", "report", "rng", "run", "share"),
     *("everywhere", "state", "submit", "task_info", "try_submit", "with_options"),
     *("ControllerClosed", "ControllerError", "CrashError", "KumiError", "LaunchError", "QueueFull", "RemoteError"),
@@ -29,7 +41,9 @@ def test_every_name_is_there_and_documented(name: str) -> None:
     assert inspect.getdoc(getattr(kumi, name))
 
 
-@pytest.mark.parametrize("kind", [kumi.Controller, kumi.ControllerGroup, kumi.Task, kumi.Map, kumi.Record, kumi.Local])
+@pytest.mark.parametrize(
+    "kind", [kumi.Controller, kumi.ControllerGroup, kumi.Task, kumi.Map, kumi.Record, kumi.Local, kumi.SSH]
+)
 def test_every_public_method_is_documented(kind: type) -> None:
     bare = [
         name

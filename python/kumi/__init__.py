@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from kumi.group import ControllerGroup
     from kumi.inside import TaskInfo, report, rng, task_info
     from kumi.launchers import Local, Sequential
+    from kumi.launchers.ssh import SSH
     from kumi.maps import Map
     from kumi.namespace import state
     from kumi.remote import TLS
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from kumi.task import Record, Task, Warned
 
 __all__ = [
+    "SSH",
     "TLS",
     "Controller",
     "ControllerClosed",
@@ -94,6 +96,7 @@ _NAMES = {
     "group": ("ControllerGroup",),
     "inside": ("TaskInfo", "report", "rng", "task_info"),
     "launchers": ("Local", "Sequential"),
+    "launchers.ssh": ("SSH",),
     "maps": ("Map",),
     "namespace": ("state",),
     "remote": ("TLS",),

@@ -72,13 +72,13 @@ class Controller(Submitter, Keeper, Executor):
     exception cancels nothing there. A controller can be pickled, as its arguments.
 
     Args:
-        launcher: Where workers come from: `Local()`, or `Sequential()` to run tasks in this process, or another one, or
-            the name by which another package has entered one. None: from other machines, where `kumi worker` is started
-            by hand.
+        launcher: Where workers come from: `Local()`, `SSH()`, or `Sequential()` to run tasks in this process, or
+            another one, or the name by which another package has entered one. None: from other machines, where `kumi
+            worker` is started by hand.
         name: Unique among the open controllers; None: one is made up.
         workers: The most workers at a time; None: as many as there are usable CPUs, or as can have GPUs
-            (`Local(gpus=...)`), or as come from other machines. With launchers of workers elsewhere it has to be given,
-            unless they have a number of their own.
+            (`Local(gpus=...)`), or as come from other machines. With other launchers of workers elsewhere it has to be
+            given, unless they know it, as `SSH` does.
         workers_min: Workers that are kept even when there is no work.
         seconds_idle: After so long without a task a worker leaves; None: never.
         seconds_wall: After so long a worker leaves, once its task is done; None: never.
@@ -799,12 +799,13 @@ def _staff(launcher: object) -> Literal["host", "local", "launched", "by hand"]:
     return "local" if isinstance(launcher, LocalLauncher) else "launched"
 
 
-def _workers(launcher: object, staff: str) -> int:
-    if staff == "by hand":
-        return WORKERS_ANY
-    if staff == "launched":
+def _workers(given: int | None, launcher: object, staff: str) -> int:
+    most: int | None = getattr(launcher, "workers_max", None) if staff == "launched" else None
+    if given is not None and most is not None and given > most:
+        raise ValueError(f"workers must be at most {most} with {launcher!r}, which has no place for {given}")
+    if staff == "launched" and given is None and most is None:
         raise ValueError(f"workers must be given with {launcher!r}: the most workers it may start at a time")
-    return usable_cpus()
+    return given or most or (WORKERS_ANY if staff == "by hand" else usable_cpus())
 
 
 def _seconds_launch(value: float | None, launcher: object) -> float:

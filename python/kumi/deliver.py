@@ -7,6 +7,7 @@ import codecs
 import logging
 import sys
 import threading
+import time
 from typing import Protocol, TextIO
 
 from kumi._core import end_deliveries, next_deliveries
@@ -17,6 +18,7 @@ _UTF8 = codecs.getincrementaldecoder("utf-8")
 
 Writer = tuple[int, str]  # a task's id, and its name, which may be empty
 Source = tuple[str, Writer | None]
+Output = tuple[str, bool, bytes, Writer | None, bool | None]  # worker, whether stderr, what, whose, whether to show it
 
 
 class Watched(Protocol):
@@ -36,6 +38,8 @@ class Deliverer:
         self.lock = threading.RLock()  # a signal's handler may come in between, and ask a task itself
         self._watched: dict[int, Watched] = {}
         self._thread: threading.Thread | None = None
+        self._helpers: list[threading.Thread] = []
+        self._showing = threading.Lock()  # guards the next three
         self._decoders: dict[tuple[str, bool], codecs.IncrementalDecoder] = {}  # in the middle of a character
         self._written: dict[bool, TextIO] = {}  # and not flushed yet: stderr and stdout
         self._lines: dict[bool, Source | None] = {}  # who is in the middle of a line, of stderr or stdout
@@ -54,11 +58,18 @@ class Deliverer:
         self._start()
         return True
 
+    def add(self, thread: threading.Thread) -> None:
+        """Another thread that brings output of workers, by `echo`, and ends when they have ended."""
+        self._helpers = [*filter(threading.Thread.is_alive, self._helpers), thread]
+
     def join(self, seconds: float) -> None:
         """Lets what has been delivered reach its callbacks and streams, when Python ends."""
+        until = time.monotonic() + seconds
         if self._thread is not None:
             end_deliveries()
-            self._thread.join(seconds)
+        for thread in (*self._helpers, self._thread):
+            if thread is not None:
+                thread.join(max(0.0, until - time.monotonic()))
 
     def forget(self) -> None:
         """Starts anew in a forked child: the thread stayed with the parent."""
@@ -76,10 +87,8 @@ class Deliverer:
                     if isinstance(item, int):
                         self._flush()
                         self._resolve(item)
-                    elif isinstance(item, str):
-                        self._write(True, "kumi", item)
                     else:
-                        self._echo(*item)
+                        self._show(item)
                 self._flush()
         except ControllerClosed:  # Python is ending, and a callback took longer than that waits
             return
@@ -89,6 +98,15 @@ class Deliverer:
             task = self._watched.pop(token, None)
         if task is not None:  # else Ctrl-C came between the core's note of it and ours
             task._deliver()
+
+    def echo(self, worker: str, is_stderr: bool, output: bytes) -> None:
+        """Shows what a worker has written, whose output comes by a thread of its own."""
+        self._show((worker, is_stderr, output, None, None))
+        self._flush()
+
+    def _show(self, item: str | Output) -> None:
+        with self._showing:
+            self._write(True, "kumi", item) if isinstance(item, str) else self._echo(*item)
 
     def _echo(self, worker: str, is_stderr: bool, output: bytes, writer: Writer | None, forward: bool | None) -> None:
         decoder = self._decoders.pop((worker, is_stderr), None) or _UTF8(errors="replace")
@@ -101,12 +119,13 @@ class Deliverer:
 
     def _flush(self) -> None:
         """Has what was written appear, before callbacks that follow are called."""
-        while self._written:
-            _, stream = self._written.popitem()
-            try:
-                stream.flush()
-            except Exception:  # see `_write`
-                _LOGGER.debug("output of workers could not be flushed", exc_info=True)
+        with self._showing:
+            while self._written:
+                _, stream = self._written.popitem()
+                try:
+                    stream.flush()
+                except Exception:  # see `_write`
+                    _LOGGER.debug("output of workers could not be flushed", exc_info=True)
 
     def _labelled(self, text: str, is_stderr: bool, source: "Source") -> str:
         """With its task, or else its worker, at the beginning of each line."""
