@@ -1,5 +1,6 @@
 """Workers that ssh starts: on two machines, each with a real sshd."""
 
+import contextlib
 import os
 import pickle
 import select
@@ -8,6 +9,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import kumi
 import kumi.testing
 import pytest
-from conftest import ends_in_time
+from conftest import children, ends_in_time
 from kumi.launchers import NewWorker, usable_cpus
 from sshd import Net, net
 
@@ -54,6 +56,15 @@ class Dialled:
 
     def launch(self, workers: Sequence[NewWorker]) -> Any:
         return self.launcher.launch(workers)
+
+
+def command_lines() -> list[str]:
+    """Those of all processes, with NUL between words."""
+    lines = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended
+            lines.append(file.read_text(errors="replace"))
+    return lines
 
 
 def where(_: object = None) -> tuple[str, int]:
@@ -98,13 +109,7 @@ def test_no_secret_stands_on_a_command_line(there: Net) -> None:
             return super().launch(workers)
 
     def look() -> tuple[str | None, str]:
-        texts = []
-        for file in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                texts.append(file.read_text(errors="replace"))
-            except OSError:  # it has ended
-                continue
-        return os.environ.get("TOKEN"), "\n".join(texts)
+        return os.environ.get("TOKEN"), "\n".join(command_lines())
 
     launcher = Curious(ssh(there, "alpha", environment={"TOKEN": "it's=hidden"}), "127.0.0.1")
     with kumi.Controller(launcher) as crew:
@@ -161,6 +166,7 @@ def test_a_host_that_is_down_does_not_stop_the_others(there: Net) -> None:
 
 def test_who_waits_for_a_host_that_is_silent_can_end(there: Net) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(LIMIT)
         options = (*there.options, "-p", str(silent.getsockname()[1]))
         crew = kumi.Controller(kumi.SSH(["127.0.0.1"], options=options))
         task = crew.submit(abs, -1)
@@ -173,8 +179,35 @@ def test_who_waits_for_a_host_that_is_silent_can_end(there: Net) -> None:
                 pass
 
 
-def children() -> list[int]:
-    return [int(pid) for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()]
+def test_a_host_that_stays_silent_is_given_up_by_ssh_and_options_of_the_user_come_first(there: Net) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        options = (*there.options, "-o", "ConnectTimeout=1", "-p", str(silent.getsockname()[1]))
+        with kumi.Controller(kumi.SSH(["127.0.0.1"], options=options)) as crew:
+            with pytest.raises(kumi.LaunchError, match="(?s)host '127.0.0.1': ssh has ended with .*timed out"):
+                crew.submit(abs, -1).result(timeout=LIMIT)
+
+
+def test_a_host_never_has_more_workers_than_places(there: Net) -> None:
+    """A new worker waits until the connection of the one before has ended, whichever controller that was for."""
+
+    def work() -> None:
+        kumi.report("begun")
+        time.sleep(2)
+
+    def agents() -> int:
+        return sum("--attached" in line.split("\0") and there_is(line) for line in command_lines())
+
+    launcher = ssh(there, "alpha")
+    with kumi.Controller(launcher, tasks_max=1) as first, kumi.Controller(launcher, tasks_max=1) as second:
+        prints = tuple(Path(crew.url).name for crew in (first, second))
+
+        def there_is(line: str) -> bool:
+            return any(print in line for print in prints)
+
+        busy = first.submit(work)
+        assert next(iter(busy.reports())) == "begun"
+        assert [second.submit(agents).result(timeout=LIMIT) for _ in range(3)] == [1, 1, 1]
+        assert busy.done()
 
 
 def note_and_wait(file: str) -> int:
@@ -249,8 +282,8 @@ def test_what_tasks_print_comes_out_of_the_program_and_what_ssh_says_does_not(th
             print("hello from", os.uname().nodename)
             os.write(2, b"and on stderr\\n")
 
-        with kumi.Controller(launcher) as crew:
-            crew.submit(work).result()
+        crew = kumi.Controller(launcher)  # which ends with the program
+        crew.submit(work).result()
         """,
     )
     assert printing.communicate(timeout=LIMIT) == ("hello from alpha\n", "and on stderr\n")
@@ -289,6 +322,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"hosts": ["a", "a"]}, ValueError, "each once, not .*workers_per_host"),
     ({"hosts": ["-oProxyCommand=evil"]}, ValueError, "a name in hosts must be one that ssh takes"),
     ({"hosts": {"a": 0}}, ValueError, r"hosts\['a'\] must be a whole number of at least 1"),
+    ({"hosts": {"a": 2}, "workers_per_host": 2}, ValueError, "workers_per_host is for a sequence of hosts"),
     ({"workers_per_host": 0}, ValueError, "workers_per_host must be a whole number of at least 1"),
     ({"python": ""}, TypeError, "python must be the path of an interpreter"),
     ({"tunnel": 1}, TypeError, "tunnel must be True or False, not 1"),

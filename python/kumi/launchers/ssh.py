@@ -65,6 +65,8 @@ class SSH:
     def __post_init__(self) -> None:
         each = whole("workers_per_host", self.workers_per_host, least=1)
         hosts = _hosts(self.hosts)
+        if isinstance(hosts, dict) and each != 1:
+            raise ValueError("workers_per_host is for a sequence of hosts: a mapping has the numbers itself")
         if not isinstance(self.tunnel, bool):
             raise TypeError(f"tunnel must be True or False, not {self.tunnel!r}")
         check_environment(self.environment)
