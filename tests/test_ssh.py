@@ -310,6 +310,7 @@ def test_it_is_a_value() -> None:
     launcher = kumi.SSH(["alpha"], python=Path("venv/bin/python"), environment={"A": "1"})
     assert launcher == kumi.SSH(("alpha",), python="venv/bin/python", environment={"A": "1"})
     assert launcher != kumi.SSH(["beta"])
+    assert "environment" not in repr(launcher)
     assert pickle.loads(pickle.dumps(launcher)) == launcher
     crew = pickle.loads(pickle.dumps(kumi.Controller(launcher, name="far")))
     assert (crew.launcher, crew.workers) == (launcher, 1)

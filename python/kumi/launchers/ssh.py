@@ -57,7 +57,7 @@ class SSH:
     workers_per_host: int = 1
     python: str | os.PathLike[str] | None = None
     tunnel: bool = True
-    environment: Mapping[str, str] | None = None
+    environment: Mapping[str, str] | None = field(default=None, repr=False)  # may be secret
     ssh: str = "ssh"
     options: Sequence[str] = ()
     _connections: Connections = field(init=False, repr=False, compare=False)
