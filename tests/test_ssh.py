@@ -317,6 +317,12 @@ def test_it_is_a_value() -> None:
     assert kumi.Controller("local").launcher == kumi.Local()
 
 
+def test_a_tunnel_is_of_no_use_where_workers_check_the_name_of_the_controller() -> None:
+    worker = NewWorker("fit-1", 0, "kumi://head.example:7077", "kumi-1-51ab", lambda _: None)
+    with pytest.raises(ValueError, match="tls=.*tunnel=False"):
+        kumi.SSH(["alpha"]).launch([worker])
+
+
 WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"hosts": "alpha"}, TypeError, "hosts must be a sequence of names, or a mapping .* not 'alpha'"),
     ({"hosts": []}, ValueError, "hosts must be .* at least one"),
