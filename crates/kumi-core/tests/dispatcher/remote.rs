@@ -1,6 +1,7 @@
 //! Stories of workers on other machines.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kumi_core::message::{FromWorker, Leave, ToWorker};
 use kumi_core::{Begun, Condition, Event, Link, Outcome, Policy, Run, Staff, TaskId, Ticket, TicketId, Time, WorkerId};
@@ -382,6 +383,16 @@ fn one_that_leaves_and_hangs_up_is_gone() {
     assert!(!crew.brain.knows(worker));
     crew.submit();
     assert_eq!(crew.launches.len(), 1);
+}
+
+#[test]
+fn no_time_to_idle_is_enough_for_the_tasks_that_wait_when_one_comes() {
+    let mut crew = Crew::new(Policy { idle: Some(Duration::ZERO), ..policy(1) });
+    let task = crew.submit();
+    let worker = crew.join(Link::Remote);
+    assert_eq!(crew.dealt(worker), [task]);
+    crew.finish(worker, task, 1);
+    assert_eq!(crew.told_to_leave(worker), Some(Leave::Idle));
 }
 
 #[test]
