@@ -15,11 +15,11 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from functools import partial
 from types import ModuleType, TracebackType
-from typing import Any, Literal, Self, cast
+from typing import Any, Self, cast
 from weakref import WeakSet
 
-from kumi import current, desks, loops, remote, serial
-from kumi._core import Group, Inbox, Pool, memory_bytes
+from kumi import arguments, current, desks, loops, remote, serial
+from kumi._core import Group, Inbox, Pool
 from kumi.backup import carry_over, chain, checked
 from kumi.deliver import deliverer
 from kumi.errors import ControllerClosed, ControllerError, LaunchError, QueueFull
@@ -35,10 +35,8 @@ from kumi.launchers import (
     Rounds,
     Sequential,
     carry_out_orders,
-    find,
     run_one,
     slots_of,
-    usable_cpus,
 )
 from kumi.modules import ByValue
 from kumi.options import Options, crashes, module_names, numbering, positive, text, whole
@@ -54,10 +52,6 @@ from kumi.worker import Executor as TaskExecutor
 
 SECONDS_UNTIL_GONE = 5.0  # a bound for the case that a worker that was killed hangs in the kernel
 SECONDS_UNTIL_NOTICE = 10.0  # a program that waits longer than this at its end says for what
-BYTES_UNBOUNDED = 2**63 - 1
-SECONDS_LAUNCH = 60.0
-FAR = frozenset({"launched", "by hand"})  # workers that call from elsewhere
-WORKERS_ANY = 1_000_000  # as many as come from other machines
 SYNC = "KUMI_SYNC"  # the environment variable that has all controllers run their tasks in this process
 
 _LOCAL = Local()
@@ -162,17 +156,13 @@ class Controller(Submitter, Keeper, Executor):
         seconds_metrics: float | None = None,
     ) -> None:
         self._arguments = {key: value for key, value in locals().items() if key not in {"self", "__class__"}}
-        given = _launcher(launcher)
+        given = arguments.a_launcher(launcher)
         self.launcher = given if os.environ.get(SYNC, "0") in {"", "0"} else Sequential()
-        staff = _staff(self.launcher)
-        far = staff in FAR
-        most = whole("workers", workers, least=1, none=True)
         self._slots = whole("slots of the launcher", slots_of(self.launcher), least=1, none=True)
-        self.workers = most or self._slots or _workers(self.launcher, staff)
-        self._check_slots(self.workers)
-        self.workers_min = _workers_min(workers_min, self.workers)
-        address = _listens_at(given, host, port, tls)
-        self._listens_at = address if far else None
+        self.workers = arguments.workers(workers, self.launcher, self._slots)
+        self.workers_min = arguments.workers_min(workers_min, self.workers)
+        address = arguments.address(given, host, port, tls)
+        self._listens_at = address if arguments.calls_from_elsewhere(self.launcher) else None
         self.name = text("name", name, none=True) or registry.make_up_name()
         self._backup = checked(backup, self.name, Controller)
         self._reset = chosen(reset)
@@ -183,23 +173,25 @@ class Controller(Submitter, Keeper, Executor):
             workers_min=self.workers_min,
             seconds_idle=positive("seconds_idle", seconds_idle, zero=True, none=True),
             seconds_wall=positive("seconds_wall", seconds_wall, none=True),
-            seconds_launch=positive("seconds_launch", _seconds_launch(seconds_launch, self.launcher)),
+            seconds_launch=positive("seconds_launch", arguments.seconds_launch(seconds_launch, self.launcher)),
             seconds_kill=positive("seconds_kill", seconds_kill),
             tasks_max=whole("tasks_max", tasks_max, least=1, none=True),
-            memory_bytes=_bytes(positive("memory_gigabytes_max", memory_gigabytes_max, none=True)),
+            memory_bytes=arguments.in_bytes(positive("memory_gigabytes_max", memory_gigabytes_max, none=True)),
             reset=self._reset,
             crashes_max=crashes(crashes_max),
             backup=backup is not None,
-            queue_bytes=_queue_bytes(positive("queue_gigabytes_max", queue_gigabytes_max, none=True), self.launcher),
-            staff=staff,
+            queue_bytes=arguments.queue_bytes(
+                positive("queue_gigabytes_max", queue_gigabytes_max, none=True), self.launcher
+            ),
+            staff=arguments.staff(self.launcher),
             seconds_reconnect=positive("seconds_reconnect", seconds_reconnect),
             slots=self._slots,
         )
         self._output = Output(self.name, log_directory, log_forward, seconds_metrics)
         self._seconds_until_gone = seconds_kill + SECONDS_UNTIL_GONE
-        self._setup = _setup(setup)
+        self._setup = arguments.a_setup(setup)
         named = self._arguments["modules_by_value"] = module_names("modules_by_value", modules_by_value)
-        elsewhere = any(_staff(member.launcher) in FAR for member in (self, *chain(self._backup)))
+        elsewhere = any(arguments.calls_from_elsewhere(member.launcher) for member in (self, *chain(self._backup)))
         self._by_value = ByValue(named, elsewhere=elsewhere) if named or elsewhere else None
         self._url: str | None = None  # from the start on, if workers dial in
         self._life = threading.RLock()  # guards the next three; a signal's handler may come in between
@@ -301,7 +293,7 @@ class Controller(Submitter, Keeper, Executor):
             source="hand" if by_hand else "here" if here else "launcher",
             launcher=repr(self.launcher),
             url=self._url,
-            most=None if self.workers == WORKERS_ANY else self.workers,
+            most=None if self.workers == arguments.WORKERS_ANY else self.workers,
             slots=self._slots,
             least=self.workers_min,
             seconds_idle=self._arguments["seconds_idle"],
@@ -332,7 +324,7 @@ class Controller(Submitter, Keeper, Executor):
         now, and one if there is none.
         """
         status = self.status()
-        most = max(1, status.workers) if self.workers == WORKERS_ANY else self.workers
+        most = max(1, status.workers) if self.workers == arguments.WORKERS_ANY else self.workers
         return status.uncollected >= most
 
     @property
@@ -364,8 +356,8 @@ class Controller(Submitter, Keeper, Executor):
             if self._closed:
                 raise self._closed_error("it has ended")
             most = most or self.workers
-            self._check_slots(most)
-            least = _workers_min(self.workers_min if workers_min is None else workers_min, most)
+            arguments.check_slots(most, self.launcher, self._slots)
+            least = arguments.workers_min(self.workers_min if workers_min is None else workers_min, most)
             with self._told_if_closed():
                 self._made_pool().resize(most, least)
             self.workers, self.workers_min = most, least
@@ -477,13 +469,8 @@ class Controller(Submitter, Keeper, Executor):
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "new" if self._functions is None else "open"
-        workers = "any" if self.workers == WORKERS_ANY else self.workers
+        workers = "any" if self.workers == arguments.WORKERS_ANY else self.workers
         return f"<Controller {self.name!r} {state}, {self.launcher!r}, workers={workers}>"
-
-    def _check_slots(self, workers: int) -> None:
-        if self._slots is not None and workers > self._slots:
-            text = f"workers must be at most {self._slots}, as many as {self.launcher!r} has slots for, not {workers}"
-            raise ValueError(text)
 
     def _target(self, _fn: object, _args: object, _kwargs: object, /) -> "Controller":
         return self
@@ -780,75 +767,6 @@ class Controller(Submitter, Keeper, Executor):
 
     def _closed_error(self, reason: object) -> ControllerClosed:
         return ControllerClosed(f"controller {self.name!r} is closed: {reason}; open another one")
-
-
-def _launcher(value: object) -> Launcher | LocalLauncher | Sequential | None:
-    if isinstance(value, str):
-        value = find(value)()
-    if value is None or (isinstance(value, Launcher | LocalLauncher | Sequential) and not isinstance(value, type)):
-        return value
-    hint = f"; for that many workers: workers={value}" if isinstance(value, int) else ""
-    raise TypeError(f"launcher must be a launcher, such as kumi.Local(), or None, not {value!r}{hint}")
-
-
-def _staff(launcher: object) -> Literal["host", "local", "launched", "by hand"]:
-    if launcher is None:
-        return "by hand"
-    if isinstance(launcher, Sequential):
-        return "host"
-    return "local" if isinstance(launcher, LocalLauncher) else "launched"
-
-
-def _workers(given: int | None, launcher: object, staff: str) -> int:
-    most: int | None = getattr(launcher, "workers_max", None) if staff == "launched" else None
-    if given is not None and most is not None and given > most:
-        raise ValueError(f"workers must be at most {most} with {launcher!r}, which has no place for {given}")
-    if staff == "launched" and given is None and most is None:
-        raise ValueError(f"workers must be given with {launcher!r}: the most workers it may start at a time")
-    return given or most or (WORKERS_ANY if staff == "by hand" else usable_cpus())
-
-
-def _seconds_launch(value: float | None, launcher: object) -> float:
-    return cast("float", getattr(launcher, "seconds_launch", SECONDS_LAUNCH)) if value is None else value
-
-
-def _listens_at(launcher: object, host: object, port: object, tls: object) -> tuple[str, int, TLS | None] | None:
-    """Where workers call, if they do."""
-    if _staff(launcher) in {"host", "local"}:
-        for name, value in (("host", host), ("port", port or None), ("tls", tls)):
-            if value is not None:
-                raise ValueError(f"{name} is for workers that call from elsewhere, and those of {launcher!r} do not")
-        return None
-    if tls is not None and not isinstance(tls, TLS):
-        raise TypeError(f"tls must be a kumi.TLS, or None, not {tls!r}")
-    number = whole("port", port, least=0, bits=16)
-    given = text("host", host, none=True) or getattr(launcher, "host", None)
-    return given or remote.ANYWHERE, number, tls
-
-
-def _setup(value: object) -> Callable[[], object] | None:
-    if value is not None and not callable(value):
-        raise TypeError(f"setup must be callable without arguments, not {value!r}")
-    return value
-
-
-def _workers_min(value: object, workers: int) -> int:
-    number = whole("workers_min", value, least=0)
-    if number > workers:
-        raise ValueError(f"workers_min must be a whole number from 0 to workers, which is {workers}, not {value!r}")
-    return number
-
-
-def _bytes(gigabytes: float | None) -> int | None:
-    return None if gigabytes is None else max(1, int(min(gigabytes * 1e9, BYTES_UNBOUNDED)))
-
-
-def _queue_bytes(gigabytes: float | None, launcher: object) -> int:
-    if isinstance(launcher, Sequential):
-        return BYTES_UNBOUNDED  # it would wait for room that only itself can make
-    if gigabytes is not None:
-        return cast("int", _bytes(gigabytes))
-    return memory_bytes() // 4
 
 
 def _refuse_to_block_a_loop() -> None:
