@@ -302,7 +302,7 @@ def test_more_workers_than_places_are_refused() -> None:
     launcher = kumi.SSH({"alpha": 1, "beta": 3})
     assert kumi.Controller(launcher).workers == 4
     assert kumi.Controller(launcher, workers=2).workers == 2
-    with pytest.raises(ValueError, match="workers must be at most 4 with SSH"):
+    with pytest.raises(ValueError, match="workers must be at most 4, as many as SSH"):
         kumi.Controller(launcher, workers=5)
 
 

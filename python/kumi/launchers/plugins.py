@@ -1,6 +1,5 @@
 """Launchers that other packages bring along, by name."""
 
-from importlib.metadata import entry_points
 from typing import Any
 
 GROUP = "kumi.launchers"
@@ -21,6 +20,8 @@ def find(name: str) -> Any:
     Example:
         >>> launcher = kumi.launchers.find("local")()
     """
+    from importlib.metadata import entry_points
+
     found = entry_points(group=GROUP)
     if name in found.names:
         return found[name].load()
