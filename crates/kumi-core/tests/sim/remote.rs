@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use kumi_core::frame::Wire;
 use kumi_core::{
-    AgentHalf, Begun, Bug, Caller, Certificate, Decoder, Event, FromAgent, FromWorker, LaunchId, Link, Order, Origin,
-    Secret, Session, Staff, Talk, Ticket, TicketId, Time, ToAgent, ToWorker, WorkerId,
+    AgentHalf, Begun, Bug, Caller, Decoder, Event, FromAgent, FromWorker, LaunchId, Link, Order, Origin, Secret,
+    Session, Staff, Talk, Ticket, TicketId, Time, ToAgent, ToWorker, WorkerId,
 };
 
 use super::ledger::{Check, rule};
