@@ -182,8 +182,6 @@ impl Dispatcher {
     }
 
     pub(super) fn idle_due(&mut self, now: Time, id: WorkerId) {
-        // One that has just come, and may not idle at all, gets what waits first.
-        self.deal(now);
         let Some(worker) = self.workers.get_mut(id) else { return };
         let Some(idle) = patience(self.policy.idle, worker.extra) else { return };
         worker.idle_timer = false;

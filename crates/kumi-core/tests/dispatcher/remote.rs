@@ -392,6 +392,7 @@ fn no_time_to_idle_is_enough_for_the_tasks_that_wait_when_one_comes() {
     let worker = crew.join(Link::Remote);
     assert_eq!(crew.dealt(worker), [task]);
     crew.finish(worker, task, 1);
+    crew.wait(MILLI);
     assert_eq!(crew.told_to_leave(worker), Some(Leave::Idle));
 }
 
