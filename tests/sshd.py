@@ -36,7 +36,7 @@ class Machine:
             "StrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPidFile none\n"
         )
         run(*there.prefix, "ip", "route", "add", "default", "via", there.host)
-        start = f"echo {name} > /proc/sys/kernel/hostname && exec {_sshd()} -D -e -f {config}"
+        start = f"echo {name} > /proc/sys/kernel/hostname && exec setpriv --pdeathsig KILL {_sshd()} -D -e -f {config}"
         self._process = subprocess.Popen(
             [*there.prefix, "unshare", "--uts", "sh", "-c", start], stderr=subprocess.PIPE, text=True
         )
