@@ -235,6 +235,22 @@ def test_a_connection_that_is_lost_ends_its_worker_and_the_task_runs_again(
         assert all(ends_in_time(pid) for pid in first)
 
 
+def test_a_network_that_falls_silent_costs_a_host_and_not_the_task(there: Net, tmp_path: Path) -> None:
+    with kumi.Controller(ssh(there), workers=1, seconds_reconnect=2) as crew:
+        task = crew.submit(note_and_wait, str(tmp_path / "first"))
+        first: tuple[int, ...] = next(iter(task.reports()))
+        alpha = there.machines["alpha"]  # the first, of two that have no worker
+        alpha.link.cut()
+        try:
+            assert task.result(timeout=LIMIT) not in first
+            assert all(ends_in_time(pid) for pid in first)
+        finally:
+            alpha.link.carry()
+            for pid in alpha.pids():  # its sshd may not notice for long that there is nobody any more
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
 def test_terminate_ends_the_trees_of_processes(there: Net, tmp_path: Path) -> None:
     crew = kumi.Controller(ssh(there))
     tasks = [crew.submit(note_and_wait, str(tmp_path / name)) for name in "ab"]

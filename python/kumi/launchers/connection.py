@@ -8,7 +8,6 @@ fails; what comes after is output of the worker, and goes where that of local wo
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -64,7 +63,6 @@ class Connection:
         failed: Told when ssh has ended, with the reason.
         host: Where the worker is; None: it waits for a place.
         why: The reason, when it has ended.
-        ended: Set then.
         unwanted: It is to end.
         due: When it is killed, by the monotonic clock; None: not at all.
     """
@@ -75,7 +73,6 @@ class Connection:
     failed: Callable[[str], None] = field(repr=False)
     host: str | None = None
     why: str | None = None
-    ended: threading.Event = field(default_factory=threading.Event, repr=False)
     unwanted: bool = False
     due: float | None = field(default=None, repr=False)
     streams: tuple[Stream, ...] = field(default=(), repr=False)

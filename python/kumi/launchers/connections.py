@@ -12,7 +12,7 @@ from functools import partial
 
 from kumi.deliver import deliverer
 from kumi.errors import ControllerClosed
-from kumi.launchers.connection import SECONDS_TO_END, Connection, Stream
+from kumi.launchers.connection import Connection, Stream
 
 NOT_NEEDED = "it was not needed any more"
 
@@ -48,20 +48,12 @@ class Connections:
             os.eventfd_write(self._bell, 1)
 
     def close(self, connections: Sequence[Connection]) -> None:
-        """Ends these, and waits for it.
-
-        Raises:
-            TimeoutError: If one does not end although it was killed.
-        """
+        """Has these end, which takes SECONDS_TO_END at most."""
         for connection in connections:
             connection.unwanted = True
         with self._lock:
             if self._thread is not None:
                 os.eventfd_write(self._bell, 1)
-        until = time.monotonic() + 2 * SECONDS_TO_END
-        for connection in connections:
-            if not connection.ended.wait(max(0.0, until - time.monotonic())):
-                raise TimeoutError(f"{connection} does not end")
 
     def forget(self) -> None:
         """In a forked child: all of it stays with the parent, and the ends of the pipes must be the parent's alone."""
@@ -143,7 +135,6 @@ class Connections:
 
     def _tell(self, connection: Connection, why: str) -> None:
         connection.why = why
-        connection.ended.set()
         connection.failed(why)
 
     def _seconds_left(self) -> float | None:
