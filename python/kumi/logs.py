@@ -40,13 +40,11 @@ def default_place() -> str:
 
     A user without a home has them among the temporary files.
     """
-    import tempfile
-
     state = os.environ.get("XDG_STATE_HOME", "")
     for place in (state, os.path.expanduser("~/.local/state")):  # noqa: PTH111 - pathlib is slow to import
         if os.path.isabs(place):  # noqa: PTH117
             return os.path.join(place, "kumi", "logs")  # noqa: PTH118
-    return os.path.join(tempfile.gettempdir(), f"kumi-{os.getuid()}", "logs")  # noqa: PTH118
+    return os.path.join(os.environ.get("TMPDIR") or "/tmp", f"kumi-{os.getuid()}", "logs")  # noqa: PTH118
 
 
 class Line(NamedTuple):

@@ -178,7 +178,7 @@ def _quota(root: str = "/sys/fs/cgroup") -> float | None:
 
 def _read(file: str) -> list[str]:
     try:
-        with open(file, encoding="ascii") as f:  # noqa: PTH123 - pathlib is slow to import
+        with open(file, encoding="utf-8") as f:  # noqa: PTH123 - pathlib is slow to import
             return f.read().split()
     except OSError:
         return []
