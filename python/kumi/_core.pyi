@@ -511,7 +511,7 @@ def end_deliveries() -> None:
     """For the end of Python, after every pool has ended: `next_deliveries` returns what is there, and then None."""
 
 def leave() -> None:
-    """For the end of Python, after every pool has ended: lets out every thread that waits in here, for 2 s at most."""
+    """For the end of Python: ends pools that an interrupt has left, and lets out who waits; 2 s at most for each."""
 
 def before_fork() -> None:
     """For `os.register_at_fork`: what all pools share is left in order for the child."""

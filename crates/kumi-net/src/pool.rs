@@ -189,6 +189,18 @@ pub(crate) fn resume_output() {
     }
 }
 
+/// Ends what is left of any pool, and waits for so long at most until the workers are buried, with all that they started:
+/// an interrupt may have cut short whoever did so before. For the end of the process.
+pub fn end_everyone(patience: Duration) {
+    let deadline = Instant::now() + patience;
+    let left = |pool: &Pool| !pool.is_foreign() && !pool.shared.lock().over;
+    let pools: Vec<_> = everyone().into_iter().map(|shared| Pool { shared }).filter(left).collect();
+    pools.iter().for_each(Pool::terminate_soon);
+    for pool in pools {
+        while let Ok(Waited::Signal) = pool.wait(Wants::Any, Some(deadline), |state| state.over.then_some(())) {}
+    }
+}
+
 /// Wakes every thread that waits in any pool; from now on nobody waits. For the end of the process.
 pub fn wake_everyone() {
     for shared in everyone() {

@@ -136,6 +136,7 @@ pub fn end_deliveries() {
 #[pyfunction]
 pub fn leave(py: Python<'_>) {
     py.detach(|| {
+        pool::end_everyone(LEAVE);
         LEAVING.store(true, Ordering::SeqCst);
         pool::wake_everyone();
         let deadline = Instant::now() + LEAVE;
