@@ -459,3 +459,18 @@ def test_a_crash_in_one_is_no_matter_of_the_others(own: kumi.ControllerGroup) ->
     assert crash.certificate.signal == signal.SIGKILL
     assert own.with_options(controller="two").submit(jobs.pid).result(LIMIT) == survivor
     assert [one.crash for one in own.summary().members] == [1, 0]
+
+
+def test_a_group_is_saturated_when_each_controller_is(own: kumi.ControllerGroup) -> None:
+    """Covers C109 and C160."""
+    own.with_options(controller="two").push(abs, -1)
+    assert (own.members["one"].saturated, own.members["two"].saturated, own.saturated) == (False, True, False)
+    own.push(abs, -1)
+    assert own.saturated
+    assert len(list(own.records())) == 2
+    assert not own.saturated
+
+
+def test_each_controller_is_explained(own: kumi.ControllerGroup) -> None:
+    first = [line.split()[1] for line in own.explain().splitlines() if line.startswith("controller ")]
+    assert first == ["'one'", "'two'"]

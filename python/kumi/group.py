@@ -96,6 +96,15 @@ class ControllerGroup(Submitter, Keeper, Executor):
         return all(controller.empty for controller in self._controllers)
 
     @property
+    def saturated(self) -> bool:
+        """Whether each controller is: see `Controller.saturated`. Of one alone: `group.members["large"].saturated`."""
+        return all(controller.saturated for controller in self._controllers)
+
+    def explain(self) -> str:
+        """What `Controller.explain` says of each, one after the other."""
+        return "\n".join(controller.explain() for controller in self._controllers)
+
+    @property
     def _max_workers(self) -> int:
         return self._controllers[0]._max_workers
 
