@@ -578,20 +578,26 @@ impl Ledger {
     }
 
     fn launched_below(&self) -> Check {
+        let (living, expected, idle) = self.ordinary();
+        let most = self.policy.workers;
+        rule!(living <= most, "{living} workers and launches, of {most} allowed");
+        let least = if self.closing { 0 } else { self.policy.workers_min as usize };
+        let need = self.unbegun().max(least);
+        rule!(expected + idle <= need, "{expected} launches and {idle} idle workers for {need} tasks");
+        Ok(())
+    }
+
+    /// Of those that count against `workers`: all that live, or may come to; those that are expected; the idle ones.
+    pub fn ordinary(&self) -> (u64, usize, usize) {
         // A joined worker's launch stands for it.
         let ordinary = |launch: &LaunchId| !self.extras.contains(launch);
         let living = self.launches.keys().filter(|launch| ordinary(launch)).count() as u64;
-        let most = self.policy.workers;
-        rule!(living <= most, "{living} workers and launches, of {most} allowed");
         let expected =
             |(launch, state): &(&LaunchId, &Launch)| matches!(state, Launch::Expected(_)) && ordinary(launch);
         let newcomers = self.workers.values().filter(|worker| !worker.enlisted && !worker.extra).count();
         let expected = self.launches.iter().filter(expected).count() + newcomers;
         let idle = self.workers.values().filter(|worker| worker.idle() && !worker.extra).count();
-        let least = if self.closing { 0 } else { self.policy.workers_min as usize };
-        let need = self.unbegun().max(least);
-        rule!(expected + idle <= need, "{expected} launches and {idle} idle workers for {need} tasks");
-        Ok(())
+        (living, expected, idle)
     }
 
     /// Tasks that wait, or are behind another in a worker's hands.

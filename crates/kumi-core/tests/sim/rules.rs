@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kumi_core::{Condition, Dispatcher, Entry, Link, Time};
+use kumi_core::{Condition, Dispatcher, Entry, Link, Staff, Time};
 
 use super::families;
 use super::ledger::{Check, Ledger, rule};
@@ -24,6 +24,7 @@ pub fn check(ledger: &mut Ledger, brain: &Dispatcher, now: Time) -> Check {
     ledger.groups_are_over(|group| brain.first_failure(group))?;
     nobody_idle_beside_work(ledger, brain, now)?;
     nobody_above_the_cap(ledger)?;
+    a_worker_is_on_its_way(ledger, brain, now)?;
     families::check(ledger)?;
     nothing_overdue(ledger, now)
 }
@@ -129,6 +130,19 @@ fn nobody_above_the_cap(ledger: &Ledger) -> Check {
     let most = ledger.policy.workers;
     let idle = ledger.workers.iter().find(|(_, worker)| worker.idle() && !worker.extra);
     rule!(staying <= most || idle.is_none(), "{staying} workers of {most} allowed, and {:?} idle", idle.map(|i| i.0));
+    Ok(())
+}
+
+/// While a task waits and there is room for another worker, one is expected, or idle; but for the pause after a failure.
+fn a_worker_is_on_its_way(ledger: &Ledger, brain: &Dispatcher, now: Time) -> Check {
+    let launches = ledger.policy.staff != Staff::ByHand && brain.situation(now).failures == 0;
+    let Some(task) = ledger.waiting.first().filter(|_| launches) else { return Ok(()) };
+    let (living, expected, idle) = ledger.ordinary();
+    let most = ledger.policy.workers.min(ledger.policy.berths.unwrap_or(u64::MAX));
+    rule!(
+        living >= most || expected + idle > 0,
+        "task {task} waits, with {living} of {most} workers and none expected"
+    );
     Ok(())
 }
 
