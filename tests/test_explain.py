@@ -62,7 +62,7 @@ FAILS = {"waiting": 1, "failures": 2, "failure": "exit code 1"}
         ({"waiting": 2, "launching": 2}, ["2 workers of Local() are on the way for what waits"]),
         (FULL, [CAP]),
         (FULL | {"slots": 8}, [CAP]),
-        (FULL | {"slots": 4}, [CAP.replace("resize() allows more", "there are GPUs for no more")]),
+        (FULL | {"slots": 4}, [CAP.replace("resize() allows more", "Local() has slots for no more")]),
         (
             FULL | {"joined": 5, "busy": 5},
             [CAP, "5 workers are more than 4 (resize): each leaves as soon as it has no task"],

@@ -21,7 +21,7 @@ class Situation:
         closed: Whether it takes no more tasks.
         started: Whether it is open, or was.
         most: The most workers at a time; None: any number.
-        slots: As many as there are GPUs for; None: they need none.
+        slots: How many workers the launcher can have at a time; None: any number.
         least: How many are kept without work.
         seconds_idle: When an idle one leaves; None: never.
         seconds_reconnect: For how long one may be without a connection.
@@ -160,7 +160,7 @@ def _launches(s: Situation) -> Iterator[str]:
 
 
 def _at_cap(s: Situation) -> str:
-    more = "resize() allows more" if s.slots is None or s.most != s.slots else "there are GPUs for no more"
+    more = "resize() allows more" if s.slots is None or s.most != s.slots else f"{s.launcher} has slots for no more"
     return f"more workers than {s.most} are not allowed (workers=): what waits begins when a task is done; {more}"
 
 
