@@ -126,6 +126,8 @@ def test_nobody_there_is_said_with_where_was_looked(alone: Path, capsys: pytest.
         capsys.readouterr().out
         == f"No controller of yours is open on this machine, as far as can be seen in {alone}.\n"
     )
+    assert cli.main(["top", "--once"]) == 0
+    assert "No controller of yours is open" in capsys.readouterr().out
     assert cli.main(["ps", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"controllers": [], "silent": []}
 
@@ -318,6 +320,21 @@ def test_top_draws_one_picture_for_those_who_want_no_more() -> None:
         assert (shown.returncode, shown.stderr) == (0, "")
         assert "TASKS/S" in shown.stdout
         assert re.search(r"\[red\]pictured-1 +idle ", shown.stdout)
+
+
+@pytest.mark.parametrize(("width", "has_room"), [(130, True), (80, False)])
+def test_top_on_a_narrow_screen_leaves_out_what_matters_least(
+    width: int, has_room: bool, alone: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    with kumi.Controller(workers=1, name="narrow") as crew:
+        crew.submit(jobs.add, 1).result()
+        assert cli.main(["top", "--once"]) == 0
+    head, row, *_ = capsys.readouterr().out.splitlines()
+    wanted = {"TASKS/S", "CONTROLLER", "WORKERS", "WAITING", "RUNNING", "FINISHED", "FAILED"}
+    assert wanted <= set(head.split())
+    assert ("PROGRAM" in head, "LAUNCHER" in head) == (has_room, has_room)
+    assert "narrow" in row.split()
 
 
 def test_top_without_a_terminal_says_so() -> None:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from kumi import desks
+
 CONTROLLERS = ("CONTROLLER", "PID", "LAUNCHER", "WORKERS", "WAITING", "RUNNING", "FINISHED", "FAILED", "AGE", "PROGRAM")
 WORKERS = ("WORKER", "STATE", "PID", "HOST", "AGE", "TASKS", "MEMORY", "SINCE", "TASK")
 PROGRAM_MAX = 60  # characters of a command line, so that the columns before it keep their room; `ps --json` has all
@@ -110,3 +112,9 @@ def silence(pids: Iterable[int]) -> str:
     return "".join(
         f"process {pid} has a controller that gives no answer: the process is stopped, or very busy\n" for pid in pids
     )
+
+
+def nobody() -> str:
+    """What to say where there is no controller."""
+    where = " and ".join(map(str, desks.places()))
+    return f"No controller of yours is open on this machine, as far as can be seen in {where}.\n"

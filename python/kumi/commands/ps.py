@@ -5,9 +5,8 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from kumi import desks
 from kumi.commands.base import Verbs
-from kumi.commands.listing import CONTROLLERS, WORKERS, controller_row, resident, silence, table, worker_row
+from kumi.commands.listing import CONTROLLERS, WORKERS, controller_row, nobody, resident, silence, table, worker_row
 
 if TYPE_CHECKING:
     from kumi.commands.asking import Found
@@ -58,5 +57,4 @@ def as_text(found: "Found") -> str:
         parts.append(table(WORKERS, map(worker_row, workers)) + "\n")
     if found.silent:
         parts.append(silence(found.silent))
-    where = " and ".join(map(str, desks.places()))
-    return "\n".join(parts) or f"No controller of yours is open on this machine, as far as can be seen in {where}.\n"
+    return "\n".join(parts) or nobody()

@@ -10,15 +10,19 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from kumi.commands.base import Verbs
-from kumi.commands.listing import CONTROLLERS, WORKERS, controller_row, silence, size, worker_row
+from kumi.commands.listing import CONTROLLERS, WORKERS, controller_row, nobody, silence, size, worker_row
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     from kumi.commands.asking import Found
 
 SECONDS = 1.0  # from one picture to the next
+ANY_WIDTH = ("PROGRAM", "TASK")  # columns that are cut where the screen ends
+LEAST_WANTED = ("PROGRAM", "LAUNCHER", "QUEUE", "PID", "AGE", "HOST")  # columns that a narrow screen does not show
+GAP = 2  # from one column to the next
 
 
 class Rates:
@@ -78,55 +82,67 @@ def run(options: argparse.Namespace) -> int:
 
     rates, console = Rates(), Console()
     if options.once:
-        console.print(picture(asking.look(), rates))
+        console.print(picture(asking.look(), rates, console.width))
         return 0
     if not console.is_terminal:
         raise ValueError("this needs a terminal to draw on; --once prints one picture")
     try:
         with keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
-                live.update(picture(asking.look(), rates), refresh=True)
+                live.update(picture(asking.look(), rates, console.width), refresh=True)
                 if pressed() in {"q", "Q"}:
                     return 0
     except KeyboardInterrupt:
         return 0
 
 
-def picture(found: "Found", rates: Rates) -> "Group":
+def picture(found: "Found", rates: Rates, width: int) -> "Group":
     """What is shown.
 
     Args:
         found: Who is there.
         rates: What was shown before.
+        width: Of the screen, in characters.
     """
     from rich.console import Group
     from rich.text import Text
 
     speeds = rates.update(found, time.monotonic())
-    controllers = _table(("TASKS/S", "QUEUE", *CONTROLLERS))
+    controllers = []
     for controller, speed in zip(found.controllers, speeds, strict=True):
         queue = size(controller["status"]["queued_bytes"])
-        controllers.add_row(*_texts("-" if speed is None else f"{speed:.1f}", queue, *controller_row(controller)))
-    workers = _table(WORKERS)
-    for worker in _by_state(found.controllers):
-        workers.add_row(*_texts(*worker_row(worker)))
-    return Group(controllers, workers, Text(silence(found.silent)))
+        controllers.append(("-" if speed is None else f"{speed:.1f}", queue, *controller_row(controller)))
+    if not controllers:
+        return Group(Text(silence(found.silent) or nobody()))
+    workers = [worker_row(worker) for worker in _by_state(found.controllers)]
+    tables = _table(("TASKS/S", "QUEUE", *CONTROLLERS), controllers, width), _table(WORKERS, workers, width)
+    return Group(*tables, Text(silence(found.silent)))
 
 
-def _table(head: tuple[str, ...]) -> "Table":
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]], width: int) -> "Table":
+    """Rows below a head. Where they are too wide, what is least wanted is left out."""
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in head:
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
+    columns = [[Text(cell) for cell in column] for column in zip(head, *rows, strict=True)]  # brackets are no markup
+    for name in LEAST_WANTED:
+        if sum(map(_least, columns)) + GAP * (len(columns) - 1) <= width:
+            break
+        columns = [column for column in columns if column[0].plain != name]
+    left = max(1, width - sum(map(_least, columns[:-1])) - GAP * (len(columns) - 1))
+    for cell in columns[-1]:
+        cell.truncate(left, overflow="ellipsis")
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, GAP // 2))
+    for column in columns:
+        table.add_column(column[0], no_wrap=True, overflow="ellipsis")
+    for row in zip(*(column[1:] for column in columns), strict=True):
+        table.add_row(*row)
     return table
 
 
-def _texts(*cells: str) -> Iterator[Any]:
-    """Cells as they are: brackets in a name are no markup."""
-    from rich.text import Text
-
-    return map(Text, cells)
+def _least(column: "list[Text]") -> int:
+    """How many characters wide a column has to be."""
+    return column[0].cell_len if column[0].plain in ANY_WIDTH else max(cell.cell_len for cell in column)
 
 
 def _by_state(controllers: list[dict[str, Any]]) -> list[dict[str, Any]]:
