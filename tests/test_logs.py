@@ -288,6 +288,14 @@ def test_what_is_not_there_is_an_error(there: None, tmp_path: Path, capsys: pyte
     assert "nothing is kept of 'fot'" in capsys.readouterr().err
     assert cli.main(["logs", "fit", "--directory", str(tmp_path / "none")]) == 1
     assert "nothing is kept of 'fit'" in capsys.readouterr().err
+    assert cli.main(["logs", "fit", "--run", "fot"]) == 1
+    assert "nothing is kept of 'fit' of the run or controller 'fot' in " in capsys.readouterr().err
+
+
+def test_where_nothing_is_kept_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = str(tmp_path / "none")
+    assert kumi_logs(capsys, "--directory", place) == f"Nothing is kept in {place}.\n"
+    assert kumi_logs(capsys, "--directory", place, "--json") == ""
 
 
 def test_whoever_reads_may_have_enough(place: Path) -> None:

@@ -42,7 +42,8 @@ def run(options: argparse.Namespace) -> int:
     place = Path(options.directory or logs.default_place())
     runs = [one for one in logs.runs(place) if _is_meant(one, options.of)]
     if options.what is None:
-        print_lines(_listed(runs, as_json=options.json))
+        nothing = [] if runs or options.json else [f"Nothing is kept {_where(place, options.of)}."]
+        print_lines(nothing or _listed(runs, as_json=options.json))
         return 0
     for one in runs:
         of_worker = options.what in logs.workers(one)
@@ -52,9 +53,13 @@ def run(options: argparse.Namespace) -> int:
             print_lines(_shown(line, as_json=options.json, with_task=of_worker) for line in chosen)
             return 0
     raise ValueError(
-        f"nothing is kept of {options.what!r} in {place}: it has printed nothing, or is called otherwise, or was "
-        "removed since; `kumi logs` lists what there is"
+        f"nothing is kept of {options.what!r} {_where(place, options.of)}: it has printed nothing, or is called "
+        "otherwise, or was removed since; `kumi logs` lists what there is"
     )
+
+
+def _where(place: Path, of: str | None) -> str:
+    return f"in {place}" if of is None else f"of the run or controller {of!r} in {place}"
 
 
 def _is_meant(run: Path, wanted: str | None) -> bool:
