@@ -344,9 +344,21 @@ def test_the_check_says_what_is_wrong_with_a_launcher() -> None:
         def poll(self, handles: Sequence[Any]) -> list[str | None]:
             return [None] * len(handles)
 
+    class Gloomy(Asked):
+        seconds_poll = 3600  # nobody but the check asks it
+
+        def poll(self, handles: Sequence[Any]) -> list[str | None]:
+            return ["gone"] * len(handles)
+
+    class Terse(Asked):
+        def poll(self, handles: Sequence[Any]) -> Any:
+            return [process.poll() for process in handles]
+
     for launcher, text in (
         (Handless(), "launch must return a handle for each worker"),
         (Liar(), "poll does not tell that what terminate was given has ended"),
+        (Gloomy(), "poll tells of the end of a worker that has just run a task"),
+        (Terse(), "poll must answer for each handle None, or in words why it has ended, not "),
     ):
         with pytest.raises(AssertionError, match=text):
             kumi.testing.check_launcher(launcher, seconds=5)

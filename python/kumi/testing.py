@@ -60,12 +60,19 @@ class _Spy:
     def open(self, seconds: float, **options: Any) -> Controller:
         return Controller(self, **{"workers": 2, "seconds_launch": seconds, "crashes_max": 0} | options)
 
+    def ask(self, handles: list[Any]) -> list[Any]:
+        """What `poll` says of each of these, of the kind that it has to be."""
+        answers = list(self._launcher.poll(handles))  # type: ignore[attr-defined]
+        fine = len(answers) == len(handles) and all(why is None or isinstance(why, str) for why in answers)
+        _check(fine, self, f"poll must answer for each handle None, or in words why it has ended, not {answers!r}")
+        return answers
+
     def wait_until_ended(self, seconds: float) -> list[Any]:
         """The handles whose workers have not ended in this time, as far as the launcher can tell."""
         end = time.monotonic() + seconds
         left = list(self.handles)
         while left and time.monotonic() < end:
-            answers = self._launcher.poll(left)  # type: ignore[attr-defined]
+            answers = self.ask(left)
             left = [handle for handle, why in zip(left, answers, strict=True) if why is None]
             if left:
                 time.sleep(SECONDS_BETWEEN_POLLS)
@@ -134,6 +141,7 @@ def _known_to_end(spy: _Spy, seconds: float) -> None:
         return
     with spy.open(seconds, workers=1, crashes_max=5) as crew:
         _result(crew.submit(abs, -1), spy, seconds, "no worker ran a task")
+        _check(None in spy.ask(spy.handles), spy, "poll tells of the end of a worker that has just run a task")
         spy.terminate(spy.handles)
         left = spy.wait_until_ended(seconds)
         _check(not left, spy, f"poll does not tell that what terminate was given has ended: {left!r}")
