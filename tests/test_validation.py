@@ -135,6 +135,12 @@ def test_local_wants_variables_that_can_be_set(environment: dict[str, str]) -> N
         kumi.Local(environment=environment)
 
 
+def test_local_does_not_show_what_may_be_secret() -> None:
+    crew = kumi.Controller(kumi.Local(environment={"TOKEN": "hidden"}))
+    assert "Local(" in repr(crew)
+    assert "hidden" not in repr(crew)
+
+
 def test_local_takes_a_path() -> None:
     assert kumi.Local(python=Path(sys.executable)) == kumi.Local(python=sys.executable)
 

@@ -4,7 +4,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from kumi.launchers import devices
 from kumi.launchers.base import Command
@@ -50,7 +50,7 @@ class Local:
     """
 
     python: str | os.PathLike[str] | None = None
-    environment: Mapping[str, str] | None = None
+    environment: Mapping[str, str] | None = field(default=None, repr=False)  # may be secret
     gpus: int | Sequence[int | str] | None = None
     gpus_per_worker: int = 1
 
