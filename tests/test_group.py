@@ -146,8 +146,10 @@ def test_arguments_are_checked_as_a_controllers_are(group: kumi.ControllerGroup)
         group.collect("stop")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="pattern must be a non-empty string"):
         group.cancel(3)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="controller must be a non-empty string or None, not 3"):
-        group.with_options(controller=3)  # type: ignore[arg-type]
+    accepted = "controller must be the name of one, a function that returns the name for each task, or None, not "
+    for none in (3, group.members["small"]):
+        with pytest.raises(TypeError, match=accepted):
+            group.with_options(controller=none)  # type: ignore[arg-type]
 
 
 # Where tasks go

@@ -54,8 +54,7 @@ class Options:
 
     def __post_init__(self) -> None:
         text("name", self.name, none=True)
-        if not callable(self.controller):
-            text("controller", self.controller, none=True)
+        _check_whereto(self.controller)
         object.__setattr__(self, "crashes", None if self.crashes_max is None else crashes(self.crashes_max))
         positive("seconds_run", self.seconds_run, none=True)
         positive("seconds_total", self.seconds_total, none=True)
@@ -108,6 +107,15 @@ class Options:
         made = copy(self)
         object.__setattr__(made, "name", f"{self.name}_{number}")
         return made
+
+
+def _check_whereto(controller: object) -> None:
+    if callable(controller):
+        return
+    if controller is not None and not isinstance(controller, str):
+        accepted = "controller must be the name of one, a function that returns the name for each task, or None"
+        raise TypeError(f"{accepted}, not {controller!r}")
+    text("controller", controller, none=True)
 
 
 def chosen(chooser: Chooser, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
