@@ -95,7 +95,7 @@ def test_a_task_that_takes_too_much_memory_ends_with_its_worker(function: Any) -
         error = task.exception(LIMIT)
         assert isinstance(error, kumi.CrashError)
         assert "memory limit" in str(error)
-        assert "memory_gigabytes_max is 0.4" in str(error)
+        assert "memory_gigabytes_max is 0.4. Give it less to do, or its worker more memory; " in str(error)
         assert error.certificate is not None
         assert error.certificate.peak_gigabytes is not None
         assert error.certificate.peak_gigabytes > 0.4

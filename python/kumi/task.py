@@ -451,8 +451,12 @@ def _crash(task: Task[Any], what: str, cause: str) -> CrashError:
     certificate, times = facts.certificate, facts.attempts
     text = (
         f"{what} crashed its worker, {times} {'times' if times > 1 else 'time'} in all; the last was {facts.worker} "
-        f"(process {facts.pid} on {facts.host}): {cause}. Either the function ended the process, or the machine did; "
+        f"(process {facts.pid} on {facts.host}): {cause}. "
     )
+    if certificate is not None and certificate.kind == "memory":
+        text += "Give it less to do, or its worker more memory; "
+    else:
+        text += "Either the function ended the process, or the machine did; "
     if task._limits[2]:
         text += "it is not run again because `once=True` forbids that"
     else:
