@@ -354,7 +354,12 @@ def test_the_check_says_what_is_wrong_with_a_launcher() -> None:
         def poll(self, handles: Sequence[Any]) -> Any:
             return [process.poll() for process in handles]
 
+    class Failing(Asked):
+        def poll(self, handles: Sequence[Any]) -> Any:
+            raise OSError("squeue is not there")
+
     for launcher, text in (
+        (Failing(), "Failing.* failed: OSError: squeue is not there: it cannot be asked"),
         (Handless(), "launch must return a handle for each worker"),
         (Liar(), "poll does not tell that what terminate was given has ended"),
         (Gloomy(), "poll tells of the end of a worker that has just run a task"),
@@ -362,3 +367,14 @@ def test_the_check_says_what_is_wrong_with_a_launcher() -> None:
     ):
         with pytest.raises(AssertionError, match=text):
             kumi.testing.check_launcher(launcher, seconds=5)
+
+
+@pytest.mark.parametrize("launcher", [None, Plain, kumi.Local(), kumi.Sequential(), "ssh"])
+def test_the_check_is_for_launchers_with_a_method_launch(launcher: Any) -> None:
+    with pytest.raises(TypeError, match=r"launcher must be an object with a method launch\(workers\), not "):
+        kumi.testing.check_launcher(launcher)
+
+
+def test_the_check_takes_some_time() -> None:
+    with pytest.raises(ValueError, match="^seconds must be a finite number above 0"):
+        kumi.testing.check_launcher(Plain(), seconds=-1)

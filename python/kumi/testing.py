@@ -9,6 +9,8 @@ from typing import Any
 from kumi.controller import Controller
 from kumi.errors import CrashError
 from kumi.launchers import Launcher, NewWorker
+from kumi.launchers.base import failure
+from kumi.options import positive
 from kumi.task import Task
 
 SECONDS_BETWEEN_POLLS = 0.2  # the launcher can only be asked
@@ -24,10 +26,14 @@ def check_launcher(launcher: Launcher, *, seconds: float = 60) -> None:
     Raises:
         AssertionError: If something is not as it should be, with what that is.
         kumi.LaunchError: If no worker came, with the launcher's own words.
+        TypeError: If it is no such launcher: it has no `launch`, or is a class.
 
     Example:
         >>> kumi.testing.check_launcher(MyLauncher())
     """
+    if isinstance(launcher, type) or not isinstance(launcher, Launcher):
+        raise TypeError(f"launcher must be an object with a method launch(workers), not {launcher!r}")
+    seconds = positive("seconds", seconds)
     for check in (_handles, _together, _replaced, _one_after_the_other, _known_to_end, _none_is_left):
         check(_Spy(launcher), seconds)
 
@@ -62,7 +68,10 @@ class _Spy:
 
     def ask(self, handles: list[Any]) -> list[Any]:
         """What `poll` says of each of these, of the kind that it has to be."""
-        answers = list(self._launcher.poll(handles))  # type: ignore[attr-defined]
+        try:
+            answers = list(self._launcher.poll(handles))  # type: ignore[attr-defined]
+        except Exception as error:
+            raise AssertionError(f"{failure(self, error)}: it cannot be asked what became of its workers") from error
         fine = len(answers) == len(handles) and all(why is None or isinstance(why, str) for why in answers)
         _check(fine, self, f"poll must answer for each handle None, or in words why it has ended, not {answers!r}")
         return answers
