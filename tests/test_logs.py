@@ -95,6 +95,12 @@ def test_logs_can_be_left_out(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_tasks_in_this_process_leave_none() -> None:
+    with kumi.Controller(kumi.Sequential()) as crew:
+        assert crew.submit(abs, -1).result() == 1
+        assert crew.log_directory is None
+
+
 def test_lines_belong_to_their_tasks(tmp_path: Path, told: Callable[[], None]) -> None:
     """C43, C58: by name and by stream, whatever else ran on the same worker."""
     with kumi.Controller(workers=2, log_directory=tmp_path, log_forward=False) as crew:

@@ -258,7 +258,10 @@ class Controller(Submitter, Keeper, Executor):
 
     @property
     def log_directory(self) -> str | None:
-        """Where what its workers print is kept, from its start on. It is made when one of them prints something."""
+        """Where what its workers print is kept, from its start on. It is made when one of them prints something.
+
+        None: before, or if nothing is kept on this machine, as with `log_directory=False` or `Sequential()`.
+        """
         return self._output.run
 
     def status(self) -> Status:
@@ -612,9 +615,10 @@ class Controller(Submitter, Keeper, Executor):
         if isinstance(self.launcher, Sequential):
             self._executor = TaskExecutor(self._reset)
             current.may_run = True
-        self._output.begin(pool)
-        if self._executor is None and (measure := self._output.measuring()) is not None:
-            self._submit_setup(pool, functions, measure)
+        else:
+            self._output.begin(pool)
+            if (measure := self._output.measuring()) is not None:
+                self._submit_setup(pool, functions, measure)
         if self._setup is not None:
             # Before there is a worker: each does it when it joins.
             self._submit_setup(pool, functions, self._setup)
