@@ -453,3 +453,15 @@ def test_the_end_of_the_program_waits_for_backups(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(program)], check=False, capture_output=True, timeout=LIMIT)
     assert (done.returncode, done.stderr) == (0, b"")
     assert (tmp_path / "file").read_text() == "done"
+
+
+def test_explain_tells_of_tasks_that_are_at_the_backup(pair: Pair, gate: jobs.Gate) -> None:
+    first, _ = pair
+    tasks = [first.submit(die_then, jobs.hold, gate.path) for _ in range(2)]
+    gate.wait()
+    gate.wait()
+    assert "2 tasks that crashed too often here are at the backup, controller 'backup'" in first.explain()
+    gate.open(2)
+    for task in tasks:
+        task.result(LIMIT)
+    assert "at the backup" not in first.explain()

@@ -122,6 +122,10 @@ def test_then_comes_why_there_are_not_more_or_fewer(facts: dict[str, Any], lines
             {"queued_bytes": 96 * 10**7},
             "the queue is full: 960 MB of 1 GB (queue_gigabytes_max=); submit waits for room",
         ),
+        (
+            {"away": 1, "backup": "large"},
+            "1 task that crashed too often here is at the backup, controller 'large', whose explain() says more",
+        ),
         ({"calls": 1}, "1 call of everywhere is not done yet by all workers that are here"),
         ({"needy": 2}, "2 tasks wait for others in async code or in a thread: extra workers run those"),
         (

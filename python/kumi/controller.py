@@ -301,6 +301,7 @@ class Controller(Submitter, Keeper, Executor):
             least=self.workers_min,
             seconds_idle=self._arguments["seconds_idle"],
             seconds_reconnect=self._arguments["seconds_reconnect"],
+            backup="" if self._backup is None else self._backup.name,
         )
         return explain(situation)
 

@@ -33,6 +33,8 @@ class Situation:
         launching: Launches that have not led to a worker yet.
         waiting: Tasks that have not begun,
         running: and tasks that have.
+        away: Tasks that go on at the backup,
+        backup: and its name.
         uncollected: Pushed tasks whose records were not taken.
         queued_bytes: Of tasks that are not done;
         queued_bytes_max: and their bound.
@@ -64,6 +66,8 @@ class Situation:
     launching: int = 0
     waiting: int = 0
     running: int = 0
+    away: int = 0
+    backup: str = ""
     uncollected: int = 0
     queued_bytes: int = 0
     queued_bytes_max: int = 10**9
@@ -78,7 +82,7 @@ class Situation:
     @classmethod
     def of(cls, status: Status, found: dict[str, Any], **settings: Any) -> "Situation":
         """From what the core says, and the controller's settings."""
-        counts = ("workers", "idle", "extra", "launching", "waiting", "running", "uncollected")
+        counts = ("workers", "idle", "extra", "launching", "waiting", "running", "away", "uncollected")
         shown = {name: getattr(status, name) for name in (*counts, "queued_bytes", "queued_bytes_max")}
         return cls(**shown, **found, **settings)
 
@@ -181,6 +185,11 @@ def _others(s: Situation) -> Iterator[str]:
         )
     elif s.queued_bytes >= 10**6:
         yield f"the queue holds {_megabytes(s.queued_bytes)} of {_megabytes(s.queued_bytes_max)} (queue_gigabytes_max=)"
+    if s.away:
+        yield (
+            f"{_count(s.away, 'task')} that crashed too often here {_is(s.away)} at the backup, controller "
+            f"{s.backup!r}, whose explain() says more"
+        )
     if s.calls:
         yield f"{_count(s.calls, 'call')} of everywhere {_is(s.calls)} not done yet by all workers that are here"
     if s.needy:
