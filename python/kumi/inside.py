@@ -84,10 +84,10 @@ def rng() -> "Generator":
         ModuleNotFoundError: If numpy is not installed.
 
     Example:
-        >>> def throw():
-        ...     return int(kumi.rng().integers(1, 7))
+        >>> def throw(dice):
+        ...     return int(kumi.rng().integers(1, 7, size=dice).sum())
         >>> with kumi.daemons(2):
-        ...     first = kumi.with_options(seed=1).map(throw, [] * 3).results()
+        ...     first = kumi.with_options(seed=1).map(throw, [2] * 3).results()
     """
     running = current.running()
     notes: dict[str, Any] = {} if running is None else running[3]
