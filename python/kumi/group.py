@@ -78,7 +78,10 @@ class ControllerGroup(Submitter, Keeper, Executor):
             controller.start()
 
     def status(self) -> Status:
-        """Counts of workers and tasks of all controllers together; `members` has each."""
+        """Counts of workers and tasks of all controllers together; `members` has each.
+
+        A task that has gone on at its backup counts as finished at both, if both are in the group: and so in `summary`.
+        """
         return reduce(operator.add, [controller.status() for controller in self._controllers])
 
     def summary(self) -> GroupSummary:
