@@ -289,6 +289,16 @@ def test_a_worker_and_a_task_are_found(there: None, capsys: pytest.CaptureFixtur
     assert kumi_logs(capsys, str(line["task"])) == "unnamed\n"
 
 
+def test_a_worker_is_found_by_the_name_that_it_has_elsewhere(
+    tmp_path: Path, told: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with kumi.Controller(workers=1, name="my fit", log_directory=tmp_path, log_forward=False) as crew:
+        crew.submit(print, "hello").result()
+    told()
+    for name in ("my fit-1", "my_fit-1"):
+        assert kumi_logs(capsys, name, "--run", "my fit", "--directory", str(tmp_path)) == "[print] hello\n"
+
+
 def test_what_is_not_there_is_an_error(there: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["logs", "fot"]) == 1
     assert "nothing is kept of 'fot'" in capsys.readouterr().err

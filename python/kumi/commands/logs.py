@@ -46,11 +46,11 @@ def run(options: argparse.Namespace) -> int:
         print_lines(nothing or _listed(runs, as_json=options.json))
         return 0
     for one in runs:
-        of_worker = options.what in logs.workers(one)
-        lines = logs.read(one, options.what) if of_worker else _of_task(one, options.what)
+        worker = next((name for name in logs.workers(one) if _is_called(name, options.what)), None)
+        lines = _of_task(one, options.what) if worker is None else logs.read(one, worker)
         if (first := next(lines, None)) is not None:
             chosen = (line for line in chain([first], lines) if options.stream in {None, line.stream})
-            print_lines(_shown(line, as_json=options.json, with_task=of_worker) for line in chosen)
+            print_lines(_shown(line, as_json=options.json, with_task=worker is not None) for line in chosen)
             return 0
     raise ValueError(
         f"nothing is kept of {options.what!r} {_where(place, options.of)}: it has printed nothing, or is called "
@@ -64,7 +64,12 @@ def _where(place: Path, of: str | None) -> str:
 
 def _is_meant(run: Path, wanted: str | None) -> bool:
     controller = run.name.rsplit("-", 4)[0]
-    return wanted is None or wanted in {run.name, controller}
+    return wanted is None or _is_called(run.name, wanted) or _is_called(controller, wanted)
+
+
+def _is_called(file: str, name: str) -> bool:
+    """Whether this is the file, or directory, of that worker or controller: some characters are others there."""
+    return file in {name, logs.file_name(name)}
 
 
 def _of_task(run: Path, task: str) -> Iterator[logs.Line]:
