@@ -137,8 +137,13 @@ def test_local_wants_variables_that_can_be_set(environment: dict[str, str]) -> N
 
 def test_local_does_not_show_what_may_be_secret() -> None:
     crew = kumi.Controller(kumi.Local(environment={"TOKEN": "hidden"}))
-    assert "Local(" in repr(crew)
+    assert "Local()" in repr(crew)
     assert "hidden" not in repr(crew)
+
+
+def test_launchers_show_what_they_were_given() -> None:
+    assert repr(kumi.Local(gpus=4, gpus_per_worker=2)) == "Local(gpus=4, gpus_per_worker=2)"
+    assert repr(kumi.SSH(["a", "b"], workers_per_host=1, tunnel=False)) == "SSH(hosts=('a', 'b'), tunnel=False)"
 
 
 def test_local_takes_a_path() -> None:

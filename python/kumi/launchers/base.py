@@ -3,11 +3,14 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from kumi._core import Pool
 from kumi.errors import ControllerClosed
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 JOIN_CODE = "KUMI_JOIN_CODE"  # the environment variable that a join code may stand in
 INDEX = "KUMI_INDEX"  # and the one that says which worker of its launch an agent is for
@@ -152,6 +155,14 @@ def carry_out_orders(pool: Pool, launcher: LocalLauncher, workers: int) -> None:
         if orders is None:
             return None
         pool.launch_failed([launch for launch, _ in orders[0]], text)
+
+
+def in_words(launcher: "DataclassInstance") -> str:
+    """What it was made with, as far as that is not what it would be anyway, and nothing that may be secret."""
+    given = {each.name: getattr(launcher, each.name) for each in fields(launcher) if each.repr}
+    usual = {each.name: each.default for each in fields(launcher)}
+    shown = [f"{name}={value!r}" for name, value in given.items() if value != usual[name]]
+    return f"{type(launcher).__name__}({', '.join(shown)})"
 
 
 def failure(launcher: object, error: BaseException) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from kumi.launchers import devices
-from kumi.launchers.base import Command
+from kumi.launchers.base import Command, in_words
 
 # Every library that would otherwise start a thread for each core, in each worker.
 THREAD_VARIABLES = (
@@ -53,6 +53,9 @@ class Local:
     environment: Mapping[str, str] | None = field(default=None, repr=False)  # may be secret
     gpus: int | Sequence[int | str] | None = None
     gpus_per_worker: int = 1
+
+    def __repr__(self) -> str:
+        return in_words(self)
 
     def __post_init__(self) -> None:
         self._check_gpus()

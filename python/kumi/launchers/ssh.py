@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from kumi.launchers.base import NewWorker
+from kumi.launchers.base import NewWorker, in_words
 from kumi.launchers.connection import Connection
 from kumi.launchers.connections import Connections
 from kumi.launchers.local import check_environment, interpreter
@@ -61,6 +61,9 @@ class SSH:
     ssh: str = "ssh"
     options: Sequence[str] = ()
     _connections: Connections = field(init=False, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return in_words(self)
 
     def __post_init__(self) -> None:
         each = whole("workers_per_host", self.workers_per_host, least=1)
