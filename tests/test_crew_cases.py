@@ -227,8 +227,8 @@ def test_workers_that_left_come_again_for_later_tasks() -> None:
             assert sorted(record.get() for record in records) == [*range(first, first + 100)]
             for pid in {record.pid for record in records if record.pid}:
                 jobs.wait_for_end(pid)
-        assert 2 <= crew.summary().workers_launched < 50
-        assert crew.summary().workers_left_idle >= 2
+    assert 2 <= crew.summary().workers_launched < 50
+    assert crew.summary().workers_left_idle >= 2
 
 
 def test_what_a_task_sets_is_not_set_here(crew: kumi.Controller) -> None:
