@@ -184,6 +184,52 @@ def test_what_a_launcher_raises_reaches_tasks_and_it_is_asked_again_later() -> N
         assert crew.submit(abs, -2).result() == 2
 
 
+class Wordless:
+    """It cannot even say what it is, and what it raises is no text that can be written."""
+
+    def __repr__(self) -> str:
+        raise AttributeError("it was not made to its end")
+
+    def fail(self) -> Any:
+        raise RuntimeError(b"no node \xff".decode(errors="surrogateescape"))
+
+
+def test_words_of_a_launcher_that_cannot_be_told_cost_a_launch_and_not_the_controller() -> None:
+    class Elsewhere(Wordless):
+        def launch(self, workers: Sequence[NewWorker]) -> Any:
+            self.fail()
+
+    class Here(Wordless):
+        def command(self, workers: int) -> Any:
+            self.fail()
+
+    for launcher in (Elsewhere(), Here()):
+        crew = kumi.Controller(launcher, workers=1)
+        with pytest.raises(
+            kumi.LaunchError, match=r"<\w+ whose repr\(\) raises AttributeError> failed: .* no node \\udcff"
+        ):
+            crew.submit(abs, -1).result(timeout=50)
+        crew.terminate()
+
+
+def test_a_reason_that_cannot_be_told_is_one_too() -> None:
+    class Odd(Queued):
+        def poll(self, handles: Sequence[Any]) -> list[Any]:
+            return [Wordless()] * len(handles)
+
+    class Telling:
+        def launch(self, workers: Sequence[NewWorker]) -> None:
+            for worker in workers:
+                worker.failed("no image \udcff")
+
+    for other, text in ((Odd(), r"<Wordless whose str\(\) raises"), (Telling(), r"no image \\udcff")):
+        with (
+            kumi.Controller(other, workers=1, seconds_launch=3600) as crew,
+            pytest.raises(kumi.LaunchError, match=text),
+        ):
+            crew.submit(abs, -1).result(timeout=50)
+
+
 @pytest.mark.parametrize(("handles", "text"), [([1, 2], "launch returned 2 handles for 1 workers"), (7, "TypeError")])
 def test_handles_that_are_not_one_for_each_worker_are_an_error(handles: Any, text: str) -> None:
     class Odd:

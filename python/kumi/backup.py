@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from kumi._core import Pool
 from kumi.errors import ControllerClosed
-from kumi.launchers import Launcher, LocalLauncher, Sequential
+from kumi.launchers import Launcher, LocalLauncher, Sequential, said
 
 
 class Backup(Protocol):
@@ -69,6 +69,6 @@ def _hand_over(pool: Pool, task: int, backup: Backup) -> None:
     try:
         other = backup._open_for_others()
     except BaseException as error:  # what opening runs may be the user's own
-        pool.strand(task, f"controller {backup.name!r} cannot be opened: {error}")
+        pool.strand(task, f"controller {backup.name!r} cannot be opened: {said(str, error)}")
     else:
         pool.hand_over(task, other)

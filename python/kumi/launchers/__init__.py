@@ -1,6 +1,6 @@
 """Where worker processes come from."""
 
-from kumi.launchers.base import Command, Launcher, LocalLauncher, NewWorker, carry_out_orders, slots_of
+from kumi.launchers.base import Command, Launcher, LocalLauncher, NewWorker, carry_out_orders, said, slots_of
 from kumi.launchers.local import Local, usable_cpus
 from kumi.launchers.plugins import find
 from kumi.launchers.rounds import Rounds
@@ -20,6 +20,7 @@ __all__ = [
     "carry_out_orders",
     "find",
     "run_one",
+    "said",
     "slots_of",
     "usable_cpus",
 ]

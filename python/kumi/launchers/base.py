@@ -97,7 +97,7 @@ class NewWorker:
         Args:
             why: For the user.
         """
-        self.tell(why)
+        self.tell(said(str, why))
 
 
 @runtime_checkable
@@ -167,4 +167,18 @@ def in_words(launcher: "DataclassInstance") -> str:
 
 def failure(launcher: object, error: BaseException) -> str:
     """What a launcher has raised, for people."""
-    return f"{launcher!r} failed: {type(error).__name__}: {error}"
+    return f"{said(repr, launcher)} failed: {type(error).__name__}: {said(str, error)}"
+
+
+def said(how: Callable[[object], str], value: object) -> str:
+    """What a user's own object says of itself, as a text that the core takes, whatever comes of asking it.
+
+    Args:
+        how: `str` or `repr`.
+        value: The object.
+    """
+    try:
+        text = how(value)
+    except Exception as error:
+        text = f"<{type(value).__name__} whose {how.__name__}() raises {type(error).__name__}>"
+    return text.encode(errors="backslashreplace").decode()

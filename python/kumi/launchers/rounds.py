@@ -10,7 +10,7 @@ from typing import Any
 
 from kumi._core import Pool
 from kumi.errors import ControllerClosed
-from kumi.launchers.base import Launcher, NewWorker, failure
+from kumi.launchers.base import Launcher, NewWorker, failure, said
 
 SECONDS_POLL = 1.0
 NOT_NEEDED = "it was not needed any more"
@@ -139,10 +139,11 @@ class Rounds:
             answers = []
         for launch, why in zip(launches, answers, strict=False):
             if why is not None:
-                self._pool.launch_failed([launch], str(why))
+                self._pool.launch_failed([launch], said(str, why))
         self._asked = time.monotonic()
 
     def _say(self, text: str) -> None:
         if text not in self._told and sys.stderr is not None:
             self._told.add(text)
-            sys.stderr.write(f"kumi: controller {self._pool.name!r}: {text}\n")
+            with suppress(Exception):  # the stream may be the user's own
+                sys.stderr.write(f"kumi: controller {self._pool.name!r}: {text}\n")
