@@ -8,12 +8,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import kumi
 import kumi.testing
 import pytest
-from kumi.launchers import NewWorker
+from kumi.launchers import NewWorker, Rounds
 
 ROOT = Path(__file__).parent.parent
 FILE = re.compile(r"^```\w+ (\S+\.\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -248,6 +249,48 @@ def test_a_job_that_dies_before_its_worker_calls_is_noticed_by_asking(launcher: 
     with kumi.Controller(Dying(), workers=1, seconds_launch=3600) as crew:
         with pytest.raises(kumi.LaunchError, match="it ended with code 3"):
             crew.submit(abs, -1).result(timeout=50)
+
+
+class Busy:
+    """A core that wants another worker every second, of which all come but the first. Only what `Rounds` asks of it."""
+
+    name = "busy"
+    clock = 0
+
+    def next_order(self, timeout: float | None) -> tuple[list[tuple[int, int]], list[int]] | None:
+        self.clock += 1
+        return None if self.clock > 100 else ([(self.clock, self.clock)], [])
+
+    def issue(self, launches: list[int]) -> str:
+        return "code"
+
+    def launched(self, launches: list[int]) -> None:
+        pass
+
+    def launch_failed(self, launches: list[int], text: str) -> None:
+        raise AssertionError(text)
+
+    def launches(self) -> list[tuple[int, bool]]:
+        return [(launch, launch == 1) for launch in range(1, self.clock + 1)]
+
+
+def test_launches_that_never_cease_keep_nobody_from_being_asked_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int | str, ...]] = []
+
+    class Counting:
+        seconds_poll = 10
+
+        def launch(self, workers: Sequence[NewWorker]) -> list[str]:
+            return [worker.name for worker in workers]
+
+        def poll(self, handles: Sequence[str]) -> list[str | None]:
+            asked.append((pool.clock, *handles))
+            return [None]
+
+    pool = Busy()
+    monkeypatch.setattr("kumi.launchers.rounds.time", SimpleNamespace(monotonic=lambda: pool.clock))
+    Rounds(cast("Any", pool), Counting(), "kumi://nowhere:1").run()
+    assert asked == [(second, "busy-1") for second in range(11, 100, 10)]
 
 
 def test_a_launcher_that_hears_of_an_end_says_so_itself() -> None:

@@ -59,6 +59,8 @@ class Rounds:
                 launches, ends = orders
                 if launches:
                     self._launch(launches)
+                    if not unsure:
+                        self._asked = time.monotonic()  # of those it asks later
                 if ends:
                     self._end(ends)
                 unsure = self._look()
@@ -79,7 +81,6 @@ class Rounds:
             self._pool.revoke(code)  # whatever was started nevertheless must not stay
             self._pool.launch_failed(ids, failure(self._launcher, error))
             return
-        self._asked = time.monotonic()
         if handles is not None:
             self._handles.update(zip(ids, handles, strict=True))
         self._rounds.update(dict.fromkeys(ids, Round(code, set(ids))))
