@@ -158,6 +158,14 @@ def test_without_ssh_nothing_is_launched(there: Net) -> None:
             crew.submit(abs, -1).result(timeout=LIMIT)
 
 
+@pytest.mark.parametrize("argument", ["ssh", "python"])
+def test_a_word_that_no_process_can_have_is_told_at_each_launch(argument: str) -> None:
+    with kumi.Controller(kumi.SSH(["alpha"], **{argument: "a\0b"})) as crew:  # type: ignore[arg-type]
+        for _ in range(2):
+            with pytest.raises(kumi.LaunchError, match="ssh could not be run: embedded null byte"):
+                crew.submit(abs, -1).result(timeout=LIMIT)
+
+
 def test_a_host_that_is_down_does_not_stop_the_others(there: Net) -> None:
     with kumi.Controller(ssh(there, "closed", "alpha")) as crew:
         places = crew.map(where, range(10)).results()

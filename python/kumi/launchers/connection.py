@@ -85,7 +85,7 @@ class Connection:
             A descriptor that can be read when it has ended.
 
         Raises:
-            OSError: If it cannot be run.
+            OSError, ValueError: If it cannot be run.
         """
         self.host, words, pipe = host, self.command(host), subprocess.PIPE
         self._process = subprocess.Popen(words, 0, None, pipe, pipe, pipe, start_new_session=True)

@@ -100,7 +100,7 @@ class Connections:
     def _start(self, connection: Connection, host: str, selector: selectors.BaseSelector) -> None:
         try:
             end = self._live[connection] = connection.start(host)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # a word of its command line may be none that a process can have
             self._failures[host] += 1
             self._tell(connection, f"ssh could not be run: {error}")
             return
