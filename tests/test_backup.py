@@ -324,6 +324,33 @@ def test_closing_waits_for_what_is_at_the_backup(gate: jobs.Gate) -> None:
     assert task.result(0) == "value"
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("way", ["block", "async block", "shutdown"])
+def test_a_group_ends_its_backups_last(way: str, turned: bool) -> None:
+    async def leave() -> kumi.Task[Any]:
+        async with group:
+            return submit()
+
+    def submit() -> kumi.Task[Any]:
+        return group.with_options(controller="first").submit(die_in_first, "value")
+
+    backup = kumi.Controller(name="backup", workers=1, crashes_max=0)
+    first = kumi.Controller(name="first", workers=1, crashes_max=0, backup=backup)
+    group = kumi.ControllerGroup(*((backup, first) if turned else (first, backup)))
+    try:
+        if way == "async block":
+            task = asyncio.run(leave())
+        elif way == "block":
+            with group:
+                task = submit()
+        else:
+            task = submit()
+            group.shutdown()
+        assert task.result(0) == "value"
+    finally:
+        group.terminate()
+
+
 def test_terminating_cancels_what_is_at_the_backup(pair: Pair, gate: jobs.Gate) -> None:
     crew, backup = pair
     task = crew.submit(die_then, jobs.hold, gate.path)

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from kumi import loops
 from kumi._core import Inbox
+from kumi.backup import chain
 from kumi.completed import moment, seconds_until
 from kumi.controller import Controller
 from kumi.errors import ControllerError
@@ -114,14 +115,20 @@ class ControllerGroup(Submitter, Keeper, Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Ends all controllers: they take no more tasks, and workers leave when nothing is left to do.
 
+        One that is the backup of another takes what crashes there until that has ended, if this is waited for.
+
         Args:
             wait: Whether to wait for that.
             cancel_futures: Whether to cancel the tasks that have not started.
         """
-        for controller in self._controllers:
-            controller.shutdown(wait=False, cancel_futures=cancel_futures)
-        for controller in self._controllers if wait else ():
-            controller.shutdown()
+        order = self._to_the_end()
+        # A backup waits for its turn, to take what crashes until then.
+        backups = {one for controller in order if wait for one in chain(controller._backup)}
+        for controller in order:
+            if controller not in backups:
+                controller.shutdown(wait=False, cancel_futures=cancel_futures)
+        for controller in order if wait else ():
+            controller.shutdown(cancel_futures=cancel_futures and controller in backups)
 
     def terminate(self) -> None:
         """Ends all controllers at once: cancels their tasks, and kills their workers with their children."""
@@ -137,9 +144,9 @@ class ControllerGroup(Submitter, Keeper, Executor):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Leaves the block of each, the first first; an error in one, or Ctrl-C, ends those that are left."""
+        """Leaves the block of each, backups last; an error in one, or Ctrl-C, ends those that are left."""
         each = ExitStack()
-        for controller in reversed(self._controllers):
+        for controller in reversed(self._to_the_end()):
             each.push(controller)
         each.__exit__(kind, error, traceback)
 
@@ -151,7 +158,7 @@ class ControllerGroup(Submitter, Keeper, Executor):
     ) -> None:
         """Ends as `__exit__` does, without blocking the event loop."""
         each = AsyncExitStack()
-        for controller in reversed(self._controllers):
+        for controller in reversed(self._to_the_end()):
             each.push_async_exit(controller)
         await each.__aexit__(kind, error, traceback)
 
@@ -208,6 +215,10 @@ class ControllerGroup(Submitter, Keeper, Executor):
 
     def _cancel(self, patterns: tuple[str, ...]) -> int:
         return sum(controller._cancel(patterns) for controller in self._controllers)
+
+    def _to_the_end(self) -> list[Controller]:
+        """In which order they end: those first whose tasks may still go to another one."""
+        return sorted(self._controllers, key=lambda controller: -controller._places)
 
     def _await_all(self, deadline: float | None) -> bool:
         """Waits until each controller has done what was pushed to it. False at once if the time is over."""
