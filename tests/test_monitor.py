@@ -89,6 +89,7 @@ def test_a_controller_is_listed_with_its_workers_and_what_they_are_at(gate: jobs
         gate.open()
         task.result()
     assert (after["status"]["running"], after["status"]["finished"]) == (1, 1)
+    assert after["status"].keys() == {name for name in dir(kumi.Status) if not name.startswith("_")}
     (busy,) = (worker for worker in after["workers"] if worker["state"] == "busy")
     assert busy["name"] == f"{crew.name}-{busy['number']}"
     assert (busy["task"]["name"], busy["task"]["function"], busy["remote"]) == ("mass", "hold", False)

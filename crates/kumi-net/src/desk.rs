@@ -273,8 +273,8 @@ macro_rules! members {
 }
 
 fn numbers(counts: &Counts) -> String {
-    let members = members!(counts => workers idle extra launching waiting running finished uncollected queued_bytes
-        queued_bytes_max result_bytes success error crash cancel timeout launched left_idle left_limit left_stopped lost);
+    let members = members!(counts => workers idle extra launching waiting running away finished uncollected
+        queued_bytes queued_bytes_max result_bytes success error crash cancel timeout launched left_idle left_limit left_stopped lost);
     format!("{{{members}}}")
 }
 
