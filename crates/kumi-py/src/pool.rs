@@ -348,8 +348,8 @@ impl Pool {
         if let Some(orders) = wait_for(py, &self.net, Wants::Orders, timeout, take)? {
             return Ok(Some(orders));
         }
-        let over = with(py, &self.net, |state, _| state.over)?;
-        Ok((!over).then(Default::default))
+        // The last orders may have come with the end.
+        with(py, &self.net, |state, _| take(state).or_else(|| (!state.over).then(Default::default)))
     }
 
     fn launches(&self, py: Python<'_>) -> PyResult<Vec<(u64, bool)>> {
