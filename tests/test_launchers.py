@@ -424,6 +424,15 @@ def test_workers_elsewhere_must_be_counted() -> None:
         kumi.Controller(Plain, workers=1)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), "1"])
+def test_a_time_to_ask_by_is_checked(seconds: Any) -> None:
+    class Restless(Asked):
+        seconds_poll = seconds
+
+    with pytest.raises((TypeError, ValueError), match="seconds_poll of the launcher must be a finite number above 0"):
+        kumi.Controller(Restless(), workers=1)
+
+
 def test_the_check_says_what_is_wrong_with_a_launcher() -> None:
     class Handless(Asked):
         def launch(self, workers: Sequence[NewWorker]) -> None:

@@ -5,7 +5,7 @@ from typing import Literal, cast
 
 from kumi import remote
 from kumi._core import memory_bytes
-from kumi.launchers import Launcher, LocalLauncher, Sequential, find, usable_cpus
+from kumi.launchers import Launcher, LocalLauncher, Sequential, find, seconds_poll, usable_cpus
 from kumi.options import text, whole
 from kumi.remote import TLS
 
@@ -20,6 +20,7 @@ def a_launcher(value: object) -> Launcher | LocalLauncher | Sequential | None:
     """Where workers come from."""
     if isinstance(value, str):
         value = find(value)()
+    seconds_poll(value)
     if value is None or (isinstance(value, Launcher | LocalLauncher | Sequential) and not isinstance(value, type)):
         return value
     hint = f"; for that many workers: workers={value}" if isinstance(value, int) else ""

@@ -11,9 +11,19 @@ from typing import Any
 from kumi._core import Pool
 from kumi.errors import ControllerClosed
 from kumi.launchers.base import Launcher, NewWorker, failure, said
+from kumi.options import positive
 
 SECONDS_POLL = 1.0
 NOT_NEEDED = "it was not needed any more"
+
+
+def seconds_poll(launcher: object) -> float:
+    """How often it is asked after its workers.
+
+    Raises:
+        TypeError, ValueError: If what it says is no such time.
+    """
+    return positive("seconds_poll of the launcher", getattr(launcher, "seconds_poll", SECONDS_POLL))
 
 
 @dataclass(slots=True)
@@ -44,7 +54,7 @@ class Rounds:
         self._url = url
         self._poll_handles = getattr(launcher, "poll", None)
         self._end_handles = getattr(launcher, "terminate", None)
-        self._seconds_poll = float(getattr(launcher, "seconds_poll", SECONDS_POLL))
+        self._seconds_poll = seconds_poll(launcher)
         self._handles: dict[int, Any] = {}
         self._rounds: dict[int, Round] = {}  # by each of their launches
         self._loose: set[int] = set()  # of those, what is not wanted any more and may still come
