@@ -14,7 +14,7 @@ from typing import Any
 import jobs
 import kumi
 import pytest
-from kumi import cli, logs
+from kumi import cli, logs, metrics
 from machines import workers_of
 
 LIMIT = 30
@@ -156,6 +156,25 @@ def test_a_task_within_the_wait_of_another(tmp_path: Path, told: Callable[[], No
     told()
     found = [(line.name, line.text) for line in lines_of(tmp_path)]
     assert found == [("outer", "before"), ("inner", "within"), ("outer", "after")]
+
+
+@pytest.mark.parametrize("letter", ["x", "\u4e2d"])
+def test_a_controllers_name_may_be_longer_than_that_of_a_file(
+    letter: str, tmp_path: Path, told: Callable[[], None]
+) -> None:
+    options: Any = {"log_directory": tmp_path, "log_forward": False, "seconds_metrics": 0.01}
+    with kumi.Controller(workers=1, name=letter * 300, **options) as crew:
+        crew.start()
+        crew.submit(_print_when_measured, crew.log_directory).result(LIMIT)
+    told()
+    [line] = lines_of(tmp_path)
+    assert line.text == "measured"
+
+
+def _print_when_measured(run: str) -> None:
+    while not list(Path(run).glob(f"*{metrics.SUFFIX}")):
+        threading.Event().wait(0.01)
+    print("measured")
 
 
 def test_any_name_and_any_text(tmp_path: Path, told: Callable[[], None]) -> None:

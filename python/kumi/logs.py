@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from pathlib import Path
 
-_NAME_MAX = 100  # characters of a controller's name in that of a directory
+_RUN_NAME_MAX = 100  # bytes of a controller's name in that of a directory
+_FILE_NAME_MAX = 200  # bytes of a worker's name in that of a file: file systems take names of 255 bytes
 _RUN = re.compile(r".*-\d{8}-\d{6}-(?P<process>\d+)-\d+")
 _numbers = itertools.count(1)
 
@@ -26,13 +27,14 @@ def new_run(name: str, place: str | None) -> str:
         place: Where it is to be; None: `default_place`.
     """
     began = time.strftime("%Y%m%d-%H%M%S")
-    run = f"{file_name(name)[:_NAME_MAX]}-{began}-{os.getpid()}-{next(_numbers)}"
+    short = file_name(name).encode()[:_RUN_NAME_MAX].decode(errors="ignore")
+    run = f"{short}-{began}-{os.getpid()}-{next(_numbers)}"
     return os.path.join(place or default_place(), run)  # noqa: PTH118 - pathlib is slow to import
 
 
 def file_name(name: str) -> str:
-    """A name with nothing in it that file systems, or shells, take for something else."""
-    return re.sub(r"[^\w.-]", "_", name)
+    """A name with nothing in it that file systems, or shells, take for something else; of a long one, the end."""
+    return re.sub(r"[^\w.-]", "_", name).encode()[-_FILE_NAME_MAX:].decode(errors="ignore")
 
 
 def default_place() -> str:
