@@ -388,7 +388,8 @@ impl Gate {
         let proved = conn.stream.binding().is_some_and(|binding| state.remote.proves_ticket(ticket, &binding, claim));
         let Phase::Greeted { pid, host } = mem::replace(&mut conn.phase, Phase::Asked) else { return };
         if !proved {
-            let reason = "the join code is not one of this controller's: make one with join_code()";
+            let reason =
+                "the join code is not one of this controller's, or its launch is over: make one with join_code()";
             return self.refuse(state, id, reason);
         }
         // The brain answers in time by itself.

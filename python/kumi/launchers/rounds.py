@@ -14,6 +14,7 @@ from kumi.launchers.base import Launcher, NewWorker, failure, said
 from kumi.options import positive
 
 SECONDS_POLL = 1.0
+LOOSE_MAX = 1000  # so many that cannot be ended may still come
 NOT_NEEDED = "it was not needed any more"
 
 
@@ -57,7 +58,7 @@ class Rounds:
         self._seconds_poll = seconds_poll(launcher)
         self._handles: dict[int, Any] = {}
         self._rounds: dict[int, Round] = {}  # by each of their launches
-        self._loose: set[int] = set()  # of those, what is not wanted any more and may still come
+        self._loose: dict[int, None] = {}  # of those, what is not wanted any more and may still come, oldest first
         self._asked = time.monotonic()
         self._told: set[str] = set()
 
@@ -108,8 +109,12 @@ class Rounds:
                 self._forget(launch)
             else:
                 # Of what cannot be ended a worker may still come, and finds work then.
-                self._loose.add(launch)
+                self._loose[launch] = None
                 self._handles.pop(launch, None)
+        while len(self._loose) > LOOSE_MAX:
+            oldest = next(iter(self._loose))
+            del self._loose[oldest]
+            self._forget(oldest)
         self._pool.launch_failed(launches, NOT_NEEDED)
 
     def _try_to_end(self, handles: Sequence[Any]) -> bool:
