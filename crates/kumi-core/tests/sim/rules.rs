@@ -138,11 +138,10 @@ fn a_worker_is_on_its_way(ledger: &Ledger, brain: &Dispatcher, now: Time) -> Che
     let launches = ledger.policy.staff != Staff::ByHand && brain.situation(now).failures == 0;
     let Some(task) = ledger.waiting.first().filter(|_| launches) else { return Ok(()) };
     let (living, expected, idle) = ledger.ordinary();
-    let most = ledger.policy.workers.min(ledger.policy.berths.unwrap_or(u64::MAX));
-    rule!(
-        living >= most || expected + idle > 0,
-        "task {task} waits, with {living} of {most} workers and none expected"
-    );
+    let most = ledger.policy.workers;
+    // Extra workers need berths as well.
+    let full = living >= most || ledger.policy.berths.is_some_and(|berths| ledger.launches.len() as u64 >= berths);
+    rule!(full || expected + idle > 0, "task {task} waits, with {living} of {most} workers and none expected");
     Ok(())
 }
 
