@@ -106,7 +106,8 @@ impl Ledger {
 
     /// The brain has taken this task.
     pub fn taken(&mut self, number: usize) {
-        if self.open.is_empty() {
+        // Those at the backup are left also when launching was given up.
+        if self.open.iter().all(|number| self.tasks[*number].spot == Spot::Away) {
             self.failed = None;
         }
         let note = &mut self.tasks[number];
