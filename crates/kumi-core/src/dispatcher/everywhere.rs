@@ -128,6 +128,9 @@ impl Dispatcher {
         worker.prepared |= error.is_empty();
         // Such an answer has no part elsewhere.
         let (stage, offered) = (worker.stage, worker.offered.take());
+        // It may have counted before it was known to be of use, if the calls that it had to do first were withdrawn.
+        let useful = worker.origin().filter(|_| stage == Stage::Active && worker.prepared);
+        self.note_agent(useful, false);
         self.keep_loan(offered, None);
         if let Some(call) = self.calls.get_mut(&number) {
             if call.left.remove(&id) {
